@@ -1,0 +1,189 @@
+"""The command `demo`: the main job on the bundled sample."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from medsaga import PRESETS, FineTuneSettings, MedsagaError
+from medsaga.cli._finetune import make_settings, model_target, train
+from medsaga.cli._options import AsJson, PresetName, settings_options
+from medsaga.cli._run import (
+    STOPPED,
+    Job,
+    check_writable,
+    print_json,
+    print_result,
+    reports_errors,
+    start_job,
+)
+from medsaga.cli._tables import dice_table, mean
+
+if TYPE_CHECKING:
+    from medsaga import ModelCard, TrainedModel, Volume
+
+DEFAULT_PRESET = "quick"
+
+
+@reports_errors
+@settings_options(FineTuneSettings, PRESETS, DEFAULT_PRESET)
+def demo(
+    given: dict[str, Any],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "--out",
+            help="Folder for the results; those of an earlier demo there are replaced.",
+        ),
+    ] = Path("medsaga-demo"),
+    preset_name: PresetName = DEFAULT_PRESET,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune on five slices of a synthetic CT, segment the others, score them."""
+    settings = make_settings(preset_name, given)
+    check_writable(out)
+    with ExitStack() as stack:
+        sample = _Sample.find(stack)
+        job = stack.enter_context(start_job())
+        result = _run(job, sample, settings, out)
+    if as_json:
+        print_json(result.as_json(sample.names, is_stopped=job.is_stopped))
+    else:
+        _print(result, sample.names)
+    if job.is_stopped:
+        raise typer.Exit(STOPPED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """The files of the bundled sample."""
+
+    image: Path
+    labels: Path
+    truth: Path
+    names: Mapping[int, str]
+    colours: Mapping[int, str]
+
+    @classmethod
+    def find(cls, stack: ExitStack) -> "_Sample":
+        """Find the sample, unpacked for as long as `stack` is open."""
+        try:
+            bundled = files("napari_medsaga") / "sample_data"
+            folder = stack.enter_context(as_file(bundled))
+            classes = json.loads((folder / "phantom_classes.json").read_text("utf-8"))
+        except (ModuleNotFoundError, FileNotFoundError) as error:
+            raise MedsagaError(
+                "The sample data are not installed: run pip install --force-reinstall "
+                "--no-deps napari-medsaga."
+            ) from error
+        return cls(
+            image=folder / "phantom_ct.nii.gz",
+            labels=folder / "phantom_labels.nii.gz",
+            truth=folder / "phantom_truth.nii.gz",
+            names={int(value): row["name"] for value, row in classes.items()},
+            colours={int(value): row["colour"] for value, row in classes.items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """What the demo has made; None where it was stopped before."""
+
+    model: Path | None = None
+    mask: Path | None = None
+    sheet: Path | None = None
+    dice: Mapping[int, float] | None = None
+    scored_slices: tuple[int, ...] = ()
+
+    def as_json(self, names: Mapping[int, str], *, is_stopped: bool) -> dict[str, Any]:
+        dice = self.dice or {}
+        paths = {"model": self.model, "mask": self.mask, "sheet": self.sheet}
+        return {
+            "stopped": is_stopped,
+            **{name: path and str(path) for name, path in paths.items()},
+            "mean_dice": mean(dice.values()),
+            "classes": {
+                str(value): {"name": names.get(value), "dice": score}
+                for value, score in dice.items()
+            },
+            "scored_slices": list(self.scored_slices),
+        }
+
+
+def _run(job: Job, sample: _Sample, settings: FineTuneSettings, out: Path) -> _Result:
+    from medsaga import fine_tune, read_volume
+
+    folder = model_target(out / "phantom_model", overwrite=True)
+    training = fine_tune(
+        sample.image,
+        sample.labels,
+        settings,
+        class_names=sample.names,
+        class_colours=sample.colours,
+    )
+    model = train(job, training, folder)
+    if model is None:
+        return _Result()
+    image = read_volume(sample.image)
+    mask = None if job.is_stopped else _segment(job, model, image)
+    if mask is None:
+        return _Result(model=folder)
+    return _write(model.card, image, mask, sample, out, folder)
+
+
+def _segment(job: Job, model: "TrainedModel", image: "Volume") -> "Volume | None":
+    from medsaga import segment
+
+    result = job.run(segment(model, image))
+    return result.mask if result.is_complete else None
+
+
+def _write(
+    card: "ModelCard",
+    image: "Volume",
+    mask: "Volume",
+    sample: _Sample,
+    out: Path,
+    folder: Path,
+) -> _Result:
+    """Write mask and sheet, and score the slices that were not annotated."""
+    from medsaga import read_labels, score, volume_from_array, write_volume
+    from medsaga.cli._sheet import draw_sheet
+
+    truth = read_labels(sample.truth)
+    rest = tuple(_not_annotated(card, image))
+    predicted, true = (v.array.take(rest, card.axis) for v in (mask, truth))
+    # HD95 would take the slices that are left for neighbours.
+    dice = score(predicted, true, card.classes.values[1:]).dice
+    picture = draw_sheet(card, image, mask, truth, rest, dice)
+    return _Result(
+        model=folder,
+        mask=write_volume(mask, out / "phantom_mask.nii.gz"),
+        sheet=write_volume(
+            volume_from_array(picture, rgb=True), out / "phantom_overlays.png"
+        ),
+        dice=dice,
+        scored_slices=rest,
+    )
+
+
+def _not_annotated(card: "ModelCard", image: "Volume") -> Iterator[int]:
+    annotated = {index for _, index in card.training_slices + card.held_out_slices}
+    return (i for i in range(image.shape[card.axis]) if i not in annotated)
+
+
+def _print(result: _Result, names: Mapping[int, str]) -> None:
+    if result.dice is not None:
+        print_result(
+            f"Dice on the {len(result.scored_slices)} slices that were not annotated:",
+            "",
+            dice_table(result.dice, names),
+            "",
+        )
+    paths = {"Model": result.model, "Mask": result.mask, "Overlays": result.sheet}
+    print_result(*(f"{title}: {p}" for title, p in paths.items() if p is not None))

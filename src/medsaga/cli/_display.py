@@ -1,0 +1,120 @@
+"""Progress on the terminal: a bar, or plain lines where there is none."""
+
+import math
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
+
+from medsaga import Event, Notice, Progress, SegmentedSlice, Validated
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Display:
+    """Shows what a stream reports, on stderr; a context manager that takes it away."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._said: set[str] = set()
+        self._label = ""
+        self._started = self._last_line = 0.0
+        self._bar: Bar | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=20),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[detail]}"),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence, the same one only once."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            self._console.print(sentence, soft_wrap=True, markup=False)
+
+    def show(self, event: Event) -> None:
+        """Show an event of any stream, or leave it out."""
+        match event:
+            case Notice():
+                self.say(event.message)
+            case Validated() if event.dice:
+                self.say(
+                    f"Step {event.step}: mean Dice {event.mean_dice:.3f} on the "
+                    f"{event.measured_on}."
+                )
+            case Progress():
+                self._show_training(event)
+            case SegmentedSlice():
+                self._show_slice(event)
+
+    def work(self, label: str, done: int = 0, total: int = 0, detail: str = "") -> None:
+        """Show how much of a piece of work is done; `total` is 0 while unknown."""
+        if label != self._label:
+            self._label = label
+            self._started, self._last_line = time.monotonic(), 0.0
+            if self._bar is not None:
+                for task in self._bar.task_ids:
+                    self._bar.remove_task(task)
+                self._task = self._bar.add_task(escape(label), total=None, detail="")
+        if self._bar is not None:
+            self._bar.update(
+                self._task, completed=done, total=total or None, detail=detail
+            )
+        elif self._is_line_due(done, total):
+            self._last_line = time.monotonic()
+            count = f" {done}/{total or '?'}" if done else ""
+            self._console.print(
+                f"{label}{count}{detail and ', '}{detail}", soft_wrap=True, markup=False
+            )
+
+    def _is_line_due(self, done: int, total: int) -> bool:
+        waited = time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES
+        return not self._last_line or waited or done == total > 0
+
+    def _show_training(self, event: Progress) -> None:
+        has_loss = not math.isnan(event.loss)
+        label = "GaLore stage"
+        if event.stage == "head":
+            label = "Head stage, fit" if has_loss else "Head stage, features"
+        loss = f"loss {event.loss:.3f}, " if has_loss else ""
+        left = f"{format_seconds(event.seconds_left)} left"
+        self.work(label, event.step, event.total, loss + left)
+
+    def _show_slice(self, event: SegmentedSlice) -> None:
+        done = event.index + 1
+        if event.index == 0:
+            self.work(event.image_name, done, event.total)
+            return
+        per_slice = (time.monotonic() - self._started) / event.index
+        left = f"{format_seconds(per_slice * (event.total - done))} left"
+        self.work(event.image_name, done, event.total, left)
+
+
+def format_seconds(seconds: float) -> str:
+    """Give seconds as ``m:ss`` or ``h:mm:ss``."""
+    whole = max(0, round(seconds)) if math.isfinite(seconds) else 0
+    hours, minutes = divmod(whole // 60, 60)
+    clock = f"{minutes}:{whole % 60:02d}"
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else clock

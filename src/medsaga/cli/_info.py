@@ -1,0 +1,123 @@
+"""The command `info`: what there is to know of a model."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from medsaga import MedsagaError
+from medsaga.cli._display import format_seconds
+from medsaga.cli._options import AsJson
+from medsaga.cli._run import print_json, print_result, reports_errors
+from medsaga.cli._tables import class_table
+
+if TYPE_CHECKING:
+    from medsaga import ModelCard
+
+_MB = 1e6
+
+
+@reports_errors
+def info(
+    model: Annotated[Path, typer.Argument(help="Model folder.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Show what a model is, what it was trained on and how well it does."""
+    card = read_card(model)
+    if as_json:
+        print_json(json.loads(card.to_json()))
+        return
+    table = Table.grid(padding=(0, 2))
+    table.add_row("Model", f"{model}, {_megabytes(_size(model))}")
+    for title, text in [*_of_model(card), *_of_training(card), *_of_cost(card)]:
+        table.add_row(title, text)
+    print_result(table, "", class_table(card))
+
+
+def read_card(folder: Path) -> "ModelCard":
+    """Read the card of a model folder, without its weights.
+
+    Raises
+    ------
+    MedsagaError
+        If it is no model folder.
+    """
+    from medsaga import ModelCard
+
+    path = folder / "card.json"
+    if not path.is_file():
+        raise MedsagaError(
+            f"{folder} is no model folder: give the folder that a training wrote."
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MedsagaError(
+            f"{path} cannot be read: copy the model folder again from where it was "
+            "made."
+        ) from error
+    return ModelCard.from_json(text)
+
+
+def _of_model(card: "ModelCard") -> Iterable[tuple[str, str]]:
+    from medsaga import AXIS_NAMES
+
+    sha256 = f" (SHA-256 {card.base_sha256[:12]})" if card.base_sha256 else ""
+    axis = next(name for name, axis in AXIS_NAMES.items() if axis == card.axis)
+    rule = card.intensity
+    unit = "percentiles " if rule.kind == "percentiles" else ""
+    head = "with" if card.detail_head else "without"
+    yield "Backbone", f"{card.backbone}, {head} detail head"
+    yield "Started from", f"{card.base_weights}{sha256}"
+    yield "Working size", f"{card.canvas.long_side} pixels along the long side"
+    yield "Slices across", f"axis {card.axis} ({axis})"
+    yield "Window", f"{unit}{rule.low:g} to {rule.high:g}"
+
+
+def _of_training(card: "ModelCard") -> Iterable[tuple[str, str]]:
+    settings = card.settings
+    yield "Created", card.created
+    yield "Trained on", _slices(card.training_slices)
+    if card.held_out_slices:
+        yield "Held out", _slices(card.held_out_slices)
+    yield "Stages", f"{settings['stages']}, {settings['steps']} GaLore steps"
+    yield "Seed", str(settings["seed"])
+    yield "Data", f"SHA-256 {card.data_fingerprint[:12]}"
+
+
+def _of_cost(card: "ModelCard") -> Iterable[tuple[str, str]]:
+    measured, settings = card.measured, card.settings
+    if "projected_share" in measured:
+        yield (
+            "GaLore",
+            f"{measured['projected_share']:.0%} of the encoder's parameters projected "
+            f"(rank {settings['rank']}), optimizer state "
+            f"{_megabytes(measured['optimizer_state_bytes'])}",
+        )
+    yield "Time", f"{format_seconds(measured['seconds'])} ({_computer(card)})"
+    yield "Peak memory", _megabytes(measured["peak_memory"])
+    yield "Software", ", ".join(f"{n} {v}" for n, v in card.software.items())
+
+
+def _computer(card: "ModelCard") -> str:
+    measured = card.measured
+    threads = f"{measured['threads']} threads"
+    return f"{measured['device']}, {threads}, {card.settings['precision']}"
+
+
+def _slices(slices: list[list[Any]]) -> str:
+    """List slices: ``2 slices: ct [3], ct [9]``."""
+    names = [name for name, _ in slices]
+    listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"{len(names)} slices: {listed}"
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
+def _megabytes(n_bytes: float) -> str:
+    return f"{n_bytes / _MB:.0f} MB"

@@ -1,0 +1,130 @@
+"""What all commands share: running a stream, Ctrl-C, exit codes, results."""
+
+import functools
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import typer
+from rich.console import Console, RenderableType
+
+from medsaga import MedsagaError, Stop, Stream
+from medsaga.cli._display import Display
+
+FAILED, BAD_INPUT, STOPPED = 1, 2, 130
+_RESULT_WIDTH = 160
+_STOPPING = b"\nStopping in order; press Ctrl-C again to abort at once.\n"
+
+T = TypeVar("T")
+
+
+class Job:
+    """A command's long work: shows its streams, and stops them at Ctrl-C."""
+
+    def __init__(self, display: Display) -> None:
+        self.display = display
+        self.is_stopped = False
+
+    def run(self, stream: Stream[T]) -> T:
+        """Run a stream to its end, or to the next event after Ctrl-C.
+
+        Returns
+        -------
+        T
+            What the stream returns.
+        """
+        is_told = False
+        try:
+            event = next(stream)
+            while True:
+                self.display.show(event)
+                if self.is_stopped and not is_told:
+                    is_told = True
+                    event = stream.throw(Stop())
+                else:
+                    event = next(stream)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+
+    def on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Ask for the end at the first Ctrl-C; abort at the second."""
+        if self.is_stopped:
+            raise KeyboardInterrupt
+        self.is_stopped = True
+        # Python's and rich's streams must not be written to within a signal handler.
+        with suppress(OSError):
+            os.write(2, _STOPPING)
+
+
+@contextmanager
+def start_job() -> Iterator[Job]:
+    """Show progress, handle Ctrl-C, and keep stdout free for the results."""
+    with redirect_stdout(sys.stderr), Display() as display:
+        job = Job(display)
+        with _signals_to(job):
+            display.work("Loading")
+            yield job
+
+
+@contextmanager
+def _signals_to(job: Job) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGINT, job.on_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn bad input into one sentence on stderr and an exit code."""
+
+    @functools.wraps(command)
+    def reporting(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except MedsagaError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(BAD_INPUT) from error
+        except KeyboardInterrupt as error:
+            typer.echo("Aborted.", err=True)
+            raise typer.Exit(STOPPED) from error
+
+    return reporting
+
+
+def print_json(document: object) -> None:
+    """Print a result for a program."""
+    typer.echo(json.dumps(document, indent=2, allow_nan=False))
+
+
+def print_result(*parts: RenderableType) -> None:
+    """Print a result for a human: lines as they are, and tables."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_RESULT_WIDTH)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str), markup=False)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise MedsagaError unless `folder` can be written to, or be made."""
+    existing = folder.expanduser().absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir():
+        raise MedsagaError(f"{existing} is a file: choose another folder for --out.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise MedsagaError(
+            f"{existing} may not be written to: choose another folder for --out."
+        )

@@ -1,0 +1,65 @@
+"""Tables of classes and their scores."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from medsaga import ModelCard
+
+
+def class_table(card: "ModelCard") -> Table:
+    """Make the table of a model's classes with their scores at the training's end."""
+    metrics = card.metrics
+    table = make_table("Class", "Name", "Dice", "HD95")
+    for value, name, colour in _foreground(card):
+        dice = metrics["dice"].get(str(value))
+        hd95 = metrics["hd95"].get(str(value))
+        named = Text.assemble(("■ ", colour or ""), name)
+        table.add_row(str(value), named, number(dice, 3), number(hd95, 1))
+    table.caption = f"Measured on the {metrics['measured_on']}."
+    table.caption_justify = "left"
+    return table
+
+
+def class_names(card: "ModelCard") -> dict[int, str]:
+    """Give the names of a model's classes by label value."""
+    return dict(zip(card.classes.values, card.classes.names, strict=True))
+
+
+def make_table(*headers: str, left: Iterable[str] = ("Class", "Name", "File")) -> Table:
+    """Make an empty table; columns other than those of text are aligned right."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for header in headers:
+        table.add_column(header, justify="left" if header in set(left) else "right")
+    return table
+
+
+def number(value: float | None, digits: int) -> str:
+    """Give a number, or a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """Mean, or None without any."""
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else None
+
+
+def dice_table(dice: Mapping[int, float], names: Mapping[int, str]) -> Table:
+    """Make the table of Dice by label value, with its mean."""
+    table = make_table("Class", "Name", "Dice")
+    for value, score in dice.items():
+        table.add_row(str(value), names.get(value, ""), number(score, 3))
+    table.add_section()
+    table.add_row("mean", "", number(mean(dice.values()), 3))
+    return table
+
+
+def _foreground(card: "ModelCard") -> Iterable[tuple[int, str, str | None]]:
+    classes = card.classes
+    rows = zip(classes.values, classes.names, classes.colours, strict=True)
+    return list(rows)[1:]

@@ -1,0 +1,126 @@
+"""Threads, device, number format and memory of the computer at hand."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import psutil
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from medsaga.settings import Precision
+
+FixedPrecision = Literal["fp32", "bf16"]
+_PROBE_SIZE = 64
+_PROBES = 3
+
+
+def pick_device() -> torch.device:
+    """Pick a CUDA GPU where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def thread_count() -> int:
+    """All cores that this process may use; from four upwards all but one."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows
+        cores = os.cpu_count() or 1
+    return cores - 1 if cores >= 4 else cores
+
+
+@contextmanager
+def computing_threads() -> Iterator[int]:
+    """Let torch use :func:`thread_count` threads inside the block."""
+    before, count = torch.get_num_threads(), thread_count()
+    torch.set_num_threads(count)
+    try:
+        yield count
+    finally:
+        torch.set_num_threads(before)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can be used on a GPU, or in main memory without swapping."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return int(psutil.virtual_memory().available)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes so far: resident in this process, or allocated on its GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def autocast(
+    device: torch.device, precision: FixedPrecision
+) -> AbstractContextManager[None]:
+    """Compute matrix products and convolutions in bf16, or leave all in fp32."""
+    return torch.autocast(
+        device.type, dtype=torch.bfloat16, enabled=precision == "bf16"
+    )
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Put a network into eval mode without gradients, then back into its mode."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        network.train(was_training)
+
+
+@contextmanager
+def seeded(device: torch.device, *numbers: int) -> Iterator[None]:
+    """Draw torch's random numbers from a seed of `numbers`, and leave the caller's."""
+    devices = [device] if device.type == "cuda" else []
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def pick_precision(
+    wanted: Precision, network: nn.Module, device: torch.device
+) -> FixedPrecision:
+    """Pick the number format: as wanted, or whichever is measured to be faster.
+
+    Many CPUs have no bf16 arithmetic and emulate it slowly, so a small image is put
+    through the network in both formats. A GPU takes bf16 where it has it.
+    """
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    images = torch.rand(1, 3, _PROBE_SIZE, _PROBE_SIZE, device=device)
+    images = images.to(memory_format=torch.channels_last)
+
+    seconds: dict[FixedPrecision, list[float]] = {"fp32": [], "bf16": []}
+    with evaluating(network):
+        # In turns, so that a busy moment of the computer hits both; the shortest
+        # counts, since the first compiles kernels.
+        for precision in _PROBES * tuple(seconds):
+            started = time.perf_counter()
+            with autocast(device, precision):
+                network(images)
+            seconds[precision].append(time.perf_counter() - started)
+    is_faster = min(seconds["bf16"]) < 0.9 * min(seconds["fp32"])
+    return "bf16" if is_faster else "fp32"

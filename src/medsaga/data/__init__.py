@@ -1,0 +1,1 @@
+"""Volumes and labels: what they are, and how files are read and written."""

@@ -1,0 +1,122 @@
+"""Augmentation: random views of a slice, the same for the same number."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from monai.transforms import AffineGrid, Resample
+from torch import Tensor
+
+from medsaga.data.sizing import IGNORE
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medsaga.settings import FineTuneSettings
+
+
+class Augmenter:
+    """Gives random views of a slice: turned, scaled, shifted, with other contrast.
+
+    View number `index` is always the same, whatever was asked for before, so that a
+    training that goes on from a checkpoint equals one that never stopped.
+
+    What comes into view from outside the slice is black and ignored. Mirroring the
+    slice there would teach wrong anatomy (a second, reversed liver), and black is what
+    the model sees beside a padded slice when it segments.
+
+    Parameters
+    ----------
+    settings
+        How far the views may go.
+    seed
+        Of everything random.
+    """
+
+    def __init__(self, settings: FineTuneSettings, seed: int) -> None:
+        self._settings = settings
+        self._seed = seed
+        self._resample: Any = Resample(padding_mode="zeros")
+
+    def __call__(
+        self, image: Tensor, target: Tensor, index: int
+    ) -> tuple[Tensor, Tensor]:
+        """Give view number `index`.
+
+        Parameters
+        ----------
+        image
+            (3, H, W) float32 in [0, 1], on the CPU.
+        target
+            (H, W) int64 class indices, -1 where ignored.
+        index
+            0 or larger.
+
+        Returns
+        -------
+        tuple of Tensor
+            Image and target of the same shapes and types; both are new, but the
+            planes of a grey image share their memory.
+        """
+        random = np.random.default_rng((self._seed, index))
+        grid = self._draw_grid(random, target.shape[0], target.shape[1])
+        is_grey = torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])
+        planes = image[:1] if is_grey else image
+        planes, inside = self._move_image(planes, target, grid)
+        planes = self._change_intensities(planes, inside, random) * inside
+        moved = self._move_target(target, grid).masked_fill(~inside[0], IGNORE)
+        return planes.expand(3, -1, -1), moved
+
+    def _draw_grid(self, random: np.random.Generator, height: int, width: int) -> Any:
+        """Draw where each pixel of the view comes from: one grid for both."""
+        settings = self._settings
+        angle = random.uniform(-1, 1) * settings.rotation
+        size = 1 + random.uniform(-1, 1, 2) * settings.zoom
+        shift = random.uniform(-1, 1, 2) * settings.shift * (height, width)
+        mirror = random.choice((-1, 1), 2) if settings.flips else 1
+        # The grid maps the view to the slice, so an object grows where it shrinks.
+        affine = AffineGrid(
+            rotate_params=float(angle),
+            translate_params=tuple(shift.tolist()),
+            scale_params=tuple((mirror / size).tolist()),
+        )
+        return affine((height, width))[0]
+
+    def _move_image(
+        self, planes: Tensor, target: Tensor, grid: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Move (c, H, W); also give (1, H, W), whether it is the slice's inside."""
+        is_padding = (target == IGNORE) & (planes == 0).all(0)
+        weight = (~is_padding).to(planes.dtype)[None]
+        moved = _plain(self._resample(torch.cat([planes, weight]), grid=grid))
+        planes, weight = moved[:-1], moved[-1:]
+        # Divided by what of a pixel lies inside, the slice has no dark rim.
+        return planes / weight.clamp(min=0.5), weight >= 0.5
+
+    def _move_target(self, target: Tensor, grid: Any) -> Tensor:
+        # Counted from 0, so that the zeros from outside become "ignored".
+        counted = (target - IGNORE).float()[None]
+        moved = _plain(self._resample(counted, grid=grid, mode="nearest"))
+        return moved[0].round().long() + IGNORE
+
+    def _change_intensities(
+        self, planes: Tensor, inside: Tensor, random: np.random.Generator
+    ) -> Tensor:
+        settings = self._settings
+        factor = 1 + random.uniform(-1, 1) * settings.contrast
+        gamma = float(np.exp(random.uniform(-0.5, 0.5) * settings.contrast))
+        deviation = random.uniform(0, 1) * settings.noise
+        mean = (planes * inside).sum() / (inside.sum() * len(planes)).clamp(min=1)
+        planes = (mean + (planes - mean) * factor).clamp(0, 1) ** gamma
+        noise: NDArray[np.float32] = random.standard_normal(
+            tuple(planes.shape), dtype=np.float32
+        )
+        return (planes + torch.from_numpy(noise) * deviation).clamp(0, 1)
+
+
+def _plain(tensor: Any) -> Tensor:
+    """Take MONAI's record of the applied transforms off a tensor."""
+    plain: Tensor = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+    return plain

@@ -1,0 +1,305 @@
+"""Image files of any format: read, write, find, pair and name them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medsaga.data.images import read_image, write_image
+from medsaga.data.nifti import read_nifti, write_nifti
+from medsaga.data.storage import (
+    IMAGE_ENDINGS,
+    VOLUME_ENDINGS,
+    ending,
+    label_dtype,
+    stem,
+)
+from medsaga.data.volume import Volume, check_pair
+from medsaga.errors import MedsagaError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+__all__ = [
+    "check_pair",
+    "image_files",
+    "output_path",
+    "pair_files",
+    "read_labels",
+    "read_volume",
+    "stem",
+    "write_volume",
+]
+
+_FORMATS = "NIfTI, MGH, MINC, AFNI, TIFF, PNG, JPEG, BMP or .npy"
+_NIFTI = (".nii", ".nii.gz")
+# The voxels of an image in two files are in its partner.
+_HEADERS = {".hdr": ".img", ".hdr.gz": ".img.gz", ".head": ".brik"}
+# Scaled label files miss whole numbers by a rounding error.
+_WHOLE = 1e-4
+
+
+def read_volume(path: Path) -> Volume:
+    """Read an image of any format.
+
+    Parameters
+    ----------
+    path
+        A file. Formats of volumes are known by their endings, others by content.
+
+    Returns
+    -------
+    Volume
+        (z, y, x) or (z, y, x, 3), volumes in canonical order. Integers keep their
+        type, fractions are float32; the lowest finite value stands for NaN and
+        infinity.
+
+    Raises
+    ------
+    MedsagaError
+        If the file is absent, broken, no image, or more than one.
+    """
+    volume = _read(path)
+    array = volume.array
+    if array.dtype == bool:
+        array = array.astype(np.uint8)
+    if array.dtype.kind == "f":
+        array = _finite(_single(array), path)
+    return volume.with_array(array)
+
+
+def read_labels(path: Path) -> Volume:
+    """Read a mask of any format.
+
+    Parameters
+    ----------
+    path
+        A file of whole numbers, in any numeric type.
+
+    Returns
+    -------
+    Volume
+        (z, y, x) integers, as `read_volume` would order them.
+
+    Raises
+    ------
+    MedsagaError
+        If the file cannot be read, or its values are fractions, colours or blurred by
+        JPEG compression.
+    """
+    if ending(path) in (".jpg", ".jpeg"):
+        raise MedsagaError(
+            f"{path.name} is a JPEG, which blurs label values: save the labels as PNG."
+        )
+    volume = _read(path, palette_indices=True)
+    if volume.is_rgb:
+        raise MedsagaError(
+            f"{path.name} is a colour image: save the labels as one whole number for "
+            "each pixel, 0 for background."
+        )
+    if volume.array.dtype == bool:
+        return volume.with_array(volume.array.astype(np.uint8))
+    if volume.array.dtype.kind == "f":
+        return volume.with_array(_whole_numbers(volume.array, path))
+    return volume
+
+
+def write_volume(volume: Volume, path: Path) -> Path:
+    """Write a mask, a map or a picture, atomically, and give the path it got.
+
+    Parameters
+    ----------
+    volume
+        Labels take the smallest integer type that holds them, maps float32. One made
+        by ``with_array`` from a NIfTI file's volume goes back into that file's axis
+        order, affine and header.
+    path
+        Ends in ``.nii``, ``.nii.gz``, ``.png``, ``.tif`` or ``.npy``. Its folder is
+        made where there is none. What PNG cannot hold gets the ending ``.tif``.
+
+    Raises
+    ------
+    MedsagaError
+        If the path has another ending or the file cannot be written.
+    """
+    if ending(path) in VOLUME_ENDINGS:
+        write_nifti(volume, path)
+        return path
+    return write_image(volume, path)
+
+
+def image_files(path: Path) -> list[Path]:
+    """List the image files of a folder, sorted by name; a file gives itself.
+
+    Hidden files, folders and files that are no images are left out. An image in two
+    files (``.hdr`` and ``.img``, ``.HEAD`` and ``.BRIK``) is listed once.
+
+    Raises
+    ------
+    MedsagaError
+        If there is no such file or folder, or no image in the folder.
+    """
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise MedsagaError(f"There is no file or folder {path}: check the name.")
+    found = [f for f in sorted(path.iterdir()) if _is_image_name(f) and f.is_file()]
+    files = [f for f in found if not _has_partner(f, found)]
+    if not files:
+        raise MedsagaError(
+            f"There is no image in the folder {path}: put {_FORMATS} files there."
+        )
+    return files
+
+
+def pair_files(images: Path, labels: Path) -> list[tuple[Path, Path]]:
+    """Pair images with their labels.
+
+    Parameters
+    ----------
+    images, labels
+        Two files, or two folders whose files are paired by name, whatever their
+        endings. Images without labels are left out.
+
+    Returns
+    -------
+    list of (image, labels)
+        Sorted by the images' names.
+
+    Raises
+    ------
+    MedsagaError
+        If a file meets a folder, both folders are the same, several label files have
+        one name, or no names match.
+    """
+    image_list, label_list = image_files(images), image_files(labels)
+    if images.is_dir() != labels.is_dir():
+        raise MedsagaError(
+            f"{images} and {labels} are a file and a folder: give two files or two "
+            "folders."
+        )
+    if not images.is_dir():
+        return [(images, labels)]
+    if images.samefile(labels):
+        raise MedsagaError(
+            f"{images} is given for the images and for the labels: put the labels into "
+            "a folder of their own, under the images' names."
+        )
+    name, count = Counter(map(stem, label_list)).most_common(1)[0]
+    if count > 1:
+        raise MedsagaError(
+            f"{labels} has {count} label files for {name}: keep one of them there."
+        )
+    by_name = {stem(label): label for label in label_list}
+    pairs = [(i, by_name[stem(i)]) for i in image_list if stem(i) in by_name]
+    if not pairs:
+        raise MedsagaError(
+            f"No labels in {labels} have the name of an image in {images}: call the "
+            f"labels of {image_list[0].name} {stem(image_list[0])} too, with any "
+            f"ending (there is {label_list[0].name})."
+        )
+    return pairs
+
+
+def output_path(image_path: Path, folder: Path, suffix: str = "") -> Path:
+    """Give the path for the mask of an image: its name, in `folder`.
+
+    Parameters
+    ----------
+    image_path
+        Volumes give NIfTI, TIFF gives TIFF, ``.npy`` itself, other images PNG.
+    folder
+        Where the outputs go.
+    suffix
+        Comes after the name, such as ``_entropy``.
+
+    Raises
+    ------
+    MedsagaError
+        If the output would lie beside the images under the same name, where it might
+        replace an image or its labels.
+    """
+    if not suffix and folder.resolve() == image_path.resolve().parent:
+        raise MedsagaError(
+            f"{folder} is the folder of the images: choose another one for the masks, "
+            "which get the images' names."
+        )
+    kind = ending(image_path)
+    if kind in VOLUME_ENDINGS:
+        kind = kind if kind in _NIFTI else ".nii.gz"
+    elif "tif" in kind:
+        kind = ".tif"
+    elif kind != ".npy":
+        kind = ".png"
+    return folder / f"{stem(image_path)}{suffix}{kind}"
+
+
+def _read(path: Path, *, palette_indices: bool = False) -> Volume:
+    if path.is_dir():
+        raise MedsagaError(f"{path} is a folder: give a file in it.")
+    if not path.is_file():
+        raise MedsagaError(f"There is no file {path}: check the name.")
+    if ending(path) in VOLUME_ENDINGS:
+        return read_nifti(path)
+    try:
+        return read_image(path, palette_indices=palette_indices)
+    except MedsagaError:
+        if ending(path) in IMAGE_ENDINGS:
+            raise
+        raise MedsagaError(
+            f"{path.name} is no image that can be read: give {_FORMATS}{_advice(path)}."
+        ) from None
+
+
+def _advice(path: Path) -> str:
+    with path.open("rb") as file:
+        is_dicom = file.read(132)[128:] == b"DICM"
+    return " (dcm2niix converts DICOM to NIfTI)" if is_dicom else ""
+
+
+def _single(array: NDArray[Any]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # too large becomes infinite, and then finite
+        single: NDArray[np.float32] = array.astype(np.float32, copy=False)
+    return single
+
+
+def _finite(array: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+    finite = np.isfinite(array)
+    if finite.all():
+        return array
+    if not finite.any():
+        raise MedsagaError(
+            f"{path.name} holds no finite value: export the image again."
+        )
+    lowest = array.min(where=finite, initial=np.inf)
+    array = array.copy()
+    array[~finite] = lowest
+    return array
+
+
+def _whole_numbers(array: NDArray[Any], path: Path) -> NDArray[Any]:
+    # Infinity is its own rounding, and float64 counts exactly only up to 2 ** 53.
+    in_range = np.abs([array.min(), array.max()]).max() <= 2.0**53
+    if not in_range or any(np.abs(s - np.rint(s)).max() > _WHOLE for s in array):
+        raise MedsagaError(
+            f"{path.name} holds values that are no whole numbers: save the labels as "
+            "whole numbers, 0 for background."
+        )
+    rounded: NDArray[Any] = np.rint(array)
+    return rounded.astype(label_dtype(rounded))
+
+
+def _is_image_name(path: Path) -> bool:
+    known = ending(path) in VOLUME_ENDINGS + IMAGE_ENDINGS
+    return known and not path.name.startswith(".")
+
+
+def _has_partner(path: Path, files: list[Path]) -> bool:
+    partner = _HEADERS.get(ending(path))
+    return partner is not None and any(
+        stem(f) == stem(path) and ending(f).startswith(partner) for f in files
+    )

@@ -1,0 +1,95 @@
+"""Whatever the caller has of images and labels, as volumes that belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medsaga.data.files import check_pair, pair_files, read_labels, read_volume
+from medsaga.data.volume import Volume, volume_from_array
+from medsaga.errors import MedsagaError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+ImageLike: TypeAlias = Volume | NDArray[Any] | Path | str
+
+
+def as_volume(image: ImageLike) -> Volume:
+    """Give a file, an array or a volume as a volume."""
+    if isinstance(image, Volume):
+        return image
+    if isinstance(image, (str, Path)):
+        return read_volume(Path(image))
+    return volume_from_array(np.asarray(image))
+
+
+def as_volume_pairs(
+    images: ImageLike | Sequence[ImageLike], labels: ImageLike | Sequence[ImageLike]
+) -> tuple[list[Volume], list[Volume], list[str]]:
+    """Give images and labels as volumes, pair by pair, and what to warn of.
+
+    Files and folders pair up by name; of a folder only the pairs that carry a label
+    are read. Arrays, volumes and sequences pair up by order.
+
+    Raises
+    ------
+    MedsagaError
+        If nothing pairs up, or the two of a pair differ in shape.
+    """
+    if isinstance(images, (str, Path)) and isinstance(labels, (str, Path)):
+        return _read_pairs(Path(images), Path(labels))
+    pictures, masks = _as_list(images), _as_list(labels)
+    if len(pictures) != len(masks):
+        raise MedsagaError(
+            f"There are {len(pictures)} images and {len(masks)} label images: "
+            "give one label image for each image."
+        )
+    volumes = [as_volume(picture) for picture in pictures]
+    label_volumes = [
+        _as_labels(mask, v) for mask, v in zip(masks, volumes, strict=True)
+    ]
+    return volumes, label_volumes, _check(volumes, label_volumes)
+
+
+def _read_pairs(
+    images: Path, labels: Path
+) -> tuple[list[Volume], list[Volume], list[str]]:
+    volumes: list[Volume] = []
+    label_volumes: list[Volume] = []
+    pairs = pair_files(images, labels)
+    for image_path, label_path in pairs:
+        label_volume = read_labels(label_path)
+        if len(pairs) > 1 and not np.any(label_volume.array):
+            continue
+        label_volumes.append(label_volume)
+        volumes.append(read_volume(image_path))
+    if not volumes:
+        raise MedsagaError(
+            f"No label image in {labels} carries a label: "
+            "paint at least one slice, then start again."
+        )
+    return volumes, label_volumes, _check(volumes, label_volumes)
+
+
+def _as_list(items: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
+    if isinstance(items, (Volume, str, Path, np.ndarray)):
+        return [items]
+    return list(items)
+
+
+def _as_labels(mask: ImageLike, volume: Volume) -> Volume:
+    if isinstance(mask, Volume):
+        return mask
+    if isinstance(mask, (str, Path)):
+        return read_labels(Path(mask))
+    array = np.asarray(mask)
+    return volume_from_array(array, name=volume.name, rgb=False)
+
+
+def _check(volumes: Sequence[Volume], labels: Sequence[Volume]) -> list[str]:
+    pairs = zip(volumes, labels, strict=True)
+    return [note for v, m in pairs if (note := check_pair(v, m)) is not None]

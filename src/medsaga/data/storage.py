@@ -1,0 +1,120 @@
+"""What all readers and writers of image files share."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+
+from medsaga.errors import MedsagaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+# Endings of several parts come first, so that `ct.nii.gz` is `ct`, not `ct.nii`.
+VOLUME_ENDINGS = (
+    *(".nii.gz", ".nii.bz2", ".img.gz", ".hdr.gz", ".brik.gz", ".mnc.gz"),
+    *(".nii", ".mgz", ".mgh", ".mnc", ".img", ".hdr", ".brik", ".head"),
+)
+IMAGE_ENDINGS = (
+    *(".ome.tiff", ".ome.tif", ".tiff", ".tif", ".png", ".jpeg", ".jpg", ".bmp"),
+    *(".gif", ".webp", ".pgm", ".ppm", ".pnm", ".jp2", ".npy"),
+)
+
+
+def ending(path: Path) -> str:
+    """Give the ending of an image file in lower case; of others what follows a dot."""
+    name = path.name.lower()
+    known = (e for e in VOLUME_ENDINGS + IMAGE_ENDINGS if name.endswith(e))
+    return next(known, path.suffix.lower())
+
+
+def stem(path: Path) -> str:
+    """Give a file's name without its endings: ``ct`` for ``ct.nii.gz``."""
+    return path.name[: len(path.name) - len(ending(path))]
+
+
+def label_dtype(array: NDArray[Any]) -> np.dtype[Any]:
+    """Give the smallest integer type that holds the whole numbers in `array`.
+
+    Unsigned; signed, of 16 bits at least, where a value is negative.
+    """
+    low, high = int(array.min()), int(array.max())
+    unsigned = (np.uint8, np.uint16, np.uint32, np.uint64)
+    kinds = (np.int16, np.int32, np.int64) if low < 0 else unsigned
+    limits = ((kind, np.iinfo(kind)) for kind in kinds)
+    return np.dtype(next(k for k, i in limits if i.min <= low and high <= i.max))
+
+
+def storable(array: NDArray[Any]) -> NDArray[Any]:
+    """Give `array` in the type that it is written in.
+
+    Labels take the smallest integer type that holds them, maps float32.
+    """
+    if array.dtype.kind == "f":
+        return array.astype(np.float32, copy=False)
+    return array.astype(label_dtype(array), copy=False)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a format's reader raises into a MedsagaError about `path`."""
+    try:
+        yield
+    except MedsagaError:
+        raise
+    except FileNotFoundError as error:
+        raise MedsagaError(
+            f"There is no file {error.filename or path}: check the name."
+        ) from error
+    except PermissionError as error:
+        raise MedsagaError(
+            f"{path} may not be read: ask for the permission to."
+        ) from error
+    except MemoryError as error:
+        raise MedsagaError(
+            f"{path.name} does not fit into memory: crop or downsample it."
+        ) from error
+    except ModuleNotFoundError as error:
+        raise MedsagaError(
+            f"{path.name} needs the package {error.name}: install it with "
+            f"pip install {error.name}, or convert the file."
+        ) from error
+    except Exception as error:  # readers raise anything on a broken file
+        raise MedsagaError(
+            f"{path.name} cannot be read: it is broken or no image; export it again, "
+            "as NIfTI, TIFF or PNG."
+        ) from error
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`, which takes its place on success.
+
+    Its folder is made where there is none. After an error nothing is left behind, and
+    a file that was there before is untouched.
+
+    Raises
+    ------
+    MedsagaError
+        If the file cannot be written there.
+    """
+    temporary = path.with_name(f".{uuid4().hex[:8]}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise MedsagaError(
+            f"{path} cannot be written ({error.strerror or error}): choose another "
+            "place, or make room there."
+        ) from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()

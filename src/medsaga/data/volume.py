@@ -1,0 +1,181 @@
+"""Volume: an image or a mask with its place in space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medsaga.errors import MedsagaError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+AXIS_NAMES = {"axial": 0, "coronal": 1, "sagittal": 2}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Volume:
+    """A stack of slices with its place in space.
+
+    Attributes
+    ----------
+    array
+        (z, y, x) or (z, y, x, 3) for RGB; a 2-D image is a stack of one slice. Files
+        with an affine are read in canonical order, so that axis 0 runs from foot to
+        head, axis 1 from back to front, axis 2 from left to right, whatever the order
+        in the file.
+    affine
+        4 x 4, from (x, y, z, 1) voxel indices (NIfTI's i, j, k: the reverse of the
+        array's axes) to mm; None where the file has none.
+    spacing
+        Voxel size in mm along (z, y, x); None where unknown.
+    name
+        What to call it: the file's name without its endings.
+    is_2d
+        True for a 2-D image, which is written back as one.
+    source
+        What the writer needs to put a mask back into the order, orientation and header
+        of the file that this was read from; None for arrays.
+    """
+
+    array: NDArray[Any]
+    affine: NDArray[np.float64] | None = None
+    spacing: tuple[float, float, float] | None = None
+    name: str = "image"
+    is_2d: bool = False
+    source: Any = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(z, y, x): the shape without colour channels."""
+        z, y, x = self.array.shape[:3]
+        return z, y, x
+
+    @property
+    def is_rgb(self) -> bool:
+        """True when the array has a trailing colour axis."""
+        return self.array.ndim == 4
+
+    def slice(self, axis: int, index: int) -> NDArray[Any]:
+        """Slice `index` along `axis`: (rows, columns) or (rows, columns, 3)."""
+        picked: NDArray[Any] = np.asarray(self.array[(slice(None),) * axis + (index,)])
+        return picked
+
+    def slice_spacing(self, axis: int) -> tuple[float, float] | None:
+        """Pixel size in mm along (rows, columns) of a slice across `axis`."""
+        if self.spacing is None:
+            return None
+        rows, columns = (s for i, s in enumerate(self.spacing) if i != axis)
+        return rows, columns
+
+    def with_array(self, array: NDArray[Any]) -> Volume:
+        """Give the same place in space other values."""
+        return replace(self, array=array)
+
+
+def volume_from_array(
+    array: NDArray[Any],
+    *,
+    spacing: Sequence[float] | None = None,
+    name: str = "image",
+    rgb: bool | None = None,
+) -> Volume:
+    """Make a Volume of a plain array.
+
+    Parameters
+    ----------
+    array
+        (y, x), (y, x, 3), (z, y, x) or (z, y, x, 3).
+    spacing
+        Voxel size in mm along the array's spatial axes, or None.
+    name
+        What to call it.
+    rgb
+        Whether the last axis is colour; None takes a last axis of 3 or 4 as colour
+        when the array is uint8 and no spatial axis is that short.
+
+    Raises
+    ------
+    MedsagaError
+        If the array is no 2-D or 3-D image, grey or RGB.
+    """
+    if rgb is None:
+        rgb = (
+            array.ndim in (3, 4)
+            and array.shape[-1] in (3, 4)
+            and array.dtype == np.uint8
+            and min(array.shape[:-1]) > 4
+        )
+    if rgb:
+        array = array[..., :3]
+    n_spatial = array.ndim - rgb
+    if n_spatial not in (2, 3) or 0 in array.shape:
+        raise MedsagaError(
+            f"An array of shape {array.shape} is no image: give (y, x) or (z, y, x), "
+            "with a last axis of 3 for colour."
+        )
+    if spacing is not None and len(spacing) != n_spatial:
+        raise MedsagaError(
+            f"The spacing has {len(spacing)} numbers for {n_spatial} axes: "
+            "give one for each spatial axis."
+        )
+    is_2d = n_spatial == 2
+    if is_2d:
+        array = array[np.newaxis]
+        spacing = None if spacing is None else (1.0, *spacing)
+    z_y_x = None if spacing is None else (spacing[0], spacing[1], spacing[2])
+    return Volume(array=array, spacing=z_y_x, name=name, is_2d=is_2d)
+
+
+def check_pair(image: Volume, labels: Volume) -> str | None:
+    """Check that labels fit an image.
+
+    Returns
+    -------
+    str or None
+        A sentence of warning where the shapes agree but the places in space do not.
+
+    Raises
+    ------
+    MedsagaError
+        If the shapes differ.
+    """
+    if image.shape != labels.shape:
+        raise MedsagaError(
+            f"The image {image.name} has the shape {_sizes(image)}, its labels "
+            f"{labels.name} have {_sizes(labels)}: give labels that were drawn on this "
+            "image."
+        )
+    if image.affine is None or labels.affine is None:
+        return None
+    if _same_place(image, labels):
+        return None
+    return (
+        f"The labels of {image.name} lie elsewhere in space than the image (their "
+        "affines differ): they are matched voxel by voxel; check that they line up."
+    )
+
+
+def _sizes(volume: Volume) -> str:
+    shape = volume.shape[1:] if volume.is_2d else volume.shape
+    return " x ".join(map(str, shape))
+
+
+def _same_place(image: Volume, labels: Volume) -> bool:
+    """Whether two grids agree, up to what a header's rounding may move.
+
+    Quaternions in single precision turn a volume by up to half a thousandth, which
+    moves the origin of a large one by a fraction of a voxel: hence the centres.
+    """
+    a, b = image.affine, labels.affine
+    if a is None or b is None:
+        return True
+    voxel = np.linalg.norm(a[:3, :3], axis=0)
+    centre = np.array([*((n - 1) / 2 for n in image.shape[::-1]), 1.0])
+    turned = np.abs(a[:3, :3] - b[:3, :3]) > 1e-3 * voxel
+    shift = np.linalg.norm(((a - b) @ centre)[:3])
+    return not turned.any() and bool(shift < 0.25 * voxel.min())

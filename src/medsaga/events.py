@@ -1,0 +1,136 @@
+"""The small frozen events that the engine's long functions yield.
+
+Every long function is a generator: it yields these events and returns its result.
+Throw :class:`Stop` into it at a yield to end it in order; it then returns the best
+result so far. Not asking for the next event is a pause.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+Stage = Literal["head", "galore"]
+T = TypeVar("T")
+
+
+class Stop(Exception):
+    """Thrown into a stream at a yield: end in order and return the best so far."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What every event is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """One sentence for the user: a decision taken, or something to know."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Event):
+    """`step` of `total` of one stage is done; `seconds_left` counts to the end of it.
+
+    `total` is 0 while the number of steps is still being planned from minutes.
+    `loss` is NaN where the step has none. `peak_memory` is the peak resident memory
+    of the process in bytes (on a GPU: the peak allocated there).
+    """
+
+    stage: Stage
+    step: int
+    total: int
+    loss: float
+    learning_rate: float
+    seconds_left: float
+    peak_memory: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validated(Event):
+    """Scores by label value, measured at the images' own resolution.
+
+    `measured_on` says whether the slices were held out of the training or are the
+    un-augmented training slices themselves (too few to hold any out). A class that
+    cannot be scored is absent from the mapping. HD95 is in mm where the spacing is
+    known, else in pixels.
+    """
+
+    step: int
+    dice: Mapping[int, float]
+    hd95: Mapping[int, float]
+    measured_on: Literal["held-out slices", "training slices"]
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean Dice over the classes that could be scored; NaN without any."""
+        scores = list(self.dice.values())
+        return sum(scores) / len(scores) if scores else float("nan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview(Event):
+    """The mask of one slice as the model predicts it now.
+
+    `mask` is (rows, columns) with label values, at the slice's own resolution.
+    """
+
+    stage: Stage
+    image_name: str
+    axis: int
+    slice_index: int
+    mask: NDArray[np.integer]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentedSlice(Event):
+    """Slice `index` of `total` along `axis` is segmented.
+
+    `mask` is (rows, columns) with label values.
+    """
+
+    image_name: str
+    axis: int
+    index: int
+    total: int
+    mask: NDArray[np.integer]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved(Event):
+    """A file or a model folder was written."""
+
+    path: Path
+
+
+Stream = Generator[Event, None, T]
+
+
+def drain(stream: Stream[T], on_event: Callable[[Event], object] | None = None) -> T:
+    """Run a stream to its end and return its result.
+
+    Parameters
+    ----------
+    stream
+        What :func:`medsaga.fine_tune` or :func:`medsaga.segment` gives.
+    on_event
+        Called with each event, for example ``print``.
+    """
+    while True:
+        try:
+            event = next(stream)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        if on_event is not None:
+            on_event(event)

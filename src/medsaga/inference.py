@@ -1,0 +1,61 @@
+"""The class logits of one slice, at the slice's own resolution."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from medsaga.computing import FixedPrecision, autocast
+from medsaga.data.samples import working_image
+from medsaga.data.sizing import Canvas, restore_logits
+
+if TYPE_CHECKING:
+    from medsaga.data.volume import Volume
+    from medsaga.model import MedSAGa
+
+
+def predict_slice(
+    network: MedSAGa,
+    volume: Volume,
+    axis: int,
+    index: int,
+    *,
+    limits: tuple[float, float],
+    canvas: Canvas,
+    precision: FixedPrecision,
+) -> Tensor:
+    """Return the logits of one slice. The network must be in eval mode.
+
+    Parameters
+    ----------
+    network
+        The model.
+    volume, axis, index
+        Slice `index` across `axis` of this volume.
+    limits
+        The intensities that become 0 and 1.
+    canvas
+        The working size.
+    precision
+        The number format to compute in.
+
+    Returns
+    -------
+    Tensor
+        (k, rows, columns), fp32, on the network's device.
+    """
+    image, content = working_image(volume, axis, index, limits, canvas)
+    device = next(network.parameters()).device
+    images = image[None].to(device, memory_format=torch.channels_last)
+    with torch.no_grad(), autocast(device, precision):
+        logits = network(images)[0]
+    rows, cols = (n for i, n in enumerate(volume.shape) if i != axis)
+    return restore_logits(
+        logits,
+        padded=(image.shape[1], image.shape[2]),
+        content=content,
+        rows=rows,
+        cols=cols,
+    )

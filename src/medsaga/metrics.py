@@ -1,0 +1,189 @@
+"""Dice and HD95 of a mask against the truth, class by class, computed by MONAI."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from monai.metrics import compute_dice, compute_hausdorff_distance
+
+from medsaga.data.files import check_pair, pair_files, read_labels, stem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """How well a mask fits the truth, by label value.
+
+    Attributes
+    ----------
+    dice
+        From 0 to 1; 0 for a class that only one of the two has. A class that neither
+        has is absent.
+    hd95
+        95th percentile of the distances between the two surfaces, the larger of both
+        directions, in `unit`; only of classes that both have.
+    missing
+        Why a class of `dice` has no HD95: "not in the truth" or "not predicted".
+    unit
+        "mm" where the spacing is known, else "pixels".
+    """
+
+    dice: Mapping[int, float]
+    hd95: Mapping[int, float]
+    missing: Mapping[int, str]
+    unit: Literal["mm", "pixels"]
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean Dice over the classes; NaN without any."""
+        return _mean(self.dice.values())
+
+    @property
+    def mean_hd95(self) -> float:
+        """Mean HD95 over the classes that have one; NaN without any."""
+        return _mean(self.hd95.values())
+
+
+def score(
+    prediction: NDArray[Any],
+    truth: NDArray[Any],
+    values: Sequence[int] | None = None,
+    spacing: tuple[float, ...] | None = None,
+) -> Scores:
+    """Score a mask against the truth.
+
+    Parameters
+    ----------
+    prediction, truth
+        Label values, (z, y, x) or (y, x). A stack of one slice is scored in 2-D.
+    values
+        Label values to score; None takes all that occur. Background, 0, is never
+        scored.
+    spacing
+        Voxel size in mm along the same axes; None where unknown.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or the spacing does not fit them.
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(f"shapes differ: {prediction.shape} and {truth.shape}")
+    if spacing is not None and len(spacing) != truth.ndim:
+        raise ValueError(f"spacing {spacing} for {truth.ndim} axes")
+    flat = truth.ndim == 3 and 1 in truth.shape
+    if flat:  # in 3-D every pixel of a single slice would be on the surface
+        axis = truth.shape.index(1)
+        prediction, truth = prediction.squeeze(axis), truth.squeeze(axis)
+        spacing = spacing and (*spacing[:axis], *spacing[axis + 1 :])
+    spacing = spacing and tuple(map(float, spacing))  # MONAI refuses NumPy's floats
+    if values is None:
+        values = sorted(_values(prediction) | _values(truth))
+    dice: dict[int, float] = {}
+    hd95: dict[int, float] = {}
+    missing: dict[int, str] = {}
+    for value in map(int, values):
+        pair = _cropped(prediction, truth, value) if value else None
+        if pair is None:
+            continue
+        dice[value] = float(compute_dice(*pair, ignore_empty=False))
+        predicted, true = pair
+        if not true.any():
+            missing[value] = "not in the truth"
+        elif not predicted.any():
+            missing[value] = "not predicted"
+        else:
+            hd95[value] = _hd95(predicted, true, spacing)
+    unit: Literal["mm", "pixels"] = "pixels" if spacing is None else "mm"
+    return Scores(dice=dice, hd95=hd95, missing=missing, unit=unit)
+
+
+def evaluate_files(prediction: Path, truth: Path) -> list[tuple[str, Scores]]:
+    """Score mask files against their truths.
+
+    Parameters
+    ----------
+    prediction, truth
+        Two files, or two folders whose files are paired by name; predictions without
+        a truth are left out. HD95 is in mm where the truth (or else the prediction)
+        has a spacing.
+
+    Returns
+    -------
+    list of (name, Scores)
+        Sorted by name.
+
+    Raises
+    ------
+    MedsagaError
+        If files cannot be read or paired, or the shapes of a pair differ.
+    """
+    results = []
+    for predicted_path, true_path in pair_files(prediction, truth):
+        predicted, true = read_labels(predicted_path), read_labels(true_path)
+        warning = check_pair(predicted, true)
+        if warning is not None:
+            _log.warning(warning)
+        scores = score(
+            predicted.array, true.array, spacing=true.spacing or predicted.spacing
+        )
+        results.append((stem(predicted_path), scores))
+    return results
+
+
+def _values(array: NDArray[Any]) -> set[int]:
+    # Slice by slice: sorting a whole volume would take a multiple of its memory.
+    return {int(value) for part in array for value in np.unique(part)} - {0}
+
+
+def _cropped(
+    prediction: NDArray[Any], truth: NDArray[Any], value: int
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Give both masks of a class where either has it, (1, 1, ...); None if neither.
+
+    Beyond the box there is background only, which the surfaces and the distances
+    between them do not depend on.
+    """
+    either = (prediction == value) | (truth == value)
+    if not either.any():
+        return None
+    box = tuple(_extent(either, axis) for axis in range(either.ndim))
+    predicted, true = (
+        torch.from_numpy(mask[box] == value)[None, None] for mask in (prediction, truth)
+    )
+    return predicted, true
+
+
+def _extent(mask: NDArray[np.bool_], axis: int) -> slice:
+    others = tuple(a for a in range(mask.ndim) if a != axis)
+    hits = np.flatnonzero(mask.any(axis=others))
+    return slice(int(hits[0]), int(hits[-1]) + 1)
+
+
+def _hd95(
+    predicted: torch.Tensor, true: torch.Tensor, spacing: tuple[float, ...] | None
+) -> float:
+    with warnings.catch_warnings():
+        # MONAI calls its own function in a way that it announces the end of.
+        warnings.simplefilter("ignore", FutureWarning)
+        distance = compute_hausdorff_distance(
+            predicted, true, include_background=True, percentile=95, spacing=spacing
+        )
+    return float(distance)
+
+
+def _mean(numbers: Iterable[float]) -> float:
+    listed = list(numbers)
+    return sum(listed) / len(listed) if listed else float("nan")

@@ -1,0 +1,397 @@
+"""Settings of a training and of a segmentation, each written once.
+
+Every field carries its bounds and its help in the annotation. Forms and command-line
+options are built from these; nothing else repeats them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from medsaga.errors import MedsagaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+Precision = Literal["auto", "fp32", "bf16"]
+Projection = Literal["std", "full", "left", "right"]
+Stages = Literal["both", "head", "galore"]
+Intensity = Literal[
+    "auto", "percentiles", "soft tissue", "lung", "bone", "brain", "spleen and liver"
+]
+
+
+def _number(
+    low: float, high: float, step: float, group: str, tooltip: str
+) -> dict[str, Any]:
+    """Bounds and help of a number. A step above the minimum would round it to 0."""
+    return {"min": low, "max": high, "step": step, "group": group, "tooltip": tooltip}
+
+
+def _choice(group: str, tooltip: str) -> dict[str, Any]:
+    return {"group": group, "tooltip": tooltip}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneSettings:
+    """Everything that a fine-tuning can be told.
+
+    `steps` and `head_views` of 0 are planned from `minutes` and recorded in the model
+    card, so that the card's settings repeat the training exactly.
+    """
+
+    backbone: Annotated[
+        str,
+        _choice(
+            "Model",
+            "Model to start from: lite_medsam, vit_b, vit_l, vit_h, or a file with "
+            "SAM-format weights.",
+        ),
+    ] = "lite_medsam"
+    detail_head: Annotated[
+        bool,
+        _choice("Model", "Add the detail head over the feature pyramid to the logits."),
+    ] = True
+    stages: Annotated[
+        Stages,
+        _choice(
+            "Plan",
+            "Stages to run: the quick head stage, the GaLore stage, or both.",
+        ),
+    ] = "both"
+    minutes: Annotated[
+        float,
+        _number(0.05, 10_000, 0.05, "Plan", "Minutes that the training may take."),
+    ] = 2.0
+    steps: Annotated[
+        int,
+        _number(0, 1_000_000, 1, "Plan", "Steps of the GaLore stage; 0: from minutes."),
+    ] = 0
+    head_views: Annotated[
+        int,
+        _number(
+            0,
+            100_000,
+            1,
+            "Plan",
+            "Augmented views that the head stage samples pixels from; 0: from minutes.",
+        ),
+    ] = 0
+    head_steps: Annotated[
+        int,
+        _number(1, 100_000, 1, "Plan", "Steps of the head's fit on sampled pixels."),
+    ] = 600
+    batch_size: Annotated[
+        int, _number(1, 256, 1, "Plan", "Slices in one step of the GaLore stage.")
+    ] = 4
+    seed: Annotated[
+        int, _number(0, 2**31 - 1, 1, "Plan", "Seed of everything random.")
+    ] = 0
+    early_stop: Annotated[
+        int,
+        _number(
+            0,
+            1_000,
+            1,
+            "Plan",
+            "Stop after this many validations without a better Dice; 0: never.",
+        ),
+    ] = 8
+
+    long_side: Annotated[
+        int,
+        _number(
+            0,
+            4096,
+            16,
+            "Image",
+            "Pixels along the longer side that the model works at; 0: from the images.",
+        ),
+    ] = 0
+    max_long_side: Annotated[
+        int,
+        _number(
+            32,
+            4096,
+            16,
+            "Image",
+            "The largest long side that is chosen from the images.",
+        ),
+    ] = 128
+    intensity: Annotated[
+        Intensity,
+        _choice(
+            "Image",
+            "Intensities that become black and white: a CT window, robust percentiles, "
+            "or whichever fits the images (auto).",
+        ),
+    ] = "auto"
+
+    loss_dice_weight: Annotated[
+        float,
+        _number(
+            0, 1, 0.05, "Loss", "Weight of the Dice loss; the rest is cross-entropy."
+        ),
+    ] = 0.8
+
+    encoder_lr: Annotated[
+        float,
+        _number(
+            0, 1, 1e-6, "Optimiser", "Learning rate of the image encoder (GaLore)."
+        ),
+    ] = 3e-4
+    decoder_lr: Annotated[
+        float, _number(0, 1, 1e-6, "Optimiser", "Learning rate of SAM's mask decoder.")
+    ] = 1e-3
+    head_lr: Annotated[
+        float,
+        _number(
+            0, 1, 1e-6, "Optimiser", "Learning rate of the detail head, GaLore stage."
+        ),
+    ] = 2e-3
+    head_fit_lr: Annotated[
+        float,
+        _number(
+            0, 1, 1e-6, "Optimiser", "Learning rate of the head's fit, head stage."
+        ),
+    ] = 1e-3
+    warmup_steps: Annotated[
+        int,
+        _number(
+            0, 100_000, 1, "Optimiser", "Steps in which the learning rates rise from 0."
+        ),
+    ] = 10
+    decay_power: Annotated[
+        float,
+        _number(
+            0, 10, 0.05, "Optimiser", "Power of the polynomial decay after the warm-up."
+        ),
+    ] = 0.9
+    beta1: Annotated[
+        float, _number(0, 0.9999, 0.0001, "Optimiser", "AdamW's first beta.")
+    ] = 0.9
+    beta2: Annotated[
+        float, _number(0, 0.99999, 0.00001, "Optimiser", "AdamW's second beta.")
+    ] = 0.999
+    weight_decay: Annotated[
+        float, _number(0, 1, 0.0001, "Optimiser", "AdamW's weight decay, on matrices.")
+    ] = 0.01
+    average_weights: Annotated[
+        bool,
+        _choice(
+            "Optimiser",
+            "Without held-out slices, keep the average of the last quarter's weights "
+            "rather than the last ones.",
+        ),
+    ] = True
+
+    rank: Annotated[
+        int, _number(1, 4096, 1, "GaLore", "Rank of the gradient's subspace.")
+    ] = 64
+    scale: Annotated[
+        float,
+        _number(0.001, 100, 0.001, "GaLore", "Factor on the projected-back update."),
+    ] = 1.0
+    refresh_interval: Annotated[
+        int,
+        _number(
+            1, 100_000, 1, "GaLore", "Steps between two refreshes of the subspace."
+        ),
+    ] = 200
+    projection: Annotated[
+        Projection,
+        _choice(
+            "GaLore",
+            "Side that is projected: the smaller one (std), both (full, equation 1 of "
+            "the paper), left or right.",
+        ),
+    ] = "std"
+
+    rotation: Annotated[
+        float,
+        _number(0, math.pi, 0.01, "Augmentation", "Largest rotation, in radians."),
+    ] = 0.3
+    zoom: Annotated[
+        float, _number(0, 0.9, 0.01, "Augmentation", "Largest relative change of size.")
+    ] = 0.2
+    shift: Annotated[
+        float,
+        _number(0, 0.9, 0.01, "Augmentation", "Largest shift, as a part of the side."),
+    ] = 0.1
+    contrast: Annotated[
+        float,
+        _number(
+            0, 0.9, 0.01, "Augmentation", "Largest relative change of the contrast."
+        ),
+    ] = 0.3
+    noise: Annotated[
+        float,
+        _number(
+            0, 1, 0.005, "Augmentation", "Largest deviation of the Gaussian noise."
+        ),
+    ] = 0.05
+    flips: Annotated[
+        bool,
+        _choice(
+            "Augmentation",
+            "Mirror slices at random. Only where left and right look alike: a mirrored "
+            "liver is on the wrong side.",
+        ),
+    ] = False
+
+    precision: Annotated[
+        Precision,
+        _choice("Computer", "Number format; auto measures which is faster here."),
+    ] = "auto"
+    checkpointing: Annotated[
+        bool,
+        _choice(
+            "Computer",
+            "Compute each block twice to keep its activations out of memory.",
+        ),
+    ] = False
+    feature_cache_mb: Annotated[
+        int,
+        _number(
+            16,
+            1_000_000,
+            16,
+            "Computer",
+            "Memory that the head stage's features may take, in MB; never more than a "
+            "quarter of what is free.",
+        ),
+    ] = 1024
+
+    def __post_init__(self) -> None:
+        for setting in describe(type(self)):
+            setting.check(getattr(self, setting.name))
+        if self.stages != "galore" and not self.detail_head:
+            raise MedsagaError(
+                "The head stage fits the detail head: switch detail_head on, or set "
+                "stages to galore."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentSettings:
+    """Everything that a segmentation can be told."""
+
+    probabilities: Annotated[
+        bool, _choice("Output", "Also give each class's probability.")
+    ] = False
+    entropy: Annotated[
+        bool,
+        _choice("Output", "Also give the entropy: 0 where sure, 1 where undecided."),
+    ] = False
+    precision: Annotated[
+        Precision,
+        _choice("Computer", "Number format; auto takes what the model trained in."),
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        for setting in describe(type(self)):
+            setting.check(getattr(self, setting.name))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of a settings dataclass, with its type, default, bounds and help."""
+
+    name: str
+    type: type[Any]
+    choices: tuple[str, ...]
+    default: Any
+    metadata: Mapping[str, Any]
+
+    @property
+    def help(self) -> str:
+        """One sentence for a tooltip or an option's help."""
+        return str(self.metadata["tooltip"])
+
+    def check(self, value: Any) -> None:
+        """Raise MedsagaError, naming the setting, unless the value is allowed."""
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        fits = is_number if self.type is float else type(value) is self.type
+        if not fits:
+            raise MedsagaError(
+                f"{self.name} is {value!r}: give a value of type {self.type.__name__}."
+            )
+        if self.choices and value not in self.choices:
+            raise MedsagaError(
+                f"{self.name} is {value!r}: choose one of {', '.join(self.choices)}."
+            )
+        low, high = self.metadata.get("min"), self.metadata.get("max")
+        if low is not None and high is not None and not low <= value <= high:
+            raise MedsagaError(
+                f"{self.name} is {value}: give a value from {low} to {high}."
+            )
+
+
+def describe(settings_type: type) -> Iterator[Setting]:
+    """Describe each field of a settings dataclass, in order."""
+    hints = get_type_hints(settings_type, include_extras=True)
+    for field in fields(settings_type):
+        kind, metadata = get_args(hints[field.name])[:2]
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        yield Setting(
+            name=field.name,
+            type=str if choices else kind,
+            choices=choices,
+            default=field.default,
+            metadata=metadata,
+        )
+
+
+def _paper(settings: FineTuneSettings) -> FineTuneSettings:
+    """MedSAGa's own values (arXiv 2407.15042, section 4)."""
+    return replace(
+        settings,
+        backbone="vit_b",
+        detail_head=False,
+        stages="galore",
+        minutes=60.0,
+        max_long_side=512,
+        batch_size=12,
+        encoder_lr=1e-3,
+        decoder_lr=5e-3,
+        warmup_steps=250,
+        weight_decay=0.1,
+        average_weights=False,
+        checkpointing=True,
+    )
+
+
+_DEFAULT = FineTuneSettings()
+
+PRESETS: Mapping[str, FineTuneSettings] = MappingProxyType(
+    {
+        "quick": replace(_DEFAULT, minutes=0.5),
+        "balanced": _DEFAULT,
+        "thorough": replace(_DEFAULT, minutes=10.0, max_long_side=256),
+        "paper": _paper(_DEFAULT),
+    }
+)
+
+
+def preset(name: str) -> FineTuneSettings:
+    """Give the settings of a preset: quick, balanced, thorough or paper.
+
+    Raises
+    ------
+    MedsagaError
+        If there is no preset of that name.
+    """
+    if name not in PRESETS:
+        raise MedsagaError(f"There is no preset {name!r}: choose {', '.join(PRESETS)}.")
+    return PRESETS[name]

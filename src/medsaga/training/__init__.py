@@ -1,0 +1,1 @@
+"""Fine-tuning: the two stages, their losses, and GaLore."""

@@ -1,0 +1,56 @@
+"""Copies of a network's weights: the running average, and the best so far."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """The mean of a network's parameters over the steps at which it was updated."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._parameters: list[Tensor] = list(network.parameters())
+        self._mean: list[Tensor] = []
+        self.n_updates = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take the parameters as they are into the mean."""
+        self.n_updates += 1
+        if self.n_updates == 1:
+            self._mean = [parameter.clone() for parameter in self._parameters]
+            return
+        torch._foreach_lerp_(self._mean, self._parameters, 1 / self.n_updates)
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Put the mean into the network; without any update nothing changes."""
+        for parameter, mean in zip(self._parameters, self._mean, strict=False):
+            parameter.copy_(mean)
+
+
+class BestWeights:
+    """The parameters that scored best."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._parameters = list(network.parameters())
+        self._kept: list[Tensor] = []
+        self.score = float("-inf")
+        self.n_since = 0
+
+    @torch.no_grad()
+    def offer(self, score: float) -> bool:
+        """Keep the parameters as they are if `score` is the best; say whether it is."""
+        is_best = score > self.score
+        self.n_since = 0 if is_best else self.n_since + 1
+        if is_best:
+            self.score = score
+            self._kept = [parameter.clone() for parameter in self._parameters]
+        return is_best
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Put the best parameters into the network; without any, nothing changes."""
+        for parameter, kept in zip(self._parameters, self._kept, strict=False):
+            parameter.copy_(kept)

@@ -1,0 +1,323 @@
+"""Fine-tuning: a few annotated slices in, a trained model out."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from math import isfinite
+from typing import TYPE_CHECKING
+
+import torch
+
+from medsaga.backbones import Pretrained, load_pretrained
+from medsaga.computing import (
+    computing_threads,
+    peak_memory,
+    pick_device,
+    pick_precision,
+    seeded,
+)
+from medsaga.data.inputs import ImageLike, as_volume_pairs
+from medsaga.data.intensity import IntensityRule, choose_intensity
+from medsaga.data.samples import (
+    Annotation,
+    ClassTable,
+    Sample,
+    annotated_slices,
+    build_samples,
+    class_table,
+    label_check,
+)
+from medsaga.data.sizing import Canvas, choose_long_side
+from medsaga.events import Event, Notice, Stop, Stream, Validated
+from medsaga.model import MedSAGa
+from medsaga.model_folder import FORMAT_VERSION, ModelCard, TrainedModel
+from medsaga.settings import FineTuneSettings
+from medsaga.training.galore_stage import run_galore_stage
+from medsaga.training.head_stage import run_head_stage
+from medsaga.training.session import Session
+from medsaga.training.validation import split_held_out, validate
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    from medsaga.data.volume import Volume
+
+_RECORDED_SOFTWARE = ("napari-medsaga", "torch", "timm", "monai", "galore-torch")
+
+
+def fine_tune(
+    images: ImageLike | Sequence[ImageLike],
+    labels: ImageLike | Sequence[ImageLike],
+    settings: FineTuneSettings | None = None,
+    *,
+    axis: int | None = None,
+    slices: Sequence[int] | None = None,
+    window: tuple[float, float] | None = None,
+    class_names: Mapping[int, str] | None = None,
+    class_colours: Mapping[int, str] | None = None,
+    preview_at: tuple[int, int] | None = None,
+    preview_interval: float = 10.0,
+) -> Stream[TrainedModel | None]:
+    """Fine-tune a Segment Anything model on a few annotated slices.
+
+    Two stages (one in the preset ``paper``): the head stage fits a small classifier on
+    the frozen encoder's features in seconds and gives the first preview; the GaLore
+    stage trains all of the model (MedSAGa, arXiv 2407.15042).
+
+    Parameters
+    ----------
+    images, labels
+        A file, a folder, an array (z, y, x) or (y, x), a `Volume`, or a sequence of
+        these; images and labels pair up by name (files) or by order (the rest). Label
+        0 is background on an annotated slice.
+    settings
+        How to train; by default the preset ``balanced``.
+    axis
+        Array axis to slice along: 0 axial, 1 coronal, 2 sagittal for files with an
+        affine. None takes the one along which the fewest slices carry a label.
+    slices
+        Only these slices along the axis train; one without a label counts as empty.
+    window
+        Intensities that become black and white; overrides `settings.intensity`.
+    class_names, class_colours
+        Names and hex colours by label value, kept in the model card.
+    preview_at
+        (image, slice) indices to preview; None takes an unannotated one in the middle.
+    preview_interval
+        Seconds between previews in the GaLore stage.
+
+    Yields
+    ------
+    Event
+        Notices, progress, previews and validations. The network is usable at each.
+
+    Returns
+    -------
+    TrainedModel or None
+        None if it was stopped before anything was learned.
+
+    Raises
+    ------
+    MedsagaError
+        If there is nothing to learn from, or images and labels do not fit.
+    """
+    started = time.monotonic()
+    settings = settings or FineTuneSettings()
+    volumes, label_volumes, warnings = as_volume_pairs(images, labels)
+    annotated = _Annotated.find(
+        volumes, label_volumes, axis, slices, class_names, class_colours
+    )
+    rule, intensity_notice = choose_intensity(
+        settings.intensity, volumes, label_volumes, window
+    )
+    if preview_at is None:
+        preview_at = _pick_preview(volumes, annotated.annotation)
+    notices = [*warnings, *annotated.notices, intensity_notice]
+    with computing_threads() as threads:
+        try:
+            for message in notices:
+                yield Notice(message=message)
+            session, pretrained = yield from _start(
+                volumes,
+                annotated,
+                rule,
+                settings,
+                preview_at,
+                preview_interval,
+                started,
+            )
+        except Stop:
+            return None
+        try:
+            if session.settings.stages != "galore":
+                yield from run_head_stage(session)
+            if session.settings.stages != "head":
+                yield from run_galore_stage(session)
+        except Stop:
+            if not session.is_usable:
+                return None
+        session.measured["threads"] = threads
+        scores = validate(session, session.settings.steps)
+        model = TrainedModel(session.network, _make_card(session, pretrained, scores))
+        with suppress(Stop):  # there is nothing left to stop
+            yield scores
+    return model
+
+
+@dataclass(frozen=True)
+class _Annotated:
+    """The slices that train, their classes, and what to say of them."""
+
+    labels: Sequence[Volume]
+    annotation: Annotation
+    table: ClassTable
+    notices: Sequence[str]
+
+    @classmethod
+    def find(
+        cls,
+        volumes: Sequence[Volume],
+        labels: Sequence[Volume],
+        axis: int | None,
+        slices: Sequence[int] | None,
+        names: Mapping[int, str] | None,
+        colours: Mapping[int, str] | None,
+    ) -> _Annotated:
+        annotation = annotated_slices(labels, axis, slices)
+        table = class_table(labels, annotation, names, colours)
+        notices = [
+            annotation.sentence,
+            *label_check(labels, annotation, table),
+        ]
+        return cls(labels, annotation, table, notices)
+
+
+def _start(
+    volumes: Sequence[Volume],
+    annotated: _Annotated,
+    rule: IntensityRule,
+    settings: FineTuneSettings,
+    preview_at: tuple[int, int],
+    preview_interval: float,
+    started: float,
+) -> Generator[Event, None, tuple[Session, Pretrained]]:
+    """Load the model, choose working size and number format, cut out the slices."""
+    device = pick_device()
+    pretrained = load_pretrained(
+        settings.backbone, checkpointing=settings.checkpointing
+    )
+    if pretrained.report:
+        yield Notice(message=pretrained.report)
+    table, annotation = annotated.table, annotated.annotation
+    network = _build_network(pretrained, len(table), settings).to(device)
+    network = network.to(memory_format=torch.channels_last)
+    multiple = pretrained.backbone.size_multiple
+    canvas = Canvas(
+        long_side=choose_long_side(_sizes(volumes, annotation), settings, multiple),
+        multiple=multiple,
+    )
+    precision = pick_precision(settings.precision, network, device)
+    samples = build_samples(volumes, annotated.labels, annotation, table, rule, canvas)
+    training, held_out = split_held_out(samples, len(table))
+    session = Session(
+        network=network,
+        training=training,
+        held_out=held_out,
+        images=volumes,
+        table=table,
+        rule=rule,
+        canvas=canvas,
+        axis=annotation.axis,
+        settings=settings,
+        device=device,
+        precision=precision,
+        preview_at=preview_at,
+        preview_interval=preview_interval,
+        started=started,
+    )
+    session.plan(long_side=canvas.long_side, precision=precision)
+    yield Notice(message=_describe_plan(session))
+    return session, pretrained
+
+
+def _sizes(
+    volumes: Sequence[Volume], annotation: Annotation
+) -> list[tuple[tuple[int, int], tuple[float, float] | None]]:
+    """Give rows, columns and pixel size of each annotated slice."""
+    axis = annotation.axis
+    sizes = []
+    for v, _ in annotation.slices:
+        rows, cols = (n for i, n in enumerate(volumes[v].shape) if i != axis)
+        sizes.append(((rows, cols), volumes[v].slice_spacing(axis)))
+    return sizes
+
+
+def _build_network(
+    pretrained: Pretrained, n_classes: int, settings: FineTuneSettings
+) -> MedSAGa:
+    with seeded(torch.device("cpu"), settings.seed):
+        network = MedSAGa(
+            pretrained.backbone, n_classes, detail_head=settings.detail_head
+        )
+    if pretrained.sam:
+        network.decoder.load_sam(pretrained.sam, settings.seed)
+    return network
+
+
+def _pick_preview(volumes: Sequence[Volume], annotation: Annotation) -> tuple[int, int]:
+    """Pick the unannotated slice nearest to the middle of the deepest volume."""
+    depths = [volume.shape[annotation.axis] for volume in volumes]
+    image = depths.index(max(depths))
+    annotated = {index for volume, index in annotation.slices if volume == image}
+    by_distance = sorted(
+        range(depths[image]),
+        key=lambda index: (index in annotated, abs(index - depths[image] // 2)),
+    )
+    return image, by_distance[0]
+
+
+def _describe_plan(session: Session) -> str:
+    settings = session.settings
+    held_out = (
+        f"{len(session.held_out)} held out to measure on"
+        if session.held_out
+        else "none held out, since there are so few"
+    )
+    time_or_steps = (
+        f"{settings.steps} steps" if settings.steps else f"{settings.minutes:g} minutes"
+    )
+    return (
+        f"{len(session.training)} slices train, {held_out}; long side "
+        f"{session.canvas.long_side} pixels, {session.precision} on {session.device}, "
+        f"{time_or_steps}."
+    )
+
+
+def _make_card(
+    session: Session, pretrained: Pretrained, scores: Validated
+) -> ModelCard:
+    return ModelCard(
+        format_version=FORMAT_VERSION,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        backbone=pretrained.backbone.name,
+        base_weights=session.settings.backbone,
+        base_sha256=pretrained.sha256,
+        detail_head=session.settings.detail_head,
+        classes=session.table,
+        intensity=session.rule,
+        canvas=session.canvas,
+        axis=session.axis,
+        settings=asdict(session.settings),
+        training_slices=[[s.name, s.slice_index] for s in session.training],
+        held_out_slices=[[s.name, s.slice_index] for s in session.held_out],
+        data_fingerprint=_fingerprint([*session.training, *session.held_out]),
+        metrics={
+            "measured_on": scores.measured_on,
+            "dice": _finite(scores.dice),
+            "hd95": _finite(scores.hd95),
+        },
+        measured={
+            "seconds": round(session.seconds, 1),
+            "peak_memory": peak_memory(session.device),
+            "device": str(session.device),
+            **session.measured,
+        },
+        software={name: version(name) for name in _RECORDED_SOFTWARE},
+    )
+
+
+def _finite(scores: Mapping[int, float]) -> dict[str, float]:
+    return {str(value): score for value, score in scores.items() if isfinite(score)}
+
+
+def _fingerprint(samples: Sequence[Sample]) -> str:
+    digest = hashlib.sha256()
+    for sample in samples:
+        digest.update(sample.image.numpy().tobytes())
+        digest.update(sample.target.numpy().tobytes())
+    return digest.hexdigest()

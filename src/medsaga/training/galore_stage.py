@@ -1,0 +1,201 @@
+"""The GaLore stage: the whole model trained, each layer updated inside backward."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medsaga.computing import peak_memory, seeded
+from medsaga.data.sizing import collate
+from medsaga.events import Event, Notice, Progress
+from medsaga.training.averaging import BestWeights, WeightAverage
+from medsaga.training.losses import SegmentationLoss
+from medsaga.training.optimizer import (
+    LayerwiseOptimizer,
+    lr_factor,
+    parameter_groups,
+)
+from medsaga.training.validation import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+
+    import torch
+
+    from medsaga.training.session import Session
+
+_MEASURED_STEPS = 4
+_VALIDATIONS = 5
+_AVERAGED_SHARE = 0.25
+# Numbers of augmented views: those of the GaLore stage come after the head stage's.
+_FIRST_VIEW = 1_000_000
+
+
+def run_galore_stage(session: Session) -> Generator[Event, None, None]:
+    """Train all of the model; yields progress, previews and validations.
+
+    At every yield the network is usable. When it ends, or is ended by
+    :class:`~medsaga.events.Stop`, the network holds the weights to keep: the best on
+    the held-out slices, or without any the average of the last quarter of the steps.
+    """
+    optimizer = LayerwiseOptimizer(
+        parameter_groups(session.network, session.settings), session.settings.seed
+    )
+    _record(session, optimizer)
+    average = WeightAverage(session.network)
+    best = BestWeights(session.network)
+    seconds_to_validate = yield from _validate_start(session, best)
+    session.network.train()
+    try:
+        with optimizer:
+            yield from _steps(session, optimizer, average, best, seconds_to_validate)
+    finally:
+        session.network.eval()
+        if session.held_out:
+            best.write()
+        else:
+            average.write()
+        session.measured["optimizer_state_bytes"] = optimizer.state_bytes()
+
+
+def _validate_start(
+    session: Session, best: BestWeights
+) -> Generator[Event, None, float]:
+    """Score what the training starts from; returns the seconds that a scoring takes."""
+    started = time.monotonic()
+    scores = validate(session, 0)
+    seconds = time.monotonic() - started
+    best.offer(scores.mean_dice)
+    yield scores
+    return seconds
+
+
+def _steps(
+    session: Session,
+    optimizer: LayerwiseOptimizer,
+    average: WeightAverage,
+    best: BestWeights,
+    seconds_to_validate: float,
+) -> Generator[Event, None, None]:
+    loss_of = SegmentationLoss(session.settings.loss_dice_weight)
+    batches = _batches(session)
+    step, total = 0, session.settings.steps
+    if not total:
+        # The learning rate of the measured steps must not depend on the total.
+        session.plan(warmup_steps=max(session.settings.warmup_steps, _MEASURED_STEPS))
+    clock = _Clock()
+    while not total or step < total:
+        optimizer.set_lr_factor(_factor(session, step, total))
+        images, targets = next(batches)
+        # Dropout: the same numbers in every training of this seed, at this step.
+        with seeded(session.device, session.settings.seed, step), session.autocast():
+            logits = session.network(session.to_device(images))
+        loss = loss_of(logits, targets.to(session.device))
+        loss.backward()  # the weights are updated in here
+        step += 1
+        clock.tick()
+        session.is_usable = True
+        if not total and step == _MEASURED_STEPS:
+            total = _plan_steps(session, clock.seconds_per_step, seconds_to_validate)
+            session.plan(steps=total)
+        if total and step > total * (1 - _AVERAGED_SHARE) and _averages(session):
+            average.update()
+        yield _progress(session, step, total, loss.item(), clock.seconds_per_step)
+        yield from session.preview_if_due("galore")
+        if total and _is_validated(step, total):
+            scores = validate(session, step)
+            yield scores
+            best.offer(scores.mean_dice)
+            if _ends_early(session, best):
+                yield Notice(message=f"Stopped at step {step}: no longer improving.")
+                return
+        clock.restart()
+
+
+def _batches(session: Session) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Give augmented batches without end; the order is shuffled anew in each round."""
+    augment, settings = session.augmenter(), session.settings
+    n, view = len(session.training), 0
+    order = np.empty(0, dtype=int)
+    while True:
+        pairs = []
+        for _ in range(settings.batch_size):
+            if view % n == 0:
+                rng = np.random.default_rng([settings.seed, view // n])
+                order = rng.permutation(n)
+            sample = session.training[order[view % n]]
+            pairs.append(augment(sample.image, sample.target, _FIRST_VIEW + view))
+            view += 1
+        yield collate(pairs)
+
+
+class _Clock:
+    """Seconds per step, without what lies between the steps."""
+
+    def __init__(self) -> None:
+        self._steps: list[float] = []
+        self.restart()
+
+    def restart(self) -> None:
+        self._started = time.monotonic()
+
+    def tick(self) -> None:
+        self._steps.append(time.monotonic() - self._started)
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Median of the last steps; the first one compiles kernels and is slow."""
+        return float(np.median(self._steps[1:][-10:] or self._steps))
+
+
+def _plan_steps(
+    session: Session, seconds_per_step: float, seconds_to_validate: float
+) -> int:
+    """Plan the steps that fit into the time left, validations taken off."""
+    left = session.seconds_left - (_VALIDATIONS + 1) * seconds_to_validate
+    return _MEASURED_STEPS + max(1, int(left / seconds_per_step))
+
+
+def _factor(session: Session, step: int, total: int) -> float:
+    settings = session.settings
+    return lr_factor(step, total or None, settings.warmup_steps, settings.decay_power)
+
+
+def _averages(session: Session) -> bool:
+    return session.settings.average_weights and not session.held_out
+
+
+def _is_validated(step: int, total: int) -> bool:
+    """Validate a few times, evenly spread, and never at the very end twice."""
+    interval = max(1, total // _VALIDATIONS)
+    return step % interval == 0 or step == total
+
+
+def _ends_early(session: Session, best: BestWeights) -> bool:
+    patience = session.settings.early_stop
+    return bool(session.held_out) and 0 < patience <= best.n_since
+
+
+def _record(session: Session, optimizer: LayerwiseOptimizer) -> None:
+    session.measured["projected_parameters"] = optimizer.n_projected
+    session.measured["projected_share"] = optimizer.projected_share
+
+
+def _progress(
+    session: Session, step: int, total: int, loss: float, seconds_per_step: float
+) -> Progress:
+    session.measured["seconds_per_step"] = seconds_per_step
+    settings = session.settings
+    return Progress(
+        stage="galore",
+        step=step,
+        total=total,
+        loss=loss,
+        learning_rate=settings.encoder_lr * _factor(session, step - 1, total),
+        seconds_left=(
+            (total - step) * seconds_per_step if total else session.seconds_left
+        ),
+        peak_memory=peak_memory(session.device),
+    )

@@ -1,0 +1,196 @@
+"""The head stage: the detail head fitted on pixels of the frozen backbone."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medsaga.computing import evaluating, free_memory, peak_memory
+from medsaga.detail_head import PixelFit, sample_pyramid
+from medsaga.events import Event, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from medsaga.training.session import Session
+
+_VIEWS_PER_SLICE = 6
+_PIXELS_PER_CLASS = 400
+_BACKGROUND_PIXELS = 1200
+_FEATURE_BYTES = 2  # bf16
+_MOST_VIEWS_PER_SLICE = 40  # when the head stage has the whole time
+_FEWEST_VIEWS = 4
+_VIEW_SECONDS = 3.5  # so that the first preview stands within ten
+_MEASURED_FIT_STEPS = 10
+
+
+def run_head_stage(session: Session) -> Generator[Event, None, None]:
+    """Fit the detail head and the decoder's linear map; yields progress and a preview.
+
+    Features of single pixels are sampled from a few augmented views of each slice and
+    kept in bf16; whole pyramids never are.
+    """
+    features, targets = yield from _sample_views(session)
+    head = session.network.detail_head
+    assert head is not None
+    fit = PixelFit(
+        features,
+        targets,
+        n_decoder=session.network.decoder.feature_channels,
+        n_classes=session.network.n_classes,
+        learning_rate=session.settings.head_fit_lr,
+        seed=session.settings.seed,
+    )
+    yield from _fit(session, fit)
+    session.network.decoder.start_from_linear_map(fit.write_to(head))
+    session.is_usable = True
+    yield session.preview("head")
+
+
+def _fit(session: Session, fit: PixelFit) -> Generator[Event, None, None]:
+    started, step, total = time.monotonic(), 0, session.settings.head_steps
+    while step < total:
+        loss = fit.step()
+        step += 1
+        elapsed = time.monotonic() - started
+        if session.settings.stages == "head" and step == _MEASURED_FIT_STEPS:
+            total = _plan_steps(session, elapsed / step)
+        if step % 20 == 0 or step == total:
+            left = elapsed / step * (total - step)
+            yield _progress(session, step, total, loss, left)
+
+
+def _plan_steps(session: Session, seconds_per_step: float) -> int:
+    """Give the head the whole time when it is trained alone and has a time limit."""
+    if session.settings.steps:
+        return session.settings.head_steps
+    left = max(0.0, session.seconds_left)
+    total = max(session.settings.head_steps, int(left / seconds_per_step))
+    session.plan(head_steps=total)
+    return total
+
+
+def _sample_views(session: Session) -> Generator[Event, None, tuple[Tensor, Tensor]]:
+    """Sample pixels' features from views: each slice as it is, then augmented ones."""
+    total = session.settings.head_views or _plan_views(session)
+    n_features = _n_features(session)
+    quota = _PixelQuota.within(session, total, n_features)
+    session.plan(head_views=total, feature_cache_mb=quota.budget_mb)
+    features = torch.empty(
+        total * quota.total, n_features, dtype=torch.bfloat16, device=session.device
+    )
+    targets = torch.empty(len(features), dtype=torch.long, device=session.device)
+    order = np.random.default_rng(session.settings.seed).permutation(
+        len(session.training)
+    )
+    augment = session.augmenter()
+    started, n = time.monotonic(), 0
+    for view in range(total):
+        sample = session.training[order[view % len(order)]]
+        image, target = sample.image, sample.target
+        if view >= len(order):
+            image, target = augment(image, target, view)
+        points = quota.draw(target, view)
+        m = n + len(points)
+        features[n:m] = _features_at(session, image, points)
+        targets[n:m] = target[points[:, 0], points[:, 1]]
+        n = m
+        per_view = (time.monotonic() - started) / (view + 1)
+        left = per_view * (total - view - 1)
+        yield _progress(session, view + 1, total, math.nan, left)
+    return features[:n], targets[:n]
+
+
+def _plan_views(session: Session) -> int:
+    """Plan as many views as the time allows, measured on one of them."""
+    image = session.training[0].image
+    point = torch.zeros(1, 2, dtype=torch.long)
+    _features_at(session, image, point)  # the first one compiles kernels
+    started = time.monotonic()
+    _features_at(session, image, point)
+    seconds = time.monotonic() - started
+    per_slice, allowed = _VIEWS_PER_SLICE, _VIEW_SECONDS
+    if session.settings.stages == "head" and not session.settings.steps:
+        per_slice, allowed = _MOST_VIEWS_PER_SLICE, 0.4 * session.seconds_left
+    affordable = int(allowed / seconds)
+    return max(_FEWEST_VIEWS, min(per_slice * len(session.training), affordable))
+
+
+def _features_at(session: Session, image: Tensor, points: Tensor) -> Tensor:
+    """Return the frozen pyramid's and the decoder's features at pixels of one image."""
+    network = session.network
+    with evaluating(network), session.autocast():
+        pyramid = network.backbone(session.to_device(image[None]))
+        _, upscaled = network.decoder.decode(pyramid[-1])
+    size = (image.shape[-2], image.shape[-1])
+    return sample_pyramid([*pyramid, upscaled], points.to(session.device), size)
+
+
+def _n_features(session: Session) -> int:
+    pyramid = sum(level.channels for level in session.network.backbone.levels)
+    return pyramid + session.network.decoder.feature_channels
+
+
+@dataclass(frozen=True)
+class _PixelQuota:
+    """How many pixels of each class one view may give."""
+
+    per_class: int
+    background: int
+    n_classes: int
+    budget_mb: int
+    seed: int
+
+    @classmethod
+    def within(cls, session: Session, n_views: int, n_features: int) -> _PixelQuota:
+        """Take the usual quota, or less where the memory budget asks for it."""
+        free_mb = free_memory(session.device) // 4 // 2**20
+        budget_mb = max(16, min(session.settings.feature_cache_mb, free_mb))
+        n_classes = session.network.n_classes
+        usual = _BACKGROUND_PIXELS + _PIXELS_PER_CLASS * (n_classes - 1)
+        affordable = budget_mb * 2**20 // (n_views * n_features * _FEATURE_BYTES)
+        part = min(1.0, affordable / usual)
+        return cls(
+            per_class=max(1, int(part * _PIXELS_PER_CLASS)),
+            background=max(1, int(part * _BACKGROUND_PIXELS)),
+            n_classes=n_classes,
+            budget_mb=budget_mb,
+            seed=session.settings.seed,
+        )
+
+    @property
+    def total(self) -> int:
+        """Most pixels that one view can give."""
+        return self.background + self.per_class * (self.n_classes - 1)
+
+    def draw(self, target: Tensor, view: int) -> Tensor:
+        """Draw pixels of one view: (n, 2) rows and columns."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + view)
+        drawn = []
+        for index in range(self.n_classes):
+            pixels = (target == index).nonzero()
+            quota = self.per_class if index else self.background
+            drawn.append(
+                pixels[torch.randperm(len(pixels), generator=generator)[:quota]]
+            )
+        return torch.cat(drawn)
+
+
+def _progress(
+    session: Session, step: int, total: int, loss: float, seconds_left: float
+) -> Progress:
+    return Progress(
+        stage="head",
+        step=step,
+        total=total,
+        loss=loss,
+        learning_rate=session.settings.head_fit_lr,
+        seconds_left=seconds_left,
+        peak_memory=peak_memory(session.device),
+    )

@@ -1,0 +1,118 @@
+"""What the stages of one training share: network, slices, settings and clock."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from medsaga.computing import FixedPrecision, autocast, evaluating
+from medsaga.data.augment import Augmenter
+from medsaga.events import Preview, Stage
+from medsaga.inference import predict_slice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+
+    from medsaga.data.intensity import IntensityRule
+    from medsaga.data.samples import ClassTable, Sample
+    from medsaga.data.sizing import Canvas
+    from medsaga.data.volume import Volume
+    from medsaga.model import MedSAGa
+    from medsaga.settings import FineTuneSettings
+
+
+@dataclass(eq=False, kw_only=True)
+class Session:
+    """One training under way.
+
+    `settings` is replaced by a version with more filled in as the stages plan
+    themselves; at the end it repeats the training exactly.
+    """
+
+    network: MedSAGa
+    training: Sequence[Sample]
+    held_out: Sequence[Sample]
+    images: Sequence[Volume]
+    table: ClassTable
+    rule: IntensityRule
+    canvas: Canvas
+    axis: int
+    settings: FineTuneSettings
+    device: torch.device
+    precision: FixedPrecision
+    preview_at: tuple[int, int]
+    preview_interval: float
+    started: float
+    is_usable: bool = False
+    measured: dict[str, Any] = field(default_factory=dict)
+    _last_preview: float = field(default=0.0, init=False)
+
+    def plan(self, **planned: Any) -> None:
+        """Fill in settings that were left to be planned."""
+        self.settings = replace(self.settings, **planned)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the call of `fine_tune`."""
+        return time.monotonic() - self.started
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds of `settings.minutes` that are left; may be negative."""
+        return self.settings.minutes * 60 - self.seconds
+
+    def augmenter(self) -> Augmenter:
+        """Make the augmentation of this training."""
+        return Augmenter(self.settings, self.settings.seed)
+
+    def to_device(self, images: Tensor) -> Tensor:
+        """Move an image batch to the network, in the fastest memory format."""
+        return images.to(self.device, memory_format=torch.channels_last)
+
+    def autocast(self) -> Any:
+        """Compute in this training's number format."""
+        return autocast(self.device, self.precision)
+
+    def predict(self, volume: Volume, index: int) -> Tensor:
+        """Return the (k, rows, columns) logits of a slice; network in eval mode."""
+        return predict_slice(
+            self.network,
+            volume,
+            self.axis,
+            index,
+            limits=self.rule.limits(volume),
+            canvas=self.canvas,
+            precision=self.precision,
+        )
+
+    def predict_mask(self, volume: Volume, index: int) -> np.ndarray[Any, Any]:
+        """Return the (rows, columns) label values of a slice, as predicted now."""
+        with evaluating(self.network):
+            indices = self.predict(volume, index).argmax(0)
+        return self.table.to_values(indices.cpu().numpy())
+
+    def preview(self, stage: Stage) -> Preview:
+        """Predict the previewed slice as the network stands."""
+        image, index = self.preview_at
+        volume = self.images[image]
+        mask = self.predict_mask(volume, index)
+        self._last_preview = time.monotonic()
+        return Preview(
+            stage=stage,
+            image_name=volume.name,
+            axis=self.axis,
+            slice_index=index,
+            mask=mask,
+            seconds=self.seconds,
+        )
+
+    def preview_if_due(self, stage: Stage) -> Iterator[Preview]:
+        """Preview if the last one is older than the interval."""
+        if time.monotonic() - self._last_preview >= self.preview_interval:
+            yield self.preview(stage)

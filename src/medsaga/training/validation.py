@@ -1,0 +1,88 @@
+"""Held-out slices: which ones, and how well a network segments them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from medsaga.computing import evaluating
+from medsaga.events import Validated
+from medsaga.metrics import score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medsaga.data.samples import Sample
+    from medsaga.training.session import Session
+
+FEWEST_TO_HOLD_OUT = 8
+_HELD_OUT_SHARE = 0.2
+_MOST_VALIDATED = 16
+
+
+def split_held_out(
+    samples: Sequence[Sample], n_classes: int
+) -> tuple[list[Sample], list[Sample]]:
+    """Split into training and held-out slices.
+
+    From eight slices upwards a fifth is held out, spread evenly over them; below, none
+    is. A slice that alone carries a class is never held out.
+    """
+    if len(samples) < FEWEST_TO_HOLD_OUT:
+        return list(samples), []
+    wanted = max(2, round(_HELD_OUT_SHARE * len(samples)))
+    slices_left = np.zeros(n_classes, dtype=int)
+    present = [_classes_of(sample) for sample in samples]
+    for classes in present:
+        slices_left[classes] += 1
+    held_out: set[int] = set()
+    spread = np.linspace(0, len(samples) - 1, wanted + 2)[1:-1].round().astype(int)
+    for start in spread:
+        for index in sorted(range(len(samples)), key=lambda i: abs(i - start)):
+            if index not in held_out and (slices_left[present[index]] > 1).all():
+                held_out.add(index)
+                slices_left[present[index]] -= 1
+                break
+    return (
+        [s for i, s in enumerate(samples) if i not in held_out],
+        [s for i, s in enumerate(samples) if i in held_out],
+    )
+
+
+def validate(session: Session, step: int) -> Validated:
+    """Score the network on the held-out slices, or else on the training slices.
+
+    Dice and HD95 are means over the slices on which a class can be scored, at the
+    slices' own resolution. At most sixteen slices are looked at.
+    """
+    samples = session.held_out or session.training
+    chosen = np.linspace(0, len(samples) - 1, min(len(samples), _MOST_VALIDATED))
+    dice: dict[int, list[float]] = defaultdict(list)
+    hd95: dict[int, list[float]] = defaultdict(list)
+    with evaluating(session.network):
+        for index in chosen.round().astype(int):
+            sample = samples[index]
+            logits = session.predict(
+                session.images[sample.volume_index], sample.slice_index
+            )
+            mask = session.table.to_values(logits.argmax(0).cpu().numpy())
+            scores = score(mask, sample.truth, session.table.values[1:], sample.spacing)
+            for value, number in scores.dice.items():
+                dice[value].append(number)
+            for value, number in scores.hd95.items():
+                hd95[value].append(number)
+    return Validated(
+        step=step,
+        dice={value: float(np.mean(numbers)) for value, numbers in dice.items()},
+        hd95={value: float(np.mean(numbers)) for value, numbers in hd95.items()},
+        measured_on="held-out slices" if session.held_out else "training slices",
+    )
+
+
+def _classes_of(sample: Sample) -> np.ndarray:
+    classes = torch.unique(sample.target)
+    foreground: np.ndarray = classes[classes > 0].numpy()
+    return foreground

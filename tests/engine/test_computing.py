@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from medsaga.computing import (
+    computing_threads,
+    evaluating,
+    free_memory,
+    peak_memory,
+    pick_precision,
+    thread_count,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads"), [(1, 1), (2, 2), (3, 3), (4, 3), (16, 15)]
+)
+def test_all_cores_but_one_from_four_upwards(cores, threads, monkeypatch):
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda _: set(range(cores)), raising=False
+    )
+    assert thread_count() == threads
+
+
+def test_threads_are_put_back():
+    before = torch.get_num_threads()
+    with computing_threads() as count:
+        assert torch.get_num_threads() == count == thread_count()
+    assert torch.get_num_threads() == before
+
+
+def test_peak_memory_sees_a_large_array():
+    before = peak_memory(CPU)
+    assert before > 10 * 2**20
+    held = np.ones(before // 8 + 2**24)  # as much again, touched
+    assert peak_memory(CPU) > before + held.nbytes // 2
+    assert free_memory(CPU) > 0
+
+
+def test_a_precision_that_is_asked_for_is_taken():
+    network = nn.Conv2d(3, 4, 3)
+    assert pick_precision("fp32", network, CPU) == "fp32"
+    assert pick_precision("bf16", network, CPU) == "bf16"
+
+
+@pytest.mark.parametrize(("slow", "expected"), [("fp32", "bf16"), ("bf16", "fp32")])
+def test_auto_takes_the_faster_precision(slow, expected):
+    class Slowed(nn.Module):
+        def forward(self, images):
+            is_bf16 = torch.is_autocast_enabled("cpu")
+            time.sleep(0.02 if is_bf16 == (slow == "bf16") else 0.0)
+            return images
+
+    assert pick_precision("auto", Slowed(), CPU) == expected
+
+
+def test_measuring_leaves_the_network_as_it_was():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
+    before = {n: t.clone() for n, t in network.state_dict().items()}
+    pick_precision("auto", network, CPU)
+    assert network.training
+    assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_evaluating_goes_back_to_the_mode_before():
+    network = nn.Dropout().train()
+    with evaluating(network):
+        assert not network.training
+        assert not torch.is_grad_enabled()
+    assert network.training
+    assert torch.is_grad_enabled()

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import torch
+from torch.nn import functional as F
+
+from medsaga.backbones.base import Level
+from medsaga.backbones.tiny import build_tiny
+from medsaga.detail_head import DetailHead, PixelFit, sample_pyramid
+from medsaga.model import MedSAGa
+
+
+def test_sampled_features_are_those_of_the_enlarged_maps():
+    maps = [torch.randn(1, 3, 16, 12), torch.randn(1, 5, 8, 6), torch.randn(1, 2, 4, 3)]
+    points = torch.cartesian_prod(torch.arange(16), torch.arange(12))
+    enlarged = torch.cat(
+        [
+            F.interpolate(m, size=(16, 12), mode="bilinear", align_corners=False)
+            for m in maps
+        ],
+        dim=1,
+    )
+    sampled = sample_pyramid(maps, points, (16, 12))
+    torch.testing.assert_close(sampled, enlarged[0].flatten(1).T, atol=1e-5, rtol=1e-5)
+
+
+def test_levels_of_one_stride_are_summed_before_they_are_enlarged():
+    levels = (Level(4, 1), Level(6, 4), Level(8, 4))
+    head = DetailHead(levels, 3).eval()
+    pyramid = [
+        torch.randn(2, level.channels, 16 // level.stride, 16 // level.stride)
+        for level in levels
+    ]
+    expected = sum(
+        F.interpolate(r(m), size=(16, 16), mode="bilinear", align_corners=False)
+        for r, m in zip(head.reduce, pyramid, strict=True)
+    )
+    expected = head.classify(F.relu(expected + head.bias))
+    torch.testing.assert_close(head(pyramid), expected)
+
+
+def _fit_on_image(network, image, target):
+    """Fit head and decoder map on all pixels of one image."""
+    pyramid = network.backbone(image)
+    _, upscaled = network.decoder.decode(pyramid[-1])
+    points = torch.cartesian_prod(*(torch.arange(n) for n in target.shape))
+    size = tuple(target.shape)
+    features = sample_pyramid([*pyramid, upscaled], points, size).detach()
+    fit = PixelFit(
+        features.clone(),
+        target.flatten(),
+        n_decoder=network.decoder.feature_channels,
+        n_classes=network.n_classes,
+        learning_rate=1e-2,
+        seed=0,
+    )
+    losses = [fit.step(256) for _ in range(150)]
+    return fit, losses
+
+
+def test_the_fit_learns_and_the_network_computes_what_was_fitted():
+    torch.manual_seed(0)
+    network = MedSAGa(build_tiny(), 3).eval()
+    image = torch.rand(1, 3, 32, 32)
+    target = torch.zeros(32, 32, dtype=torch.long)
+    target[4:14, 6:20], target[20:28, 12:30] = 1, 2
+    image[0, :, target == 1] += 0.5
+    image[0, :, target == 2] -= 0.5
+    fit, losses = _fit_on_image(network, image, target)
+    assert sum(losses[-10:]) < 0.3 * sum(losses[:10])
+
+    network.decoder.start_from_linear_map(fit.write_to(network.detail_head))
+    with torch.no_grad():
+        logits = network(image)[0].flatten(1).T
+        hidden = F.relu(fit._reduce(fit._features[:, : fit._n_pyramid]))
+        expected = fit._classify(hidden) + fit._linear(
+            fit._features[:, fit._n_pyramid :]
+        )
+    torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
+    assert (logits.argmax(1) == target.flatten()).float().mean() > 0.95
+
+
+def test_both_the_decoder_and_the_head_say_something_after_the_fit():
+    torch.manual_seed(0)
+    network = MedSAGa(build_tiny(), 2).eval()
+    image = torch.rand(1, 3, 32, 32)
+    target = (torch.arange(32)[:, None] > 12).expand(32, 32).long()
+    image[0, :, target == 1] += 0.5
+    fit, _ = _fit_on_image(network, image, target)
+    network.decoder.start_from_linear_map(fit.write_to(network.detail_head))
+    with torch.no_grad():
+        parts = network.logit_parts(network.backbone(image))
+    assert parts.decoder.std() > 0.01
+    assert parts.head.std() > 0.01

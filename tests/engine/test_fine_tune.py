@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from medsaga import drain, fine_tune, segment
+from medsaga.data.volume import Volume
+from medsaga.errors import MedsagaError
+from medsaga.events import Notice, Preview, Progress, Stop, Validated
+from medsaga.settings import FineTuneSettings
+
+from .conftest import VALUES, keep_slices, make_phantom
+
+
+def _collect(*args, **kwargs):
+    events = []
+    model = drain(fine_tune(*args, **kwargs), events.append)
+    return model, events
+
+
+def _weights_equal(first, second) -> bool:
+    a, b = first.network.state_dict(), second.network.state_dict()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _dice(mask, truth):
+    scores = []
+    for value in VALUES:
+        p, t = mask == value, truth == value
+        scores.append(2 * (p & t).sum() / (p.sum() + t.sum()))
+    return np.mean(scores)
+
+
+def test_learns_the_phantom_and_keeps_its_label_values(image, labels, phantom, quick):
+    settings = replace(quick, steps=30, head_steps=200, head_views=12)
+    model, _ = _collect(image, labels, settings)
+    mask = drain(segment(model, image)).mask
+    unseen = [0, 2, 3, 5, 6, 8, 9, 11]
+    assert set(np.unique(mask.array)) == {0, *VALUES}
+    assert _dice(mask.array[unseen], phantom[1][unseen]) > 0.8
+
+
+def test_the_galore_stage_lowers_the_loss(image, labels, quick):
+    settings = replace(quick, stages="galore", steps=40, encoder_lr=1e-3)
+    _, events = _collect(image, labels, settings)
+    losses = [e.loss for e in events if isinstance(e, Progress)]
+    assert len(losses) == 40
+    assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+
+
+def test_events_come_in_order_and_count_up(image, labels, quick):
+    _, events = _collect(image, labels, quick)
+    stages = [e.stage for e in events if isinstance(e, Progress)]
+    assert stages == sorted(stages, key=["head", "galore"].index)
+    galore = [e for e in events if isinstance(e, Progress) and e.stage == "galore"]
+    assert [e.step for e in galore] == [1, 2, 3, 4, 5, 6]
+    assert {e.total for e in galore} == {6}
+    assert galore[0].peak_memory > 0
+    preview = next(e for e in events if isinstance(e, Preview))
+    assert events.index(preview) < events.index(galore[0])
+    assert preview.mask.shape == (40, 40)
+    assert preview.slice_index not in (1, 4, 7, 10)
+    notices = [e.message for e in events if isinstance(e, Notice)]
+    assert any("4 of 12 slices are annotated" in message for message in notices)
+    assert isinstance(events[-1], Validated)
+
+
+def test_few_slices_are_scored_on_themselves_and_it_is_said(image, labels, quick):
+    model, events = _collect(image, labels, quick)
+    scores = [e for e in events if isinstance(e, Validated)]
+    assert {e.measured_on for e in scores} == {"training slices"}
+    assert model.card.metrics["measured_on"] == "training slices"
+    assert model.card.held_out_slices == []
+
+
+def test_from_eight_slices_upwards_some_are_held_out(image, phantom, quick):
+    labels = Volume(array=phantom[1], spacing=image.spacing)
+    model, events = _collect(image, labels, replace(quick, early_stop=0))
+    held_out = {tuple(s) for s in model.card.held_out_slices}
+    training = {tuple(s) for s in model.card.training_slices}
+    assert len(held_out) == 2
+    assert len(training) == 10
+    assert not held_out & training
+    scores = [e for e in events if isinstance(e, Validated)]
+    assert {e.measured_on for e in scores} == {"held-out slices"}
+    # the best of all validated weights is what is kept
+    assert scores[-1].mean_dice == pytest.approx(max(e.mean_dice for e in scores))
+
+
+def test_the_cards_settings_repeat_the_training_exactly(image, labels, quick):
+    planned = replace(quick, minutes=0.05, steps=0, head_views=0)
+    first, _ = _collect(image, labels, planned)
+    assert first.card.settings["steps"] > 0
+    assert first.card.settings["head_views"] > 0
+    recorded = FineTuneSettings(**first.card.settings)
+    second, _ = _collect(image, labels, recorded)
+    assert _weights_equal(first, second)
+    other, _ = _collect(image, labels, replace(recorded, seed=1))
+    assert not _weights_equal(first, other)
+
+
+def test_neither_the_callers_random_numbers_nor_threads_are_touched(
+    image, labels, quick
+):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    threads = torch.get_num_threads()
+    torch.manual_seed(5)
+    first, _ = _collect(image, labels, quick)
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.get_num_threads() == threads
+    torch.manual_seed(99)
+    second, _ = _collect(image, labels, quick)
+    assert _weights_equal(first, second)
+
+
+def _stop_when(stream, condition):
+    """Throw Stop into a stream at the first event that fits; return its result."""
+    try:
+        event = next(stream)
+        while not condition(event):
+            event = next(stream)
+        stream.throw(Stop())
+        while True:
+            next(stream)
+    except StopIteration as end:
+        return end.value
+
+
+@pytest.mark.parametrize("stage", ["head preview", "galore"])
+def test_a_stop_keeps_a_model_that_can_be_used(image, labels, quick, stage):
+    settings = replace(quick, steps=500)
+
+    def reached(event):
+        if stage == "galore":
+            return isinstance(event, Progress) and event.stage == stage
+        return isinstance(event, Preview)
+
+    model = _stop_when(fine_tune(image, labels, settings), reached)
+    mask = drain(segment(model, image)).mask.array
+    assert set(np.unique(mask)) <= {0, *VALUES}
+    assert model.card.metrics["dice"]
+    assert all(torch.isfinite(p).all() for p in model.network.parameters())
+
+
+def test_a_stop_before_anything_was_learned_gives_nothing(image, labels, quick):
+    assert _stop_when(fine_tune(image, labels, quick), lambda _: True) is None
+    in_head = fine_tune(image, labels, quick)
+    assert _stop_when(in_head, lambda e: isinstance(e, Progress)) is None
+
+
+def test_a_stop_at_the_last_event_still_gives_the_model(image, labels, quick):
+    stream = fine_tune(image, labels, quick)
+    model = _stop_when(
+        stream, lambda e: isinstance(e, Validated) and e.step == quick.steps
+    )
+    assert model is not None
+
+
+def test_the_head_stage_alone_and_the_paper_model_run(image, labels, quick):
+    head, events = _collect(image, labels, replace(quick, stages="head"))
+    assert head.network.detail_head is not None
+    assert not [e for e in events if isinstance(e, Progress) and e.stage == "galore"]
+    paper, _ = _collect(
+        image, labels, replace(quick, stages="galore", detail_head=False)
+    )
+    assert paper.network.detail_head is None
+    assert not paper.card.detail_head
+
+
+def test_the_card_says_what_galore_projected(image, labels, quick):
+    model, _ = _collect(image, labels, quick)
+    measured = model.card.measured
+    assert 0 < measured["projected_share"] < 1
+    assert measured["optimizer_state_bytes"] > 0
+    assert measured["peak_memory"] > 0
+
+
+def test_an_empty_slice_that_was_asked_for_trains_too(image, labels, quick):
+    model, _ = _collect(image, labels, quick, slices=[1, 4, 5])
+    assert [s for _, s in model.card.training_slices] == [1, 4, 5]
+
+
+def test_several_images_of_different_sizes_train_together(quick):
+    images, masks = [], []
+    for size in (32, 40):
+        array, label = make_phantom(4, size)
+        images.append(array)
+        masks.append(keep_slices(label, [1]))
+    model, _ = _collect(images, masks, quick)
+    assert len(model.card.training_slices) == 2
+
+
+def test_two_dimensional_and_colour_images_train(phantom, quick):
+    grey = phantom[0][3].clip(0, 255).astype(np.uint8)
+    model, _ = _collect(grey, phantom[1][3], quick)
+    assert drain(segment(model, grey)).mask.array.shape == (1, 40, 40)
+    colour = np.stack([grey, grey // 2, 255 - grey], axis=-1)
+    model, _ = _collect(colour, phantom[1][3], quick)
+    assert drain(segment(model, colour)).mask.shape == (1, 40, 40)
+
+
+def test_a_class_on_another_axis_is_found_along_it(image, phantom, quick):
+    array = np.zeros_like(phantom[1])
+    array[:, :, 12] = phantom[1][:, :, 12]
+    model, _ = _collect(image, Volume(array=array, spacing=image.spacing), quick)
+    assert model.card.axis == 2
+    assert drain(segment(model, image)).mask.shape == image.shape
+
+
+def test_names_and_colours_reach_the_card(image, labels, quick):
+    model, _ = _collect(
+        image, labels, quick, class_names={5: "liver"}, class_colours={5: "#ff0000"}
+    )
+    table = model.card.classes
+    assert table.values == (0, *VALUES)
+    assert table.names[table.values.index(5)] == "liver"
+    assert table.colours[table.values.index(5)] == "#ff0000"
+
+
+def test_bad_input_is_refused_at_once(image, labels, quick):
+    empty = labels.with_array(np.zeros_like(labels.array))
+    small = labels.with_array(labels.array[:, :30])
+    for wrong in (empty, small):
+        with pytest.raises(MedsagaError, match=r"\.$"):
+            next(fine_tune(image, wrong, quick))
+    with pytest.raises(MedsagaError, match=r"backbone|file"):
+        _collect(image, labels, replace(quick, backbone="vit_x"))
+    with pytest.raises(MedsagaError, match="rank"):
+        _collect(image, labels, replace(quick, rank=4096))
+
+
+def test_a_loss_is_reported_as_nan_only_where_there_is_none(image, labels, quick):
+    _, events = _collect(image, labels, quick)
+    losses = [e.loss for e in events if isinstance(e, Progress)]
+    assert math.isnan(losses[0])
+    assert not math.isnan(losses[-1])

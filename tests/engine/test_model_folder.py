@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from medsaga import drain, fine_tune
+from medsaga import model_folder as module
+from medsaga.errors import MedsagaError
+from medsaga.model_folder import load_model, save_model
+
+
+@pytest.fixture
+def model(image, labels, quick):
+    return drain(fine_tune(image, labels, replace(quick, steps=1, head_steps=5)))
+
+
+def test_a_model_comes_back_whole(model, tmp_path):
+    folder = save_model(model, tmp_path / "model")
+    again = load_model(folder)
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "card.json",
+        "weights.safetensors",
+    ]
+    assert again.card == model.card
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = model.network(images), again.network(images)
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0.02)
+    ours, theirs = model.network.state_dict(), again.network.state_dict()
+    assert ours.keys() == theirs.keys()
+
+
+def test_values_that_fp16_cannot_hold_stay_as_they_are(model, tmp_path):
+    with torch.no_grad():
+        model.network.decoder.no_mask_embed.weight[0, 0] = 1e6
+    again = load_model(save_model(model, tmp_path / "model"))
+    assert again.network.decoder.no_mask_embed.weight[0, 0] == 1e6
+
+
+def test_a_moved_folder_still_loads(model, tmp_path):
+    folder = save_model(model, tmp_path / "model")
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert load_model(moved).card == model.card
+
+
+def test_a_failed_write_leaves_the_old_model_and_nothing_else(
+    model, tmp_path, monkeypatch
+):
+    folder = save_model(model, tmp_path / "model")
+    before = (folder / "weights.safetensors").read_bytes()
+
+    def full_disk(weights, path):
+        path.write_bytes(b"half a fi")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "save_file", full_disk)
+    with pytest.raises(MedsagaError, match="No space left"):
+        save_model(model, folder)
+    assert (folder / "weights.safetensors").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_model_is_replaced_in_one_go(model, tmp_path):
+    folder = save_model(model, tmp_path / "model")
+    renamed = replace(model, card=replace(model.card, base_weights="other"))
+    save_model(renamed, folder)
+    assert load_model(folder).card.base_weights == "other"
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_is_no_model_is_never_overwritten(model, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "me.png").write_bytes(b"")
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("photos", "file"):
+        with pytest.raises(MedsagaError, match="choose another name"):
+            save_model(model, tmp_path / name)
+    assert (tmp_path / "photos" / "me.png").exists()
+
+
+def test_damaged_models_are_refused_in_one_sentence(model, tmp_path):
+    folder = save_model(model, tmp_path / "model")
+    card = json.loads((folder / "card.json").read_text())
+    weights = (folder / "weights.safetensors").read_bytes()
+    damage = {
+        "no model card": json.dumps({"format_version": 1}),
+        "no model card ": "[]",
+        "no model card  ": "not json",
+        "update napari-medsaga": json.dumps(card | {"format_version": 99}),
+    }
+    for expected, text in damage.items():
+        (folder / "card.json").write_text(text)
+        with pytest.raises(MedsagaError, match=expected.strip()):
+            load_model(folder)
+    (folder / "card.json").write_text(json.dumps(card))
+    (folder / "weights.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(MedsagaError, match="damaged"):
+        load_model(folder)
+    with pytest.raises(MedsagaError, match="no model folder"):
+        load_model(tmp_path)

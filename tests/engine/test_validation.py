@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from medsaga.data.samples import Sample
+from medsaga.training.validation import split_held_out
+
+
+def _sample(index: int, classes: list[int]) -> Sample:
+    target = torch.tensor([[0, *classes]])
+    return Sample(
+        image=torch.zeros(3, *target.shape),
+        target=target,
+        volume_index=0,
+        slice_index=index,
+        name=str(index),
+        truth=np.zeros(target.shape, np.uint8),
+        spacing=None,
+        content=(1, 1),
+    )
+
+
+def test_below_eight_all_train():
+    samples = [_sample(i, [1]) for i in range(7)]
+    training, held_out = split_held_out(samples, 2)
+    assert (len(training), held_out) == (7, [])
+
+
+@pytest.mark.parametrize("n", [8, 20, 100])
+def test_a_fifth_is_held_out_and_spread(n):
+    samples = [_sample(i, [1]) for i in range(n)]
+    training, held_out = split_held_out(samples, 2)
+    assert len(held_out) == max(2, round(n / 5))
+    assert len(training) + len(held_out) == n
+    indices = [s.slice_index for s in held_out]
+    assert min(indices) < n / 2 <= max(indices)
+
+
+def test_a_slice_that_alone_carries_a_class_trains():
+    samples = [_sample(i, [1, 2] if i in (3, 6) else [1]) for i in range(10)]
+    samples[5] = _sample(5, [1, 3])
+    training, held_out = split_held_out(samples, 4)
+    trained = {int(c) for s in training for c in s.target.unique()}
+    assert trained == {0, 1, 2, 3}
+    assert len(held_out) == 2
