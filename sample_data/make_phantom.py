@@ -36,8 +36,8 @@ ANNOTATED = (8, 15, 22, 30, 37)
 
 CLASSES = {
     1: ("spleen", "#9d6ca2"),
-    2: ("right kidney", "#b97a57"),
-    3: ("left kidney", "#e0b060"),
+    2: ("right kidney", "#4d8fd1"),
+    3: ("left kidney", "#f2c14e"),
     5: ("liver", "#dd8265"),
     6: ("stomach", "#6fb8d2"),
     52: ("aorta", "#d7302a"),

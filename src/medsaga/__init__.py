@@ -37,6 +37,7 @@ from medsaga.settings import (
 )
 
 if TYPE_CHECKING:
+    from medsaga.data.classes import ClassTable
     from medsaga.data.files import (
         image_files,
         output_path,
@@ -45,17 +46,16 @@ if TYPE_CHECKING:
         read_volume,
         write_volume,
     )
-    from medsaga.data.samples import ClassTable
     from medsaga.data.volume import AXIS_NAMES, Volume, volume_from_array
     from medsaga.metrics import Scores, evaluate_files, score
+    from medsaga.model_card import ModelCard, load_card
     from medsaga.model_folder import (
-        ModelCard,
         TrainedModel,
         check_model_target,
         load_model,
         save_model,
     )
-    from medsaga.segment import Segmentation, segment
+    from medsaga.segmentation import Segmentation, segment
     from medsaga.training.fine_tune import fine_tune
 
 __version__ = version("napari-medsaga")
@@ -63,16 +63,17 @@ __version__ = version("napari-medsaga")
 # Names whose modules import torch, MONAI or nibabel: seconds, so only when asked for.
 _LAZY = {
     "AXIS_NAMES": "medsaga.data.volume",
-    "ClassTable": "medsaga.data.samples",
-    "ModelCard": "medsaga.model_folder",
+    "ClassTable": "medsaga.data.classes",
+    "ModelCard": "medsaga.model_card",
     "Scores": "medsaga.metrics",
-    "Segmentation": "medsaga.segment",
+    "Segmentation": "medsaga.segmentation",
     "TrainedModel": "medsaga.model_folder",
     "Volume": "medsaga.data.volume",
     "check_model_target": "medsaga.model_folder",
     "evaluate_files": "medsaga.metrics",
     "fine_tune": "medsaga.training.fine_tune",
     "image_files": "medsaga.data.files",
+    "load_card": "medsaga.model_card",
     "load_model": "medsaga.model_folder",
     "output_path": "medsaga.data.files",
     "pair_files": "medsaga.data.files",
@@ -80,7 +81,7 @@ _LAZY = {
     "read_volume": "medsaga.data.files",
     "save_model": "medsaga.model_folder",
     "score": "medsaga.metrics",
-    "segment": "medsaga.segment",
+    "segment": "medsaga.segmentation",
     "volume_from_array": "medsaga.data.volume",
     "write_volume": "medsaga.data.files",
 }
@@ -114,6 +115,7 @@ __all__ = [
     "evaluate_files",
     "fine_tune",
     "image_files",
+    "load_card",
     "load_model",
     "output_path",
     "pair_files",
@@ -131,6 +133,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # `segment` is a module here as well as a function: the function wins for good.
     globals()[name] = value = getattr(import_module(_LAZY[name]), name)
     return value

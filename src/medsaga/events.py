@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Stage = Literal["head", "galore"]
+Stage = Literal["features", "head", "galore"]
+"""The head stage's two halves (the frozen features, the fit), and the GaLore stage."""
 T = TypeVar("T")
 
 

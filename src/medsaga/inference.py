@@ -9,9 +9,10 @@ from torch import Tensor
 
 from medsaga.computing import FixedPrecision, autocast
 from medsaga.data.samples import working_image
-from medsaga.data.sizing import Canvas, restore_logits
+from medsaga.data.sizing import restore_logits
 
 if TYPE_CHECKING:
+    from medsaga.data.canvas import Canvas
     from medsaga.data.volume import Volume
     from medsaga.model import MedSAGa
 

@@ -47,8 +47,8 @@ def _choice(group: str, tooltip: str) -> dict[str, Any]:
 class FineTuneSettings:
     """Everything that a fine-tuning can be told.
 
-    `steps` and `head_views` of 0 are planned from `minutes` and recorded in the model
-    card, so that the card's settings repeat the training exactly.
+    `steps`, `head_views` and `head_steps` of 0 are planned from `minutes` and recorded
+    in the model card, so that the card's settings repeat the training exactly.
     """
 
     backbone: Annotated[
@@ -90,8 +90,14 @@ class FineTuneSettings:
     ] = 0
     head_steps: Annotated[
         int,
-        _number(1, 100_000, 1, "Plan", "Steps of the head's fit on sampled pixels."),
-    ] = 600
+        _number(
+            0,
+            100_000,
+            1,
+            "Plan",
+            "Steps of the head's fit on sampled pixels; 0: from minutes.",
+        ),
+    ] = 0
     batch_size: Annotated[
         int, _number(1, 256, 1, "Plan", "Slices in one step of the GaLore stage.")
     ] = 4

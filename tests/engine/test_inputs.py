@@ -65,6 +65,9 @@ def test_what_does_not_fit_is_refused(folders, tmp_path):
         as_volume_pairs([np.zeros((4, 4))], [np.ones((4, 4), int)] * 2)
     with pytest.raises(MedsagaError, match="shape"):
         as_volume_pairs(np.zeros((4, 4)), np.ones((4, 5), int))
+    colour = Volume(array=np.zeros((1, 8, 8, 3), np.uint8))
+    with pytest.raises(MedsagaError, match="colour image"):
+        as_volume_pairs(np.zeros((8, 8)), colour)
     for path in sorted(folders[1].iterdir()):
         _write(folders[1], path.name, np.zeros((8, 8, 4), np.uint8))
     with pytest.raises(MedsagaError, match="carries a label"):

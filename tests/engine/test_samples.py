@@ -2,17 +2,12 @@ import numpy as np
 import pytest
 import torch
 
+from medsaga.data.annotation import annotated_slices
+from medsaga.data.canvas import Canvas
+from medsaga.data.classes import ClassTable, class_table, label_check
 from medsaga.data.intensity import IntensityRule
-from medsaga.data.samples import (
-    ClassTable,
-    annotated_slices,
-    build_samples,
-    check_pairs,
-    class_table,
-    label_check,
-    working_image,
-)
-from medsaga.data.sizing import Canvas, restore_logits
+from medsaga.data.samples import build_samples, working_image
+from medsaga.data.sizing import restore_logits
 from medsaga.data.volume import volume_from_array
 from medsaga.errors import MedsagaError
 
@@ -223,21 +218,6 @@ def test_few_pixels_are_more_on_large_slices():
     annotation = annotated_slices([labels], axis=0)
     table = class_table([labels], annotation)
     assert len(label_check([labels], annotation, table)) == 1
-
-
-def test_pairs_that_do_not_match_are_refused():
-    image, labels = painted((5, 6, 7)), painted((5, 6, 7))
-    check_pairs([image], [labels])
-    with pytest.raises(MedsagaError, match="no image"):
-        check_pairs([], [])
-    with pytest.raises(MedsagaError, match="1 images and 2 label images"):
-        check_pairs([image], [labels, labels])
-    with pytest.raises(MedsagaError, match=r"\(5, 6, 7\).*\(5, 7, 6\)"):
-        check_pairs([image], [painted((5, 7, 6))])
-    colour = volume_from_array(np.zeros((5, 6, 7, 3), np.uint8), rgb=True)
-    check_pairs([colour], [labels])
-    with pytest.raises(MedsagaError, match="colour"):
-        check_pairs([image], [colour])
 
 
 def scene():

@@ -3,9 +3,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.data.sizing import (
-    Canvas,
-    choose_long_side,
     collate,
     pad_image,
     pad_target,

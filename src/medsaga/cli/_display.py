@@ -12,6 +12,11 @@ from rich.progress import Progress as Bar
 
 from medsaga import Event, Notice, Progress, SegmentedSlice, Validated
 
+_STAGES = {
+    "features": "Head stage, features",
+    "head": "Head stage, fit",
+    "galore": "GaLore stage",
+}
 _SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -94,13 +99,9 @@ class Display:
         return not self._last_line or waited or done == total > 0
 
     def _show_training(self, event: Progress) -> None:
-        has_loss = not math.isnan(event.loss)
-        label = "GaLore stage"
-        if event.stage == "head":
-            label = "Head stage, fit" if has_loss else "Head stage, features"
-        loss = f"loss {event.loss:.3f}, " if has_loss else ""
+        loss = "" if math.isnan(event.loss) else f"loss {event.loss:.3f}, "
         left = f"{format_seconds(event.seconds_left)} left"
-        self.work(label, event.step, event.total, loss + left)
+        self.work(_STAGES[event.stage], event.step, event.total, loss + left)
 
     def _show_slice(self, event: SegmentedSlice) -> None:
         done = event.index + 1

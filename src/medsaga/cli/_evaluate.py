@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medsaga import MedsagaError
-from medsaga.cli._info import read_card
 from medsaga.cli._options import AsJson
 from medsaga.cli._run import (
     FAILED,
@@ -50,7 +49,9 @@ def evaluate(
     A class that only one of the two has scores a Dice of 0 and has no HD95; one that
     neither has is left out.
     """
-    names = {} if model is None else class_names(read_card(model))
+    from medsaga import load_card
+
+    names = {} if model is None else class_names(load_card(model))
     with start_job() as job:
         result = _score_all(job, prediction, truth)
     if as_json:

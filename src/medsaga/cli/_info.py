@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from medsaga import MedsagaError
 from medsaga.cli._display import format_seconds
 from medsaga.cli._options import AsJson
 from medsaga.cli._run import print_json, print_result, reports_errors
@@ -26,7 +25,9 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Show what a model is, what it was trained on and how well it does."""
-    card = read_card(model)
+    from medsaga import load_card
+
+    card = load_card(model)
     if as_json:
         print_json(json.loads(card.to_json()))
         return
@@ -35,31 +36,6 @@ def info(
     for title, text in [*_of_model(card), *_of_training(card), *_of_cost(card)]:
         table.add_row(title, text)
     print_result(table, "", class_table(card))
-
-
-def read_card(folder: Path) -> "ModelCard":
-    """Read the card of a model folder, without its weights.
-
-    Raises
-    ------
-    MedsagaError
-        If it is no model folder.
-    """
-    from medsaga import ModelCard
-
-    path = folder / "card.json"
-    if not path.is_file():
-        raise MedsagaError(
-            f"{folder} is no model folder: give the folder that a training wrote."
-        )
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise MedsagaError(
-            f"{path} cannot be read: copy the model folder again from where it was "
-            "made."
-        ) from error
-    return ModelCard.from_json(text)
 
 
 def _of_model(card: "ModelCard") -> Iterable[tuple[str, str]]:
@@ -83,7 +59,9 @@ def _of_training(card: "ModelCard") -> Iterable[tuple[str, str]]:
     yield "Trained on", _slices(card.training_slices)
     if card.held_out_slices:
         yield "Held out", _slices(card.held_out_slices)
-    yield "Stages", f"{settings['stages']}, {settings['steps']} GaLore steps"
+    done, planned = card.metrics["step"], settings["steps"]
+    steps = f"{done} GaLore steps" + ("" if done == planned else f" of {planned}")
+    yield "Stages", f"{settings['stages']}, {steps}"
     yield "Seed", str(settings["seed"])
     yield "Data", f"SHA-256 {card.data_fingerprint[:12]}"
 

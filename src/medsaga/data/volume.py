@@ -142,8 +142,13 @@ def check_pair(image: Volume, labels: Volume) -> str | None:
     Raises
     ------
     MedsagaError
-        If the shapes differ.
+        If the shapes differ, or the labels are a colour image.
     """
+    if labels.is_rgb:
+        raise MedsagaError(
+            f"The labels of {image.name} are a colour image: give one whole number a "
+            "pixel, 0 where nothing is labelled."
+        )
     if image.shape != labels.shape:
         raise MedsagaError(
             f"The image {image.name} has the shape {_sizes(image)}, its labels "

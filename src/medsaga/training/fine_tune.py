@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
-from math import isfinite
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,27 +12,21 @@ import torch
 from medsaga.backbones import Pretrained, load_pretrained
 from medsaga.computing import (
     computing_threads,
-    peak_memory,
     pick_device,
     pick_precision,
     seeded,
 )
+from medsaga.data.annotation import Annotation, annotated_slices
+from medsaga.data.canvas import Canvas, choose_long_side
+from medsaga.data.classes import ClassTable, class_table, label_check
 from medsaga.data.inputs import ImageLike, as_volume_pairs
 from medsaga.data.intensity import IntensityRule, choose_intensity
-from medsaga.data.samples import (
-    Annotation,
-    ClassTable,
-    Sample,
-    annotated_slices,
-    build_samples,
-    class_table,
-    label_check,
-)
-from medsaga.data.sizing import Canvas, choose_long_side
-from medsaga.events import Event, Notice, Stop, Stream, Validated
+from medsaga.data.samples import build_samples
+from medsaga.events import Event, Notice, Stop, Stream
 from medsaga.model import MedSAGa
-from medsaga.model_folder import FORMAT_VERSION, ModelCard, TrainedModel
+from medsaga.model_folder import TrainedModel
 from medsaga.settings import FineTuneSettings
+from medsaga.training.card import make_card
 from medsaga.training.galore_stage import run_galore_stage
 from medsaga.training.head_stage import run_head_stage
 from medsaga.training.session import Session
@@ -46,8 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
 
     from medsaga.data.volume import Volume
-
-_RECORDED_SOFTWARE = ("napari-medsaga", "torch", "timm", "monai", "galore-torch")
 
 
 def fine_tune(
@@ -133,17 +121,16 @@ def fine_tune(
             )
         except Stop:
             return None
-        try:
+        with suppress(Stop):
             if session.settings.stages != "galore":
                 yield from run_head_stage(session)
             if session.settings.stages != "head":
                 yield from run_galore_stage(session)
-        except Stop:
-            if not session.is_usable:
-                return None
+        if not session.is_usable:
+            return None
         session.measured["threads"] = threads
-        scores = validate(session, session.settings.steps)
-        model = TrainedModel(session.network, _make_card(session, pretrained, scores))
+        scores = validate(session, session.galore_steps)
+        model = TrainedModel(session.network, make_card(session, pretrained, scores))
         with suppress(Stop):  # there is nothing left to stop
             yield scores
     return model
@@ -276,48 +263,3 @@ def _describe_plan(session: Session) -> str:
         f"{session.canvas.long_side} pixels, {session.precision} on {session.device}, "
         f"{time_or_steps}."
     )
-
-
-def _make_card(
-    session: Session, pretrained: Pretrained, scores: Validated
-) -> ModelCard:
-    return ModelCard(
-        format_version=FORMAT_VERSION,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        backbone=pretrained.backbone.name,
-        base_weights=session.settings.backbone,
-        base_sha256=pretrained.sha256,
-        detail_head=session.settings.detail_head,
-        classes=session.table,
-        intensity=session.rule,
-        canvas=session.canvas,
-        axis=session.axis,
-        settings=asdict(session.settings),
-        training_slices=[[s.name, s.slice_index] for s in session.training],
-        held_out_slices=[[s.name, s.slice_index] for s in session.held_out],
-        data_fingerprint=_fingerprint([*session.training, *session.held_out]),
-        metrics={
-            "measured_on": scores.measured_on,
-            "dice": _finite(scores.dice),
-            "hd95": _finite(scores.hd95),
-        },
-        measured={
-            "seconds": round(session.seconds, 1),
-            "peak_memory": peak_memory(session.device),
-            "device": str(session.device),
-            **session.measured,
-        },
-        software={name: version(name) for name in _RECORDED_SOFTWARE},
-    )
-
-
-def _finite(scores: Mapping[int, float]) -> dict[str, float]:
-    return {str(value): score for value, score in scores.items() if isfinite(score)}
-
-
-def _fingerprint(samples: Sequence[Sample]) -> str:
-    digest = hashlib.sha256()
-    for sample in samples:
-        digest.update(sample.image.numpy().tobytes())
-        digest.update(sample.target.numpy().tobytes())
-    return digest.hexdigest()

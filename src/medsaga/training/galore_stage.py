@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medsaga.computing import peak_memory, seeded
 from medsaga.data.sizing import collate
-from medsaga.events import Event, Notice, Progress
+from medsaga.events import Event, Notice, Progress, Stop
 from medsaga.training.averaging import BestWeights, WeightAverage
 from medsaga.training.losses import SegmentationLoss
 from medsaga.training.optimizer import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _MEASURED_STEPS = 4
 _VALIDATIONS = 5
 _AVERAGED_SHARE = 0.25
+_TOLERANCE = 0.005
 # Numbers of augmented views: those of the GaLore stage come after the head stage's.
 _FIRST_VIEW = 1_000_000
 
@@ -36,40 +38,55 @@ _FIRST_VIEW = 1_000_000
 def run_galore_stage(session: Session) -> Generator[Event, None, None]:
     """Train all of the model; yields progress, previews and validations.
 
-    At every yield the network is usable. When it ends, or is ended by
-    :class:`~medsaga.events.Stop`, the network holds the weights to keep: the best on
-    the held-out slices, or without any the average of the last quarter of the steps.
+    At every yield the network is usable. A :class:`~medsaga.events.Stop` ends the
+    stage early and in order. In the end the network holds the weights to keep: the
+    best on the held-out slices, or without any the average of the last quarter of the
+    steps, unless that is worse than what the stage began with.
     """
     optimizer = LayerwiseOptimizer(
         parameter_groups(session.network, session.settings), session.settings.seed
     )
-    _record(session, optimizer)
+    session.measured["projected_parameters"] = optimizer.n_projected
+    session.measured["projected_share"] = optimizer.projected_share
     average = WeightAverage(session.network)
     best = BestWeights(session.network)
     seconds_to_validate = yield from _validate_start(session, best)
     session.network.train()
-    try:
-        with optimizer:
-            yield from _steps(session, optimizer, average, best, seconds_to_validate)
-    finally:
-        session.network.eval()
-        if session.held_out:
-            best.write()
-        else:
-            average.write()
-        session.measured["optimizer_state_bytes"] = optimizer.state_bytes()
+    with suppress(Stop), optimizer:
+        yield from _steps(session, optimizer, average, best, seconds_to_validate)
+    session.network.eval()
+    session.measured["optimizer_state_bytes"] = optimizer.state_bytes()
+    yield from _keep_best(session, average, best)
 
 
 def _validate_start(
     session: Session, best: BestWeights
 ) -> Generator[Event, None, float]:
-    """Score what the training starts from; returns the seconds that a scoring takes."""
+    """Score what the stage begins with; returns the seconds that a scoring takes."""
     started = time.monotonic()
     scores = validate(session, 0)
     seconds = time.monotonic() - started
-    best.offer(scores.mean_dice)
+    if session.is_usable:
+        best.offer(scores.mean_dice)
     yield scores
     return seconds
+
+
+def _keep_best(
+    session: Session, average: WeightAverage, best: BestWeights
+) -> Generator[Event, None, None]:
+    if session.held_out:
+        best.write()
+        return
+    average.write()
+    reached = validate(session, session.galore_steps).mean_dice
+    if reached < best.score - _TOLERANCE:
+        best.write()
+        yield Notice(
+            message=f"Training all of the model made Dice on its own slices worse "
+            f"({best.score:.3f} to {reached:.3f}), so the model of the head stage is "
+            "kept: give the training more time."
+        )
 
 
 def _steps(
@@ -96,7 +113,7 @@ def _steps(
         loss.backward()  # the weights are updated in here
         step += 1
         clock.tick()
-        session.is_usable = True
+        session.is_usable, session.galore_steps = True, step
         if not total and step == _MEASURED_STEPS:
             total = _plan_steps(session, clock.seconds_per_step, seconds_to_validate)
             session.plan(steps=total)
@@ -104,10 +121,11 @@ def _steps(
             average.update()
         yield _progress(session, step, total, loss.item(), clock.seconds_per_step)
         yield from session.preview_if_due("galore")
-        if total and _is_validated(step, total):
+        if total and _is_validated(session, step, total):
             scores = validate(session, step)
+            if session.held_out:
+                best.offer(scores.mean_dice)
             yield scores
-            best.offer(scores.mean_dice)
             if _ends_early(session, best):
                 yield Notice(message=f"Stopped at step {step}: no longer improving.")
                 return
@@ -167,20 +185,20 @@ def _averages(session: Session) -> bool:
     return session.settings.average_weights and not session.held_out
 
 
-def _is_validated(step: int, total: int) -> bool:
-    """Validate a few times, evenly spread, and never at the very end twice."""
-    interval = max(1, total // _VALIDATIONS)
-    return step % interval == 0 or step == total
+def _is_validated(session: Session, step: int, total: int) -> bool:
+    """Validate a few times, evenly spread.
+
+    After the last step only to find the best weights: what is kept in the end is
+    validated anyway.
+    """
+    if step == total:
+        return bool(session.held_out)
+    return step % max(1, total // _VALIDATIONS) == 0
 
 
 def _ends_early(session: Session, best: BestWeights) -> bool:
     patience = session.settings.early_stop
     return bool(session.held_out) and 0 < patience <= best.n_since
-
-
-def _record(session: Session, optimizer: LayerwiseOptimizer) -> None:
-    session.measured["projected_parameters"] = optimizer.n_projected
-    session.measured["projected_share"] = optimizer.projected_share
 
 
 def _progress(

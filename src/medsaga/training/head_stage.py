@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medsaga.computing import evaluating, free_memory, peak_memory
 from medsaga.detail_head import PixelFit, sample_pyramid
-from medsaga.events import Event, Progress
+from medsaga.events import Event, Progress, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -27,7 +27,8 @@ _FEATURE_BYTES = 2  # bf16
 _MOST_VIEWS_PER_SLICE = 40  # when the head stage has the whole time
 _FEWEST_VIEWS = 4
 _VIEW_SECONDS = 3.5  # so that the first preview stands within ten
-_MEASURED_FIT_STEPS = 10
+_FIT_STEPS, _FEWEST_FIT_STEPS, _MEASURED_FIT_STEPS = 600, 200, 10
+_FIT_SECONDS = 4.5
 
 
 def run_head_stage(session: Session) -> Generator[Event, None, None]:
@@ -54,26 +55,30 @@ def run_head_stage(session: Session) -> Generator[Event, None, None]:
 
 
 def _fit(session: Session, fit: PixelFit) -> Generator[Event, None, None]:
-    started, step, total = time.monotonic(), 0, session.settings.head_steps
-    while step < total:
+    started, step = time.monotonic(), 0
+    total = session.settings.head_steps
+    while not total or step < total:
         loss = fit.step()
         step += 1
-        elapsed = time.monotonic() - started
-        if session.settings.stages == "head" and step == _MEASURED_FIT_STEPS:
-            total = _plan_steps(session, elapsed / step)
-        if step % 20 == 0 or step == total:
-            left = elapsed / step * (total - step)
-            yield _progress(session, step, total, loss, left)
+        per_step = (time.monotonic() - started) / step
+        if not total and step == _MEASURED_FIT_STEPS:
+            total = _plan_fit_steps(session, per_step)
+            session.plan(head_steps=total)
+        if total and (step % 20 == 0 or step == total):
+            left = per_step * (total - step)
+            yield _progress(session, "head", step, total, loss, left)
 
 
-def _plan_steps(session: Session, seconds_per_step: float) -> int:
-    """Give the head the whole time when it is trained alone and has a time limit."""
-    if session.settings.steps:
-        return session.settings.head_steps
-    left = max(0.0, session.seconds_left)
-    total = max(session.settings.head_steps, int(left / seconds_per_step))
-    session.plan(head_steps=total)
-    return total
+def _plan_fit_steps(session: Session, seconds_per_step: float) -> int:
+    """Plan the usual number of steps, fewer on a slow computer.
+
+    A head that is trained alone, for minutes, has the whole time.
+    """
+    if session.settings.stages == "head" and not session.settings.steps:
+        affordable = int(session.seconds_left / seconds_per_step)
+        return max(_FIT_STEPS, affordable)
+    affordable = int(_FIT_SECONDS / seconds_per_step)
+    return min(_FIT_STEPS, max(_FEWEST_FIT_STEPS, affordable))
 
 
 def _sample_views(session: Session) -> Generator[Event, None, tuple[Tensor, Tensor]]:
@@ -103,7 +108,7 @@ def _sample_views(session: Session) -> Generator[Event, None, tuple[Tensor, Tens
         n = m
         per_view = (time.monotonic() - started) / (view + 1)
         left = per_view * (total - view - 1)
-        yield _progress(session, view + 1, total, math.nan, left)
+        yield _progress(session, "features", view + 1, total, math.nan, left)
     return features[:n], targets[:n]
 
 
@@ -183,10 +188,15 @@ class _PixelQuota:
 
 
 def _progress(
-    session: Session, step: int, total: int, loss: float, seconds_left: float
+    session: Session,
+    stage: Stage,
+    step: int,
+    total: int,
+    loss: float,
+    seconds_left: float,
 ) -> Progress:
     return Progress(
-        stage="head",
+        stage=stage,
         step=step,
         total=total,
         loss=loss,

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from medsaga.data.canvas import Canvas
+    from medsaga.data.classes import ClassTable
     from medsaga.data.intensity import IntensityRule
-    from medsaga.data.samples import ClassTable, Sample
-    from medsaga.data.sizing import Canvas
+    from medsaga.data.samples import Sample
     from medsaga.data.volume import Volume
     from medsaga.model import MedSAGa
     from medsaga.settings import FineTuneSettings
@@ -32,7 +33,8 @@ class Session:
     """One training under way.
 
     `settings` is replaced by a version with more filled in as the stages plan
-    themselves; at the end it repeats the training exactly.
+    themselves; at the end it repeats the training exactly. `is_usable` says whether
+    the network has learned anything yet, `galore_steps` counts the steps done.
     """
 
     network: MedSAGa
@@ -50,6 +52,7 @@ class Session:
     preview_interval: float
     started: float
     is_usable: bool = False
+    galore_steps: int = 0
     measured: dict[str, Any] = field(default_factory=dict)
     _last_preview: float = field(default=0.0, init=False)
 

@@ -28,7 +28,7 @@ from medsaga.settings import SegmentSettings
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medsaga.data.samples import ClassTable
+    from medsaga.data.classes import ClassTable
     from medsaga.data.volume import Volume
 
 

@@ -1,0 +1,102 @@
+"""The size that a model works at.
+
+A slice is scaled to the canvas at its true proportions (the *content*), then padded at
+the bottom and the right up to a size that the backbone takes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from medsaga.settings import FineTuneSettings
+
+Size = tuple[int, int]
+Spacing = tuple[float, float]
+
+# Beyond eight times, the axis with the fine pixels would be squeezed to a few of them.
+_LARGEST_ANISOTROPY = 8.0
+_SMALLEST_LONG_SIDE = 128
+_ROUND_TO = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canvas:
+    """The size that a model works at.
+
+    Attributes
+    ----------
+    long_side
+        Pixels along the longer side of the content.
+    multiple
+        Height and width of the padded image are multiples of it.
+    """
+
+    long_side: int
+    multiple: int
+
+    def content_shape(self, rows: int, cols: int, spacing: Spacing | None) -> Size:
+        """(height, width) of a scaled slice, before padding.
+
+        Parameters
+        ----------
+        rows, cols
+            Size of the slice in pixels.
+        spacing
+            Size of a pixel in mm along rows and columns; None: pixels are square.
+        """
+        height, width = _physical(rows, cols, spacing)
+        factor = self.long_side / max(height, width)
+        return max(1, round(height * factor)), max(1, round(width * factor))
+
+    def padded_shape(self, rows: int, cols: int, spacing: Spacing | None) -> Size:
+        """(height, width) of the working image: the content, padded."""
+        height, width = self.content_shape(rows, cols, spacing)
+        return _round_up(height, self.multiple), _round_up(width, self.multiple)
+
+
+def choose_long_side(
+    slices: Iterable[tuple[Size, Spacing | None]],
+    settings: FineTuneSettings,
+    multiple: int,
+) -> int:
+    """Choose the long side of the canvas for a training.
+
+    It is `settings.long_side` if that is given. Else it is the largest slice's own, in
+    units of its finest pixel side, rounded up to a multiple of 32, at least 128 and at
+    most `settings.max_long_side`.
+
+    Parameters
+    ----------
+    slices
+        ((rows, columns), spacing) of at least one slice.
+    settings
+        The settings of the training.
+    multiple
+        What the backbone's sizes must be multiples of; the long side is one.
+    """
+    if settings.long_side > 0:
+        return _round_up(settings.long_side, multiple)
+    own = max(max(_physical(*shape, spacing)) for shape, spacing in slices)
+    step = math.lcm(_ROUND_TO, multiple)
+    wanted = max(_round_up(math.ceil(own), step), _SMALLEST_LONG_SIDE)
+    if wanted <= settings.max_long_side:
+        return _round_up(wanted, multiple)
+    return max(multiple, settings.max_long_side // multiple * multiple)
+
+
+def _physical(rows: int, cols: int, spacing: Spacing | None) -> tuple[float, float]:
+    """Height and width of a slice in units of its finer pixel side."""
+    if spacing is None or not all(math.isfinite(s) and s > 0 for s in spacing):
+        return float(rows), float(cols)
+    ratio = spacing[0] / spacing[1]
+    ratio = min(max(ratio, 1 / _LARGEST_ANISOTROPY), _LARGEST_ANISOTROPY)
+    return rows * max(ratio, 1.0), cols * max(1 / ratio, 1.0)
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return math.ceil(number / multiple) * multiple

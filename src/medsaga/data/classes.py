@@ -1,0 +1,175 @@
+"""The classes of a model: label values, names and colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medsaga.data.annotation import Annotation, count, iterate_slices
+from medsaga.errors import MedsagaError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from medsaga.data.volume import Volume
+
+_INTEGER_TYPES = (
+    np.uint8,
+    np.int8,
+    np.uint16,
+    np.int16,
+    np.uint32,
+    np.int32,
+    np.uint64,
+    np.int64,
+)
+_MOST_CLASSES = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassTable:
+    """The classes of a model, in the order of its outputs.
+
+    Attributes
+    ----------
+    values
+        Label value of each class, background's 0 first; others as the user painted
+        them, in any order and with gaps.
+    names
+        What to call each class.
+    colours
+        Each class's colour as ``#rrggbb``, or None where it has none.
+
+    Raises
+    ------
+    MedsagaError
+        If the first value is not 0, a value comes twice, or the lengths differ.
+    """
+
+    values: tuple[int, ...]
+    names: tuple[str, ...]
+    colours: tuple[str | None, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.values)
+        if (
+            self.values[:1] != (0,)
+            or len(set(self.values)) != n
+            or len(self.names) != n
+            or len(self.colours) != n
+        ):
+            raise MedsagaError(
+                "The table of classes is damaged: give background (0) first, and for "
+                "every class one value of its own, one name and one colour or none."
+            )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def index_of(self, labels: NDArray[Any]) -> NDArray[np.int64]:
+        """Class index of each label value; -1 (ignored) where it is of no class."""
+        order = np.argsort(self.values)
+        ordered = np.asarray(self.values, dtype=np.int64)[order]
+        if labels.dtype.kind in "bu":
+            labels = labels.astype(np.int64)
+        place = np.searchsorted(ordered, labels).clip(max=len(self) - 1)
+        return np.where(ordered[place] == labels, order[place], -1)
+
+    def to_values(self, indices: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Label value of each class index, in the smallest type that holds them all.
+
+        Ignored pixels (-1) become background.
+        """
+        low, high = min(self.values), max(self.values)
+        dtype = next(
+            kind
+            for kind in _INTEGER_TYPES
+            if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max
+        )
+        values: NDArray[np.integer] = np.asarray(self.values, dtype=dtype)
+        mapped: NDArray[np.integer] = values[np.maximum(indices, 0)]
+        return mapped
+
+
+def class_table(
+    labels: Sequence[Volume],
+    annotation: Annotation,
+    names: Mapping[int, str] | None = None,
+    colours: Mapping[int, str] | None = None,
+) -> ClassTable:
+    """Make the table of the classes on the annotated slices.
+
+    Parameters
+    ----------
+    labels
+        Masks with label values.
+    annotation
+        The annotated slices.
+    names, colours
+        By label value; those of values that are not on the slices are left out.
+
+    Raises
+    ------
+    MedsagaError
+        If the values are not whole numbers, or too many to be classes.
+    """
+    found: set[float] = {0}
+    for label in iterate_slices(labels, annotation):
+        found.update(np.unique(label).tolist())
+    broken = next((v for v in found if not float(v).is_integer()), None)
+    if broken is not None:
+        raise MedsagaError(
+            f"The labels contain {broken:g}, but label values are whole numbers: "
+            "check that the label image is not an image or a probability map."
+        )
+    if len(found) > _MOST_CLASSES:
+        raise MedsagaError(
+            f"The labels hold {len(found)} values, more than {_MOST_CLASSES} classes: "
+            "check that the label image is not an image or a map of single objects."
+        )
+    values = (0, *sorted(int(v) for v in found if v != 0))
+    given_names, given_colours = names or {}, colours or {}
+    return ClassTable(
+        values=values,
+        names=tuple(given_names.get(v) or _default_name(v) for v in values),
+        colours=tuple(given_colours.get(v) for v in values),
+    )
+
+
+def label_check(
+    labels: Sequence[Volume], annotation: Annotation, table: ClassTable
+) -> list[str]:
+    """Say, one sentence each, which classes have too few pixels to be learned.
+
+    That is fewer than 30 over all the annotated slices, or than one in 2000 pixels of
+    a slice if that is more: at a working size of 128 x 128 these are 8 pixels.
+    """
+    pixels = np.zeros(len(table), dtype=np.int64)
+    slices = np.zeros(len(table), dtype=np.int64)
+    slice_size = 0
+    for label in iterate_slices(labels, annotation):
+        index = table.index_of(label)
+        counts = np.bincount(index[index >= 0], minlength=len(table))
+        pixels += counts
+        slices += counts > 0
+        slice_size = max(slice_size, label.size)
+    enough = max(30, slice_size // 2000)
+    return [
+        f"{_full_name(table, i)} has {count(pixels[i], 'pixel')} on "
+        f"{count(slices[i], 'slice')}: paint more, or it will not be learned."
+        for i in range(1, len(table))
+        if pixels[i] < enough
+    ]
+
+
+def _default_name(value: int) -> str:
+    return "background" if value == 0 else f"class {value}"
+
+
+def _full_name(table: ClassTable, index: int) -> str:
+    value, name = table.values[index], table.names[index]
+    return f"Class {value}" + ("" if name == _default_name(value) else f" ({name})")

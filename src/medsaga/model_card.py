@@ -1,0 +1,122 @@
+"""The model card: what there is to know of a trained model, as JSON.
+
+Reading one imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from medsaga.data.canvas import Canvas
+from medsaga.data.classes import ClassTable
+from medsaga.data.intensity import IntensityRule
+from medsaga.errors import MedsagaError
+
+FORMAT_VERSION = 1
+CARD = "card.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What there is to know of a trained model, as JSON beside its weights.
+
+    Attributes
+    ----------
+    format_version
+        Of this folder's layout.
+    created
+        ISO 8601, UTC.
+    backbone, base_weights, base_sha256
+        Architecture, what the training started from, and that file's SHA-256.
+    detail_head
+        Whether the logits include the detail head's.
+    classes, intensity, canvas, axis
+        Label values with names and colours, intensity window, working size, and the
+        array axis that is sliced along.
+    settings
+        The training's settings with everything planned filled in:
+        ``FineTuneSettings(**settings)`` repeats it exactly.
+    training_slices
+        (image name, slice index) pairs that trained, then those held out.
+    data_fingerprint
+        SHA-256 of the training slices' pixels and labels.
+    metrics
+        The last scores: ``measured_on``, ``dice`` and ``hd95`` by label value.
+    measured
+        Seconds, peak memory in bytes, device, threads, number format, seconds a step,
+        and GaLore's share of the encoder's parameters and its state's bytes.
+    software
+        Versions of what computed it.
+    """
+
+    format_version: int
+    created: str
+    backbone: str
+    base_weights: str
+    base_sha256: str | None
+    detail_head: bool
+    classes: ClassTable
+    intensity: IntensityRule
+    canvas: Canvas
+    axis: int
+    settings: dict[str, Any]
+    training_slices: list[list[Any]]
+    held_out_slices: list[list[Any]]
+    data_fingerprint: str
+    metrics: dict[str, Any]
+    measured: dict[str, Any]
+    software: dict[str, str]
+
+    def to_json(self) -> str:
+        """Write the card as JSON."""
+        return json.dumps(asdict(self), indent=2, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelCard:
+        """Read a card.
+
+        Raises
+        ------
+        MedsagaError
+            If it is no model card, or a newer one than this version can read.
+        """
+        try:
+            content = json.loads(text)
+            version = content["format_version"]
+            if version != FORMAT_VERSION:
+                raise MedsagaError(
+                    f"The model has format version {version}, this program reads "
+                    f"version {FORMAT_VERSION}: update napari-medsaga."
+                )
+            table = {name: tuple(row) for name, row in content["classes"].items()}
+            content["classes"] = ClassTable(**table)
+            content["intensity"] = IntensityRule(**content["intensity"])
+            content["canvas"] = Canvas(**content["canvas"])
+            known = {field.name for field in fields(cls)}
+            return cls(**{n: v for n, v in content.items() if n in known})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise MedsagaError(
+                "card.json is no model card: give the folder that a training wrote."
+            ) from error
+
+
+def load_card(folder: Path | str) -> ModelCard:
+    """Read the card of a model folder, without its weights.
+
+    Raises
+    ------
+    MedsagaError
+        If it is no model folder, or its card cannot be read.
+    """
+    path = Path(folder) / CARD
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MedsagaError(
+            f"{folder} is no model folder: give the folder with card.json and "
+            "weights.safetensors that a training wrote."
+        ) from error
+    return ModelCard.from_json(text)

@@ -1,0 +1,61 @@
+"""The default model on real tasks: a few annotated slices give good masks.
+
+Exact steps rather than minutes, so that a slow computer gives the same result.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medsaga import (
+    FineTuneSettings,
+    Volume,
+    drain,
+    fine_tune,
+    read_labels,
+    read_volume,
+    score,
+    segment,
+)
+
+SHARED = Path(
+    os.environ.get("MEDSAGA_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")
+)
+SETTINGS = replace(FineTuneSettings(), steps=40, head_views=16, head_steps=400)
+
+
+def _mean_dice(image: Volume, labels: Volume, truth: Volume) -> float:
+    """Fine-tune on the labelled slices and score the others."""
+    model = drain(fine_tune(image, labels, SETTINGS))
+    mask = drain(segment(model, image)).mask.array
+    rest = ~labels.array.any(axis=(1, 2))
+    values = model.card.classes.values[1:]
+    return score(mask[rest], truth.array[rest], values).mean_dice
+
+
+def test_five_slices_of_the_sample_give_the_rest(repository):
+    folder = repository / "sample_data"
+    dice = _mean_dice(
+        read_volume(folder / "phantom_ct.nii.gz"),
+        read_labels(folder / "phantom_labels.nii.gz"),
+        read_labels(folder / "phantom_truth.nii.gz"),
+    )
+    assert dice >= 0.90
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the real images are not here")
+def test_five_slices_of_a_real_ct_give_the_rest():
+    folder = SHARED / "multi-organ-ct-3mm"
+    image = read_volume(folder / "example_ct_sm.nii.gz")
+    truth = read_labels(folder / "example_seg.nii.gz")
+    wanted = np.isin(truth.array, (1, 2, 3, 5, 20, 52))
+    truth = truth.with_array(np.where(wanted, truth.array, 0))
+    labels = np.zeros_like(truth.array)
+    annotated = [3, 9, 15, 21, 27]
+    labels[annotated] = truth.array[annotated]
+    assert _mean_dice(image, truth.with_array(labels), truth) >= 0.89

@@ -1,0 +1,77 @@
+"""What the README says works as it says it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TINY = (
+    "--backbone tiny --rank 8 --steps 2 --head-views 4 --head-steps 5 --precision fp32"
+)
+
+
+@pytest.fixture(scope="module")
+def readme(repository) -> str:
+    return (repository / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def folder(repository, tmp_path) -> Path:
+    """Hold the files that the README's commands name."""
+    names = {"ct": "ct", "labels": "labels", "truth": "truth"}
+    for source, target in names.items():
+        shutil.copy(
+            repository / "sample_data" / f"phantom_{source}.nii.gz",
+            tmp_path / f"{target}.nii.gz",
+        )
+    return tmp_path
+
+
+def _run(command: list[str], folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, *command], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_shell_commands_run_one_after_the_other(readme, folder):
+    commands = re.findall(r"^ *(medsaga [a-z]+ .*)$", readme, re.MULTILINE)
+    assert [shlex.split(c)[1] for c in commands] == [
+        "finetune",
+        "segment",
+        "evaluate",
+        "info",
+    ]
+    for command in commands:
+        words = shlex.split(command)[1:]
+        if words[0] == "finetune":  # the same in seconds rather than minutes
+            words += shlex.split(TINY)
+        _run(["-m", "medsaga", *words], folder)
+    assert (folder / "masks" / "ct.nii.gz").is_file()
+
+
+def test_the_python_example_runs_as_it_stands(readme, folder):
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (folder / "example.py").write_text(example)
+    _run(["example.py"], folder)
+    assert (folder / "mask.nii.gz").is_file()
+
+
+def test_every_option_that_it_names_exists(readme):
+    named = set(re.findall(r"`(--[a-z-]+)`", readme))
+    assert named
+    helps = ""
+    for command in ("finetune", "segment", "evaluate"):
+        helps += subprocess.run(
+            [sys.executable, "-m", "medsaga", command, "--help"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    assert {option for option in named if option not in helps} == set()
