@@ -72,7 +72,14 @@ class FineTuneSettings:
     ] = "both"
     minutes: Annotated[
         float,
-        _number(0.05, 10_000, 0.05, "Plan", "Minutes that the training may take."),
+        _number(
+            0.05,
+            10_000,
+            0.05,
+            "Plan",
+            "Minutes that the training may take; a fast computer needs fewer for the "
+            "same steps.",
+        ),
     ] = 2.0
     steps: Annotated[
         int,
@@ -100,7 +107,7 @@ class FineTuneSettings:
     ] = 0
     batch_size: Annotated[
         int, _number(1, 256, 1, "Plan", "Slices in one step of the GaLore stage.")
-    ] = 4
+    ] = 2
     seed: Annotated[
         int, _number(0, 2**31 - 1, 1, "Plan", "Seed of everything random.")
     ] = 0
@@ -132,7 +139,8 @@ class FineTuneSettings:
             4096,
             16,
             "Image",
-            "The largest long side that is chosen from the images.",
+            "The largest long side that is chosen from the images; SAM's own backbones "
+            "take four times as much.",
         ),
     ] = 128
     intensity: Annotated[
@@ -367,7 +375,6 @@ def _paper(settings: FineTuneSettings) -> FineTuneSettings:
         detail_head=False,
         stages="galore",
         minutes=60.0,
-        max_long_side=512,
         batch_size=12,
         encoder_lr=1e-3,
         decoder_lr=5e-3,

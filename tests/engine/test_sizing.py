@@ -199,3 +199,11 @@ def test_half_precision_logits_come_back_as_float32():
         logits, padded=(128, 128), content=(128, 96), rows=50, cols=40
     )
     assert restored.dtype == torch.float32
+
+
+def test_a_coarser_embedding_takes_larger_images():
+    shapes = [((100, 90), None)]
+    settings = FineTuneSettings(max_long_side=128)
+    assert choose_long_side(shapes, settings, 4, 4) == 128
+    assert choose_long_side(shapes, settings, 16, 16) == 512
+    assert choose_long_side(shapes, FineTuneSettings(long_side=96), 16, 16) == 96

@@ -63,12 +63,14 @@ def choose_long_side(
     slices: Iterable[tuple[Size, Spacing | None]],
     settings: FineTuneSettings,
     multiple: int,
+    embedding_stride: int = 4,
 ) -> int:
     """Choose the long side of the canvas for a training.
 
     It is `settings.long_side` if that is given. Else it is the largest slice's own, in
     units of its finest pixel side, rounded up to a multiple of 32, at least 128 and at
-    most `settings.max_long_side`.
+    most `settings.max_long_side`. Both limits are for an embedding of stride 4; SAM's
+    ViTs, whose embedding is four times coarser, work at four times the size.
 
     Parameters
     ----------
@@ -78,15 +80,19 @@ def choose_long_side(
         The settings of the training.
     multiple
         What the backbone's sizes must be multiples of; the long side is one.
+    embedding_stride
+        Pixels per feature of the backbone's embedding.
     """
     if settings.long_side > 0:
         return _round_up(settings.long_side, multiple)
+    enlarged = max(1, embedding_stride // 4)
+    largest = settings.max_long_side * enlarged
     own = max(max(_physical(*shape, spacing)) for shape, spacing in slices)
     step = math.lcm(_ROUND_TO, multiple)
-    wanted = max(_round_up(math.ceil(own), step), _SMALLEST_LONG_SIDE)
-    if wanted <= settings.max_long_side:
+    wanted = max(_round_up(math.ceil(own), step), _SMALLEST_LONG_SIDE * enlarged)
+    if wanted <= largest:
         return _round_up(wanted, multiple)
-    return max(multiple, settings.max_long_side // multiple * multiple)
+    return max(multiple, largest // multiple * multiple)
 
 
 def _physical(rows: int, cols: int, spacing: Spacing | None) -> tuple[float, float]:

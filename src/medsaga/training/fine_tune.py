@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from medsaga.backbones import Pretrained, load_pretrained
+from medsaga.backbones import Backbone, Pretrained, load_pretrained
 from medsaga.computing import (
     computing_threads,
     pick_device,
@@ -183,11 +183,7 @@ def _start(
     table, annotation = annotated.table, annotated.annotation
     network = _build_network(pretrained, len(table), settings).to(device)
     network = network.to(memory_format=torch.channels_last)
-    multiple = pretrained.backbone.size_multiple
-    canvas = Canvas(
-        long_side=choose_long_side(_sizes(volumes, annotation), settings, multiple),
-        multiple=multiple,
-    )
+    canvas = _choose_canvas(pretrained.backbone, volumes, annotation, settings)
     precision = pick_precision(settings.precision, network, device)
     samples = build_samples(volumes, annotated.labels, annotation, table, rule, canvas)
     training, held_out = split_held_out(samples, len(table))
@@ -212,16 +208,21 @@ def _start(
     return session, pretrained
 
 
-def _sizes(
-    volumes: Sequence[Volume], annotation: Annotation
-) -> list[tuple[tuple[int, int], tuple[float, float] | None]]:
-    """Give rows, columns and pixel size of each annotated slice."""
+def _choose_canvas(
+    backbone: Backbone,
+    volumes: Sequence[Volume],
+    annotation: Annotation,
+    settings: FineTuneSettings,
+) -> Canvas:
     axis = annotation.axis
     sizes = []
     for v, _ in annotation.slices:
         rows, cols = (n for i, n in enumerate(volumes[v].shape) if i != axis)
         sizes.append(((rows, cols), volumes[v].slice_spacing(axis)))
-    return sizes
+    long_side = choose_long_side(
+        sizes, settings, backbone.size_multiple, backbone.embedding.stride
+    )
+    return Canvas(long_side=long_side, multiple=backbone.size_multiple)
 
 
 def _build_network(
