@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from medsaga.settings import Precision
 
 FixedPrecision = Literal["fp32", "bf16"]
-_PROBE_SIZE = 64
-_PROBES = 3
+_PROBES = 2
 
 
 def pick_device() -> torch.device:
@@ -99,20 +98,21 @@ def seeded(device: torch.device, *numbers: int) -> Iterator[None]:
 
 
 def pick_precision(
-    wanted: Precision, network: nn.Module, device: torch.device
+    wanted: Precision, network: nn.Module, device: torch.device, size: int
 ) -> FixedPrecision:
     """Pick the number format: as wanted, or whichever is measured to be faster.
 
-    Many CPUs have no bf16 arithmetic and emulate it slowly, so a small image is put
-    through the network in both formats. A GPU takes bf16 where it has it.
+    Many CPUs have no bf16 arithmetic and emulate it slowly, so an image of `size` by
+    `size` pixels is put through the network in both formats; on a smaller one than it
+    works at, converting the weights would hide the difference. A GPU takes bf16 where
+    it has it.
     """
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    images = torch.rand(1, 3, _PROBE_SIZE, _PROBE_SIZE, device=device)
+    images = torch.rand(1, 3, size, size, device=device)
     images = images.to(memory_format=torch.channels_last)
-
     seconds: dict[FixedPrecision, list[float]] = {"fp32": [], "bf16": []}
     with evaluating(network):
         # In turns, so that a busy moment of the computer hits both; the shortest

@@ -8,7 +8,7 @@ result so far. Not asking for the next event is a pause.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Preview(Event):
     image_name: str
     axis: int
     slice_index: int
-    mask: NDArray[np.integer]
+    mask: NDArray[np.integer] = field(repr=False)
     seconds: float
 
 
@@ -104,7 +104,7 @@ class SegmentedSlice(Event):
     axis: int
     index: int
     total: int
-    mask: NDArray[np.integer]
+    mask: NDArray[np.integer] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

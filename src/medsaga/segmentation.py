@@ -138,7 +138,9 @@ def _pick_precision(
     same_kind = torch.device(trained_on).type == device.type
     if settings.precision == "auto" and same_kind and trained_in["precision"] == "fp32":
         return "fp32"
-    return pick_precision(settings.precision, model.network, device)
+    return pick_precision(
+        settings.precision, model.network, device, model.card.canvas.long_side
+    )
 
 
 @dataclass(eq=False)

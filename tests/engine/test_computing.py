@@ -47,8 +47,8 @@ def test_peak_memory_sees_a_large_array():
 
 def test_a_precision_that_is_asked_for_is_taken():
     network = nn.Conv2d(3, 4, 3)
-    assert pick_precision("fp32", network, CPU) == "fp32"
-    assert pick_precision("bf16", network, CPU) == "bf16"
+    assert pick_precision("fp32", network, CPU, 32) == "fp32"
+    assert pick_precision("bf16", network, CPU, 32) == "bf16"
 
 
 @pytest.mark.parametrize(("slow", "expected"), [("fp32", "bf16"), ("bf16", "fp32")])
@@ -59,13 +59,13 @@ def test_auto_takes_the_faster_precision(slow, expected):
             time.sleep(0.02 if is_bf16 == (slow == "bf16") else 0.0)
             return images
 
-    assert pick_precision("auto", Slowed(), CPU) == expected
+    assert pick_precision("auto", Slowed(), CPU, 32) == expected
 
 
 def test_measuring_leaves_the_network_as_it_was():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     before = {n: t.clone() for n, t in network.state_dict().items()}
-    pick_precision("auto", network, CPU)
+    pick_precision("auto", network, CPU, 32)
     assert network.training
     assert all(torch.equal(t, before[n]) for n, t in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())

@@ -310,13 +310,6 @@ def test_percentiles_are_taken_of_each_volume_by_itself():
     assert all(s.image.max() == 1 for s in samples)
 
 
-def test_samples_refuse_labels_of_another_shape():
-    images, labels, table = scene()
-    annotation = annotated_slices(labels, axis=0)
-    with pytest.raises(MedsagaError, match="painted on this very image"):
-        build_samples(images[::-1], labels, annotation, table, RULE, CANVAS)
-
-
 def test_mirrored_arrays_are_taken():
     images, labels, table = scene()
     images = [v.with_array(v.array[:, ::-1, ::-1]) for v in images]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +21,6 @@ from medsaga.data.volume import Volume, check_pair
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 __all__ = [
@@ -43,7 +42,7 @@ _HEADERS = {".hdr": ".img", ".hdr.gz": ".img.gz", ".head": ".brik"}
 _WHOLE = 1e-4
 
 
-def read_volume(path: Path) -> Volume:
+def read_volume(path: Path | str) -> Volume:
     """Read an image of any format.
 
     Parameters
@@ -63,6 +62,7 @@ def read_volume(path: Path) -> Volume:
     MedsagaError
         If the file is absent, broken, no image, or more than one.
     """
+    path = Path(path)
     volume = _read(path)
     array = volume.array
     if array.dtype == bool:
@@ -72,7 +72,7 @@ def read_volume(path: Path) -> Volume:
     return volume.with_array(array)
 
 
-def read_labels(path: Path) -> Volume:
+def read_labels(path: Path | str) -> Volume:
     """Read a mask of any format.
 
     Parameters
@@ -91,6 +91,7 @@ def read_labels(path: Path) -> Volume:
         If the file cannot be read, or its values are fractions, colours or blurred by
         JPEG compression.
     """
+    path = Path(path)
     if ending(path) in (".jpg", ".jpeg"):
         raise MedsagaError(
             f"{path.name} is a JPEG, which blurs label values: save the labels as PNG."
@@ -108,7 +109,7 @@ def read_labels(path: Path) -> Volume:
     return volume
 
 
-def write_volume(volume: Volume, path: Path) -> Path:
+def write_volume(volume: Volume, path: Path | str) -> Path:
     """Write a mask, a map or a picture, atomically, and give the path it got.
 
     Parameters
@@ -126,13 +127,14 @@ def write_volume(volume: Volume, path: Path) -> Path:
     MedsagaError
         If the path has another ending or the file cannot be written.
     """
+    path = Path(path)
     if ending(path) in VOLUME_ENDINGS:
         write_nifti(volume, path)
         return path
     return write_image(volume, path)
 
 
-def image_files(path: Path) -> list[Path]:
+def image_files(path: Path | str) -> list[Path]:
     """List the image files of a folder, sorted by name; a file gives itself.
 
     Hidden files, folders and files that are no images are left out. An image in two
@@ -143,6 +145,7 @@ def image_files(path: Path) -> list[Path]:
     MedsagaError
         If there is no such file or folder, or no image in the folder.
     """
+    path = Path(path)
     if path.is_file():
         return [path]
     if not path.is_dir():
@@ -156,7 +159,7 @@ def image_files(path: Path) -> list[Path]:
     return files
 
 
-def pair_files(images: Path, labels: Path) -> list[tuple[Path, Path]]:
+def pair_files(images: Path | str, labels: Path | str) -> list[tuple[Path, Path]]:
     """Pair images with their labels.
 
     Parameters
@@ -176,6 +179,7 @@ def pair_files(images: Path, labels: Path) -> list[tuple[Path, Path]]:
         If a file meets a folder, both folders are the same, several label files have
         one name, or no names match.
     """
+    images, labels = Path(images), Path(labels)
     image_list, label_list = image_files(images), image_files(labels)
     if images.is_dir() != labels.is_dir():
         raise MedsagaError(

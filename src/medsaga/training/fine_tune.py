@@ -184,7 +184,7 @@ def _start(
     network = _build_network(pretrained, len(table), settings).to(device)
     network = network.to(memory_format=torch.channels_last)
     canvas = _choose_canvas(pretrained.backbone, volumes, annotation, settings)
-    precision = pick_precision(settings.precision, network, device)
+    precision = pick_precision(settings.precision, network, device, canvas.long_side)
     samples = build_samples(volumes, annotated.labels, annotation, table, rule, canvas)
     training, held_out = split_held_out(samples, len(table))
     session = Session(

@@ -26,9 +26,9 @@ _BACKGROUND_PIXELS = 1200
 _FEATURE_BYTES = 2  # bf16
 _MOST_VIEWS_PER_SLICE = 40  # when the head stage has the whole time
 _FEWEST_VIEWS = 4
-_VIEW_SECONDS = 3.5  # so that the first preview stands within ten
+_VIEW_SECONDS = 2.5  # so that the first preview stands within ten
 _FIT_STEPS, _FEWEST_FIT_STEPS, _MEASURED_FIT_STEPS = 600, 200, 10
-_FIT_SECONDS = 4.5
+_FIT_SECONDS = 4.0
 
 
 def run_head_stage(session: Session) -> Generator[Event, None, None]:
