@@ -27,7 +27,7 @@ from medsaga.cli._tables import dice_table, mean
 if TYPE_CHECKING:
     from medsaga import ModelCard, TrainedModel, Volume
 
-DEFAULT_PRESET = "quick"
+DEFAULT_PRESET = "balanced"
 
 
 @reports_errors
