@@ -1,16 +1,19 @@
 """Set up napari-medsaga in `.venv`, then run one command with it.
 
+    python3 bootstrap.py napari  open napari with the sample and the Fine-tune dock
     python3 bootstrap.py demo    segment the sample volume after a short fine-tuning
     python3 bootstrap.py test    run the tests
     python3 bootstrap.py lint    check style and types
 
 What follows the command is handed on to it, after an optional `--`. Python with pip (or
 with uv) is all that must be there; the set-up is repeated only when the project's
-requirements have changed. The exit code is the command's.
+requirements have changed. System libraries that a window needs are installed where apt
+can do that, else named. The exit code is the command's.
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import shutil
@@ -28,7 +31,36 @@ TOOLS = ROOT / ".venv-tools"
 SCRIPTS = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = SCRIPTS / ("python.exe" if os.name == "nt" else "python")
 OLDEST = (3, 11)
-GROUPS: dict[str, str | None] = {"demo": None, "test": "test", "lint": "dev"}
+INSTALLS = {
+    "napari": ["-e", ".[all]"],
+    "demo": ["-e", "."],
+    "test": ["-e", ".", "--group", "test"],
+    "lint": ["-e", ".", "--group", "dev"],
+}
+# What Qt and a software-drawn OpenGL need on Linux, and Debian's packages for them.
+LIBRARIES = {
+    "libGL.so.1": "libgl1",
+    "libEGL.so.1": "libegl1",
+    "libglib-2.0.so.0": "libglib2.0-0",
+    "libdbus-1.so.3": "libdbus-1-3",
+    "libfontconfig.so.1": "libfontconfig1",
+    "libfreetype.so.6": "libfreetype6",
+    "libxkbcommon.so.0": "libxkbcommon0",
+    "libxkbcommon-x11.so.0": "libxkbcommon-x11-0",
+    "libX11-xcb.so.1": "libx11-xcb1",
+    "libxcb-cursor.so.0": "libxcb-cursor0",
+    "libxcb-glx.so.0": "libxcb-glx0",
+    "libxcb-icccm.so.4": "libxcb-icccm4",
+    "libxcb-image.so.0": "libxcb-image0",
+    "libxcb-keysyms.so.1": "libxcb-keysyms1",
+    "libxcb-randr.so.0": "libxcb-randr0",
+    "libxcb-render-util.so.0": "libxcb-render-util0",
+    "libxcb-shape.so.0": "libxcb-shape0",
+    "libxcb-sync.so.1": "libxcb-sync1",
+    "libxcb-xfixes.so.0": "libxcb-xfixes0",
+    "libxcb-xkb.so.1": "libxcb-xkb1",
+}
+PROGRAMS = {"Xvfb": "xvfb", "xauth": "xauth"}
 # An editable install must be repeated when one of these changes.
 INSTALLED_FROM = (
     "pyproject.toml",
@@ -45,7 +77,7 @@ class SetUpError(Exception):
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line `arguments` and return the exit code."""
-    if not arguments or arguments[0] not in GROUPS:
+    if not arguments or arguments[0] not in INSTALLS:
         print(__doc__)
         return 0 if arguments in (["-h"], ["--help"]) else 2
     command, *rest = arguments
@@ -53,11 +85,15 @@ def main(arguments: Sequence[str]) -> int:
         del rest[0]
     try:
         set_up(command)
+        if command in ("napari", "test"):
+            set_up_screen(with_programs=command == "test")
     except SetUpError as error:
         print(error, file=sys.stderr)
         return 1
     if command == "demo":
         return run([str(SCRIPTS / "medsaga"), "demo", *rest])
+    if command == "napari":
+        return run([str(PYTHON), "-m", "napari_medsaga", *rest])
     os.chdir(ROOT)
     if command == "test":
         return run([str(PYTHON), "-m", "pytest", *rest])
@@ -86,14 +122,48 @@ def set_up(command: str) -> None:
     else:
         install = [str(PYTHON), "-m", "pip", "install", "--quiet"]
         run([*install, "--upgrade", "pip"])  # `--group` came with pip 25.1
-    group = GROUPS[command]
-    what = ["-c", "constraints.txt", "-e", "."] + (["--group", group] if group else [])
-    if run([*install, *what], cwd=ROOT):
+    if run([*install, "-c", "constraints.txt", *INSTALLS[command]], cwd=ROOT):
         raise SetUpError(
             "The packages could not be installed: see the message above, check the "
             "network and the free disk space (8 GB), then run this again."
         )
     stamp.write_text(fingerprint)
+
+
+def set_up_screen(*, with_programs: bool) -> None:
+    """Install the libraries that a window needs on Linux, or say which are missing.
+
+    With `with_programs`, also what draws into memory where there is no screen; a
+    desktop has its own, so without them only a machine without one cannot go on.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    missing = [package for name, package in LIBRARIES.items() if not is_loadable(name)]
+    if with_programs and "DISPLAY" not in os.environ:
+        missing += [p for name, p in PROGRAMS.items() if shutil.which(name) is None]
+    if not missing:
+        return
+    apt = shutil.which("apt-get")
+    if apt and os.geteuid() == 0:
+        print("Installing what a window needs:", *missing, flush=True)
+        os.environ["DEBIAN_FRONTEND"] = "noninteractive"
+        run([apt, "-qq", "update"])
+        options = ["-qq", "-y", "--no-install-recommends"]
+        if not run([apt, "install", *options, *missing]):
+            return
+    raise SetUpError(
+        "System libraries that a window needs are missing: install (Debian's and "
+        f"Ubuntu's names) {' '.join(missing)}, then run this again."
+    )
+
+
+def is_loadable(library: str) -> bool:
+    """Whether the system's loader finds a shared library."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def requirements_fingerprint() -> str:

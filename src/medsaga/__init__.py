@@ -20,6 +20,7 @@ from medsaga.events import (
     Notice,
     Preview,
     Progress,
+    Relay,
     Saved,
     SegmentedSlice,
     Stop,
@@ -37,7 +38,15 @@ from medsaga.settings import (
 )
 
 if TYPE_CHECKING:
-    from medsaga.data.classes import ClassTable
+    from medsaga.checkpoints import missing_weights
+    from medsaga.computing import describe_computer, warm_up
+    from medsaga.data.annotation import Annotation, annotated_slices
+    from medsaga.data.classes import (
+        ClassCount,
+        ClassTable,
+        class_table,
+        count_classes,
+    )
     from medsaga.data.files import (
         image_files,
         output_path,
@@ -46,7 +55,19 @@ if TYPE_CHECKING:
         read_volume,
         write_volume,
     )
-    from medsaga.data.volume import AXIS_NAMES, Volume, volume_from_array
+    from medsaga.data.inputs import as_volume
+    from medsaga.data.intensity import (
+        WINDOWS,
+        IntensityRule,
+        looks_like_hounsfield,
+    )
+    from medsaga.data.volume import (
+        AXIS_NAMES,
+        Volume,
+        check_pair,
+        volume_from_array,
+    )
+    from medsaga.library import LibraryEntry, ModelLibrary
     from medsaga.metrics import Scores, evaluate_files, score
     from medsaga.model_card import ModelCard, load_card
     from medsaga.model_folder import (
@@ -63,18 +84,32 @@ __version__ = version("napari-medsaga")
 # Names whose modules import torch, MONAI or nibabel: seconds, so only when asked for.
 _LAZY = {
     "AXIS_NAMES": "medsaga.data.volume",
+    "Annotation": "medsaga.data.annotation",
+    "ClassCount": "medsaga.data.classes",
     "ClassTable": "medsaga.data.classes",
+    "IntensityRule": "medsaga.data.intensity",
+    "LibraryEntry": "medsaga.library",
     "ModelCard": "medsaga.model_card",
+    "ModelLibrary": "medsaga.library",
     "Scores": "medsaga.metrics",
     "Segmentation": "medsaga.segmentation",
     "TrainedModel": "medsaga.model_folder",
     "Volume": "medsaga.data.volume",
+    "WINDOWS": "medsaga.data.intensity",
+    "annotated_slices": "medsaga.data.annotation",
+    "as_volume": "medsaga.data.inputs",
     "check_model_target": "medsaga.model_folder",
+    "check_pair": "medsaga.data.volume",
+    "class_table": "medsaga.data.classes",
+    "count_classes": "medsaga.data.classes",
+    "describe_computer": "medsaga.computing",
     "evaluate_files": "medsaga.metrics",
     "fine_tune": "medsaga.training.fine_tune",
     "image_files": "medsaga.data.files",
     "load_card": "medsaga.model_card",
     "load_model": "medsaga.model_folder",
+    "looks_like_hounsfield": "medsaga.data.intensity",
+    "missing_weights": "medsaga.checkpoints",
     "output_path": "medsaga.data.files",
     "pair_files": "medsaga.data.files",
     "read_labels": "medsaga.data.files",
@@ -83,20 +118,28 @@ _LAZY = {
     "score": "medsaga.metrics",
     "segment": "medsaga.segmentation",
     "volume_from_array": "medsaga.data.volume",
+    "warm_up": "medsaga.computing",
     "write_volume": "medsaga.data.files",
 }
 
 __all__ = [
     "AXIS_NAMES",
     "PRESETS",
+    "WINDOWS",
+    "Annotation",
+    "ClassCount",
     "ClassTable",
     "Event",
     "FineTuneSettings",
+    "IntensityRule",
+    "LibraryEntry",
     "MedsagaError",
     "ModelCard",
+    "ModelLibrary",
     "Notice",
     "Preview",
     "Progress",
+    "Relay",
     "Saved",
     "Scores",
     "SegmentSettings",
@@ -109,14 +152,22 @@ __all__ = [
     "Validated",
     "Volume",
     "__version__",
+    "annotated_slices",
+    "as_volume",
     "check_model_target",
+    "check_pair",
+    "class_table",
+    "count_classes",
     "describe",
+    "describe_computer",
     "drain",
     "evaluate_files",
     "fine_tune",
     "image_files",
     "load_card",
     "load_model",
+    "looks_like_hounsfield",
+    "missing_weights",
     "output_path",
     "pair_files",
     "preset",
@@ -126,6 +177,7 @@ __all__ = [
     "score",
     "segment",
     "volume_from_array",
+    "warm_up",
     "write_volume",
 ]
 

@@ -47,6 +47,27 @@ def computing_threads() -> Iterator[int]:
         torch.set_num_threads(before)
 
 
+def describe_computer() -> str:
+    """Say in a few words what a training here computes on."""
+    device = pick_device()
+    free = f"{free_memory(device) / 1e9:.1f} GB free"
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)}, {free}"
+    return f"CPU, {thread_count()} {'core' if thread_count() == 1 else 'cores'}, {free}"
+
+
+def warm_up() -> None:
+    """Import what a training needs, so that the first one starts at once.
+
+    Takes some 10 seconds the first time. For programs with a window, in a thread.
+    """
+    from medsaga import segmentation
+    from medsaga.training import fine_tune, galore
+
+    del segmentation, fine_tune
+    galore.galore_adamw()
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that can be used on a GPU, or in main memory without swapping."""
     if device.type == "cuda":

@@ -117,6 +117,35 @@ class Saved(Event):
 Stream = Generator[Event, None, T]
 
 
+class Relay:
+    """Passes a stream on inside another one, and notes whether it was stopped.
+
+    A stream that is stopped returns what it has, as one that is done does: who chains
+    streams needs to know which it was. Use ``result = yield from relay(stream)``.
+    """
+
+    def __init__(self) -> None:
+        self.is_stopped = False
+
+    def __call__(self, stream: Stream[T]) -> Stream[T]:
+        """Yield a stream's events and return its result."""
+        try:
+            event = next(stream)
+            while True:
+                try:
+                    yield event
+                except Stop as stop:
+                    self.is_stopped = True
+                    event = stream.throw(stop)
+                else:
+                    event = next(stream)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            stream.close()
+
+
 def drain(stream: Stream[T], on_event: Callable[[Event], object] | None = None) -> T:
     """Run a stream to its end and return its result.
 

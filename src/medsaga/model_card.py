@@ -17,6 +17,7 @@ from medsaga.errors import MedsagaError
 
 FORMAT_VERSION = 1
 CARD = "card.json"
+WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,7 @@ from safetensors.torch import load_file, save_file
 from medsaga.backbones import build_backbone
 from medsaga.errors import MedsagaError
 from medsaga.model import MedSAGa
-from medsaga.model_card import CARD, ModelCard, load_card
-
-WEIGHTS = "weights.safetensors"
+from medsaga.model_card import CARD, WEIGHTS, ModelCard, load_card
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +44,16 @@ def save_model(model: TrainedModel, folder: Path | str) -> Path:
         try:
             save_file(weights, staging / WEIGHTS)
             (staging / CARD).write_text(model.card.to_json(), encoding="utf-8")
-            staging.chmod(0o777 & ~_umask())  # mkdtemp makes it private
+            # mkdtemp and safetensors make them private: others may read the library.
+            staging.chmod(0o777 & ~_umask())
+            (staging / WEIGHTS).chmod(0o666 & ~_umask())
             _swap(staging, folder)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise MedsagaError(
-            f"The model could not be written to {folder} ({error.strerror}): "
+            f"The model could not be written to {folder} ({reason}): "
             "choose a folder that can be written to."
         ) from error
     return folder

@@ -6,17 +6,8 @@ import json
 from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-LayerDataTuple = tuple["NDArray[Any]", dict[str, Any], str]
-
-# The volume's axes run to the head, the front and the right. napari draws the second
-# downwards and the third to the right, and radiologists want the front at the top and
-# the patient's right on the left: so both are mirrored, on the layer, not in the array.
-_RADIOLOGICAL = np.diag([1.0, -1.0, -1.0, 1.0])
+    from napari_medsaga._layers import LayerDataTuple
 
 
 def open_phantom() -> list[LayerDataTuple]:
@@ -27,40 +18,42 @@ def open_phantom() -> list[LayerDataTuple]:
     list of (array, keyword arguments of the layer, layer type)
         An Image in HU and a Labels layer, both (z, y, x), scaled to mm.
     """
+    return _open("phantom_labels.nii.gz", "phantom annotations")
+
+
+def open_phantom_truth() -> list[LayerDataTuple]:
+    """Synthetic abdominal CT with every organ on every slice.
+
+    Returns
+    -------
+    list of (array, keyword arguments of the layer, layer type)
+        As of `open_phantom`.
+    """
+    return _open("phantom_truth.nii.gz", "phantom truth")
+
+
+def _open(labels_file: str, labels_name: str) -> list[LayerDataTuple]:
     # Opening the menu imports this module: what takes time is imported on the click.
     from medsaga import read_labels, read_volume
-    from medsaga.data.intensity import WINDOWS
+    from napari_medsaga._layers import labels_options, place_options
+    from napari_medsaga._readers import image_options
 
     with as_file(files("napari_medsaga") / "sample_data") as folder:
         image = read_volume(folder / "phantom_ct.nii.gz")
-        labels = read_labels(folder / "phantom_labels.nii.gz")
+        labels = read_labels(folder / labels_file)
         classes = json.loads((folder / "phantom_classes.json").read_text("utf-8"))
-    place = {
-        "scale": image.spacing,
-        "affine": _RADIOLOGICAL,
-        "units": ("mm", "mm", "mm"),
-        "axis_labels": ("z", "y", "x"),
-    }
-    image_options = {
-        "name": "phantom",
-        "colormap": "gray",
-        "contrast_limits": WINDOWS["soft tissue"],
-    }
+    shown = labels_options(_table_of(classes)) | place_options(labels)
     return [
-        (image.array, image_options | place, "image"),
-        (labels.array, _class_options(classes) | place, "labels"),
+        (image.array, image_options(image) | {"name": "phantom"}, "image"),
+        (labels.array, shown | {"name": labels_name}, "labels"),
     ]
 
 
-def _class_options(classes: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """Names and colours of the classes, as keyword arguments of a Labels layer."""
-    colours: dict[int | None, str] = {int(v): c["colour"] for v, c in classes.items()}
-    return {
-        "name": "phantom annotations",
-        "features": {
-            "index": [0, *map(int, classes)],
-            "name": ["background", *(c["name"] for c in classes.values())],
-        },
-        # napari needs a colour for the values that have none of their own.
-        "colormap": colours | {0: "transparent", None: "transparent"},
-    }
+def _table_of(classes: dict[str, dict[str, str]]) -> Any:
+    from medsaga import ClassTable
+
+    return ClassTable(
+        values=(0, *map(int, classes)),
+        names=("background", *(c["name"] for c in classes.values())),
+        colours=(None, *(c["colour"] for c in classes.values())),
+    )

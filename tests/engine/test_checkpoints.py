@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from medsaga.backbones import checkpoints
-from medsaga.backbones.checkpoints import KNOWN_CHECKPOINTS, find_checkpoint, sha256
+from medsaga import checkpoints
 from medsaga.backbones.weights import detect_architecture, read_checkpoint
+from medsaga.checkpoints import KNOWN_CHECKPOINTS, find_checkpoint, sha256
 from medsaga.errors import MedsagaError
 
 
@@ -86,7 +86,7 @@ def test_official_weights_that_are_not_there(name):
     with pytest.raises(MedsagaError) as caught:
         find_checkpoint(name)
     assert KNOWN_CHECKPOINTS[name].url in str(caught.value)
-    assert "--backbone" in str(caught.value)
+    assert "as the backbone" in str(caught.value)
 
 
 @pytest.mark.usefixtures("_no_weights")

@@ -4,8 +4,8 @@ import pytest
 import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 
-from medsaga.backbones.checkpoints import find_checkpoint
 from medsaga.backbones.weights import read_checkpoint
+from medsaga.checkpoints import find_checkpoint
 from medsaga.decoder import ClassMaskDecoder
 
 

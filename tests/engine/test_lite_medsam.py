@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from medsaga.backbones import load_pretrained
-from medsaga.backbones.checkpoints import find_checkpoint
 from medsaga.backbones.lite_medsam import build_lite_medsam
 from medsaga.backbones.weights import read_checkpoint
+from medsaga.checkpoints import find_checkpoint
 from medsaga.model import MedSAGa
 from medsaga.settings import FineTuneSettings
 from medsaga.training.losses import SegmentationLoss

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from medsaga.backbones.base import Backbone, Level
-from medsaga.backbones.checkpoints import find_checkpoint, sha256
 from medsaga.backbones.lite_medsam import build_lite_medsam, translate_lite_medsam
 from medsaga.backbones.tiny import build_tiny
 from medsaga.backbones.vit import build_vit
@@ -16,6 +15,7 @@ from medsaga.backbones.weights import (
     load_matching,
     read_checkpoint,
 )
+from medsaga.checkpoints import find_checkpoint, sha256
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:

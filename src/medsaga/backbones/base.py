@@ -33,11 +33,15 @@ class Backbone(nn.Module):
         last one is SAM's embedding (256 channels), which the mask decoder reads.
     size_multiple
         Height and width of the input must be multiples of it.
+    checkpointing
+        Compute each block twice to keep its activations out of memory, where the
+        backbone can.
     """
 
     name: str
     levels: tuple[Level, ...]
     size_multiple: int
+    checkpointing: bool = False
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Return the feature maps of `images`.

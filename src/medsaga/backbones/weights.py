@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medsaga.backbones.attention import resize_positions, resize_relative_positions
-from medsaga.backbones.checkpoints import KNOWN_CHECKPOINTS
+from medsaga.checkpoints import KNOWN_CHECKPOINTS
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:

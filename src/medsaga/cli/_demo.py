@@ -163,7 +163,7 @@ def _write(
     picture = draw_sheet(card, image, mask, truth, rest, dice)
     return _Result(
         model=folder,
-        mask=write_volume(mask, out / "phantom_mask.nii.gz"),
+        mask=write_volume(mask, out / "phantom_mask.nii.gz", is_labels=True),
         sheet=write_volume(
             volume_from_array(picture, rgb=True), out / "phantom_overlays.png"
         ),

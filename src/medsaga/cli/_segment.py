@@ -166,7 +166,7 @@ class _Run:
             return False
         for path, volume in zip(outputs.paths, _volumes(result), strict=True):
             if path in wanted:
-                write_volume(volume, path)
+                write_volume(volume, path, is_labels=volume is result.mask)
         return True
 
 

@@ -109,7 +109,7 @@ def read_labels(path: Path | str) -> Volume:
     return volume
 
 
-def write_volume(volume: Volume, path: Path | str) -> Path:
+def write_volume(volume: Volume, path: Path | str, *, is_labels: bool = False) -> Path:
     """Write a mask, a map or a picture, atomically, and give the path it got.
 
     Parameters
@@ -121,6 +121,8 @@ def write_volume(volume: Volume, path: Path | str) -> Path:
     path
         Ends in ``.nii``, ``.nii.gz``, ``.png``, ``.tif`` or ``.npy``. Its folder is
         made where there is none. What PNG cannot hold gets the ending ``.tif``.
+    is_labels
+        Say so in the file, where its format can: NIfTI.
 
     Raises
     ------
@@ -129,7 +131,7 @@ def write_volume(volume: Volume, path: Path | str) -> Path:
     """
     path = Path(path)
     if ending(path) in VOLUME_ENDINGS:
-        write_nifti(volume, path)
+        write_nifti(volume, path, is_labels=is_labels)
         return path
     return write_image(volume, path)
 

@@ -211,12 +211,14 @@ def _pixels_by_class(
     images: Sequence[Volume], labels: Sequence[Volume]
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Give each label value with the intensities below it, if they are enough."""
+    step = 1 + sum(int(np.count_nonzero(m.array)) for m in labels) // _SAMPLE_SIZE
     values, pixels = [], []
     for image, label in zip(images, labels, strict=True):
-        labelled = label.array != 0
-        step = max(1, int(np.count_nonzero(labelled)) // _SAMPLE_SIZE)
-        values.append(label.array[labelled][::step])
-        pixels.append(image.array[labelled][::step])
+        # Slice by slice: of a lazy array only the labelled ones are computed.
+        for z in np.flatnonzero(label.array.any(axis=(1, 2))):
+            labelled = label.array[z] != 0
+            values.append(label.array[z][labelled][::step])
+            pixels.append(np.asarray(image.array[z])[labelled][::step])
     all_values, all_pixels = np.concatenate(values), np.concatenate(pixels)
     all_pixels = all_pixels.astype(np.float64)
     usable = np.isfinite(all_pixels) & np.isfinite(all_values)
@@ -247,7 +249,8 @@ def _sample(volume: Volume) -> NDArray[np.float64]:
     step = 1
     while math.prod(math.ceil(side / step) for side in volume.shape) > _SAMPLE_SIZE:
         step += 1
-    values = volume.array[::step, ::step, ::step].astype(np.float64).ravel()
+    values = np.asarray(volume.array[::step, ::step, ::step])
+    values = values.astype(np.float64).ravel()
     finite: NDArray[np.float64] = values[np.isfinite(values)]
     return finite
 
@@ -257,5 +260,6 @@ def _extremes(volume: Volume) -> tuple[float, float]:
     low, high = float(volume.array.min()), float(volume.array.max())
     if math.isfinite(low) and math.isfinite(high):
         return low, high
-    values = volume.array[np.isfinite(volume.array)]
+    array = np.asarray(volume.array)
+    values = array[np.isfinite(array)]
     return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)

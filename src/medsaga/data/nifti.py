@@ -99,7 +99,7 @@ def read_nifti(path: Path) -> Volume:
     )
 
 
-def write_nifti(volume: Volume, path: Path) -> None:
+def write_nifti(volume: Volume, path: Path, *, is_labels: bool = False) -> None:
     """Write a mask or a map as NIfTI, atomically.
 
     A volume whose `source` is a file that :func:`read_nifti` read is written in that
@@ -113,6 +113,8 @@ def write_nifti(volume: Volume, path: Path) -> None:
         (z, y, x), not RGB.
     path
         Ends in ``.nii`` or ``.nii.gz``.
+    is_labels
+        Say in the header that these are labels, by which programs know them.
 
     Raises
     ------
@@ -128,6 +130,8 @@ def write_nifti(volume: Volume, path: Path) -> None:
         image = _in_place_of(volume.source, data)
     else:
         image = _placed_anew(volume, data)
+    if is_labels:
+        image.header.set_intent("label")
     with replacing(path) as temporary:
         image.to_filename(temporary)
 

@@ -27,7 +27,8 @@ class Volume:
         (z, y, x) or (z, y, x, 3) for RGB; a 2-D image is a stack of one slice. Files
         with an affine are read in canonical order, so that axis 0 runs from foot to
         head, axis 1 from back to front, axis 2 from left to right, whatever the order
-        in the file.
+        in the file. An array of another kind, such as a dask array, is computed slice
+        by slice.
     affine
         4 x 4, from (x, y, z, 1) voxel indices (NIfTI's i, j, k: the reverse of the
         array's axes) to mm; None where the file has none.

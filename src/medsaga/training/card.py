@@ -15,23 +15,23 @@ from medsaga.model_card import FORMAT_VERSION, ModelCard
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from medsaga.backbones import Pretrained
     from medsaga.data.samples import Sample
     from medsaga.events import Validated
     from medsaga.training.session import Session
+    from medsaga.training.start import Start
 
 _RECORDED_SOFTWARE = ("napari-medsaga", "torch", "timm", "monai", "galore-torch")
 
 
-def make_card(session: Session, pretrained: Pretrained, scores: Validated) -> ModelCard:
+def make_card(session: Session, start: Start, scores: Validated) -> ModelCard:
     """Make the card of a training as it stands."""
     return ModelCard(
         format_version=FORMAT_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        backbone=pretrained.backbone.name,
-        base_weights=session.settings.backbone,
-        base_sha256=pretrained.sha256,
-        detail_head=session.settings.detail_head,
+        backbone=session.network.backbone.name,
+        base_weights=start.base_weights,
+        base_sha256=start.base_sha256,
+        detail_head=session.network.detail_head is not None,
         classes=session.table,
         intensity=session.rule,
         canvas=session.canvas,

@@ -9,33 +9,35 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from medsaga.backbones import Backbone, Pretrained, load_pretrained
-from medsaga.computing import (
-    computing_threads,
-    pick_device,
-    pick_precision,
-    seeded,
-)
+from medsaga.computing import computing_threads, pick_device, pick_precision
 from medsaga.data.annotation import Annotation, annotated_slices
-from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.data.classes import ClassTable, class_table, label_check
 from medsaga.data.inputs import ImageLike, as_volume_pairs
-from medsaga.data.intensity import IntensityRule, choose_intensity
 from medsaga.data.samples import build_samples
 from medsaga.events import Event, Notice, Stop, Stream
-from medsaga.model import MedSAGa
 from medsaga.model_folder import TrainedModel
 from medsaga.settings import FineTuneSettings
 from medsaga.training.card import make_card
 from medsaga.training.galore_stage import run_galore_stage
 from medsaga.training.head_stage import run_head_stage
-from medsaga.training.session import Session
+from medsaga.training.session import PreviewTarget, Session
+from medsaga.training.start import (
+    Start,
+    card_of,
+    choose_canvas,
+    choose_rule,
+    start_from_backbone,
+    start_from_model,
+)
 from medsaga.training.validation import split_held_out, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from pathlib import Path
 
+    from medsaga.data.intensity import IntensityRule
     from medsaga.data.volume import Volume
+    from medsaga.model_card import ModelCard
 
 
 def fine_tune(
@@ -43,12 +45,13 @@ def fine_tune(
     labels: ImageLike | Sequence[ImageLike],
     settings: FineTuneSettings | None = None,
     *,
+    start: TrainedModel | Path | str | None = None,
     axis: int | None = None,
     slices: Sequence[int] | None = None,
     window: tuple[float, float] | None = None,
     class_names: Mapping[int, str] | None = None,
     class_colours: Mapping[int, str] | None = None,
-    preview_at: tuple[int, int] | None = None,
+    preview_at: PreviewTarget | Callable[[], PreviewTarget] | None = None,
     preview_interval: float = 10.0,
 ) -> Stream[TrainedModel | None]:
     """Fine-tune a Segment Anything model on a few annotated slices.
@@ -65,6 +68,11 @@ def fine_tune(
         0 is background on an annotated slice.
     settings
         How to train; by default the preset ``balanced``.
+    start
+        A trained model, or its folder, to continue from in place of
+        `settings.backbone`. It keeps its working size and intensity window unless the
+        settings name others. If it knows the very classes that are painted, the head
+        stage is left out. The model itself is not changed.
     axis
         Array axis to slice along: 0 axial, 1 coronal, 2 sagittal for files with an
         affine. None takes the one along which the fewest slices carry a label.
@@ -75,7 +83,9 @@ def fine_tune(
     class_names, class_colours
         Names and hex colours by label value, kept in the model card.
     preview_at
-        (image, slice) indices to preview; None takes an unannotated one in the middle.
+        (image, slice) indices to preview, or a function that gives them whenever a
+        preview is due, such as one that follows what the user looks at; None takes an
+        unannotated slice in the middle.
     preview_interval
         Seconds between previews in the GaLore stage.
 
@@ -100,28 +110,30 @@ def fine_tune(
     annotated = _Annotated.find(
         volumes, label_volumes, axis, slices, class_names, class_colours
     )
-    rule, intensity_notice = choose_intensity(
-        settings.intensity, volumes, label_volumes, window
+    card = card_of(start)
+    rule, intensity_notice = choose_rule(card, settings, volumes, label_volumes, window)
+    job = _Job(
+        volumes=volumes,
+        annotated=annotated,
+        rule=rule,
+        settings=settings,
+        start=start,
+        card=card,
+        preview_at=_preview_function(preview_at, volumes, annotated.annotation),
+        preview_interval=preview_interval,
+        started=started,
     )
-    if preview_at is None:
-        preview_at = _pick_preview(volumes, annotated.annotation)
     notices = [*warnings, *annotated.notices, intensity_notice]
     with computing_threads() as threads:
         try:
             for message in notices:
                 yield Notice(message=message)
-            session, pretrained = yield from _start(
-                volumes,
-                annotated,
-                rule,
-                settings,
-                preview_at,
-                preview_interval,
-                started,
-            )
+            session, begun = yield from _start(job)
         except Stop:
             return None
         with suppress(Stop):
+            if session.is_usable:
+                yield session.preview("galore")
             if session.settings.stages != "galore":
                 yield from run_head_stage(session)
             if session.settings.stages != "head":
@@ -130,7 +142,7 @@ def fine_tune(
             return None
         session.measured["threads"] = threads
         scores = validate(session, session.galore_steps)
-        model = TrainedModel(session.network, make_card(session, pretrained, scores))
+        model = TrainedModel(session.network, make_card(session, begun, scores))
         with suppress(Stop):  # there is nothing left to stop
             yield scores
     return model
@@ -164,77 +176,88 @@ class _Annotated:
         return cls(labels, annotation, table, notices)
 
 
-def _start(
-    volumes: Sequence[Volume],
-    annotated: _Annotated,
-    rule: IntensityRule,
-    settings: FineTuneSettings,
-    preview_at: tuple[int, int],
-    preview_interval: float,
-    started: float,
-) -> Generator[Event, None, tuple[Session, Pretrained]]:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Job:
+    """What `fine_tune` was asked for, checked and completed."""
+
+    volumes: Sequence[Volume]
+    annotated: _Annotated
+    rule: IntensityRule
+    settings: FineTuneSettings
+    start: TrainedModel | Path | str | None
+    card: ModelCard | None
+    preview_at: Callable[[], PreviewTarget]
+    preview_interval: float
+    started: float
+
+    def load(self) -> Start:
+        """Load the network that the training starts from."""
+        table = self.annotated.table
+        if self.start is None:
+            return start_from_backbone(self.settings, len(table))
+        return start_from_model(self.start, self.settings, table)
+
+
+def _start(job: _Job) -> Generator[Event, None, tuple[Session, Start]]:
     """Load the model, choose working size and number format, cut out the slices."""
     device = pick_device()
-    pretrained = load_pretrained(
-        settings.backbone, checkpointing=settings.checkpointing
+    begun = job.load()
+    if begun.report:
+        yield Notice(message=begun.report)
+    table, annotation, settings = (
+        job.annotated.table,
+        job.annotated.annotation,
+        job.settings,
     )
-    if pretrained.report:
-        yield Notice(message=pretrained.report)
-    table, annotation = annotated.table, annotated.annotation
-    network = _build_network(pretrained, len(table), settings).to(device)
-    network = network.to(memory_format=torch.channels_last)
-    canvas = _choose_canvas(pretrained.backbone, volumes, annotation, settings)
+    network = begun.network.to(device).to(memory_format=torch.channels_last)
+    canvas = choose_canvas(
+        job.card, settings, network.backbone, job.volumes, annotation
+    )
     precision = pick_precision(settings.precision, network, device, canvas.long_side)
-    samples = build_samples(volumes, annotated.labels, annotation, table, rule, canvas)
+    samples = build_samples(
+        job.volumes, job.annotated.labels, annotation, table, job.rule, canvas
+    )
     training, held_out = split_held_out(samples, len(table))
     session = Session(
         network=network,
         training=training,
         held_out=held_out,
-        images=volumes,
+        images=job.volumes,
         table=table,
-        rule=rule,
+        rule=job.rule,
         canvas=canvas,
         axis=annotation.axis,
         settings=settings,
         device=device,
         precision=precision,
-        preview_at=preview_at,
-        preview_interval=preview_interval,
-        started=started,
+        preview_at=job.preview_at,
+        preview_interval=job.preview_interval,
+        started=job.started,
     )
     session.plan(long_side=canvas.long_side, precision=precision)
+    if job.card is not None:
+        session.plan(
+            backbone=job.card.settings["backbone"],
+            detail_head=job.card.detail_head,
+            stages="galore" if not job.card.detail_head else settings.stages,
+        )
+    if begun.knows_classes:
+        session.is_usable = True
+        if settings.stages == "both":
+            session.plan(stages="galore")
     yield Notice(message=_describe_plan(session))
-    return session, pretrained
+    return session, begun
 
 
-def _choose_canvas(
-    backbone: Backbone,
+def _preview_function(
+    preview_at: PreviewTarget | Callable[[], PreviewTarget] | None,
     volumes: Sequence[Volume],
     annotation: Annotation,
-    settings: FineTuneSettings,
-) -> Canvas:
-    axis = annotation.axis
-    sizes = []
-    for v, _ in annotation.slices:
-        rows, cols = (n for i, n in enumerate(volumes[v].shape) if i != axis)
-        sizes.append(((rows, cols), volumes[v].slice_spacing(axis)))
-    long_side = choose_long_side(
-        sizes, settings, backbone.size_multiple, backbone.embedding.stride
-    )
-    return Canvas(long_side=long_side, multiple=backbone.size_multiple)
-
-
-def _build_network(
-    pretrained: Pretrained, n_classes: int, settings: FineTuneSettings
-) -> MedSAGa:
-    with seeded(torch.device("cpu"), settings.seed):
-        network = MedSAGa(
-            pretrained.backbone, n_classes, detail_head=settings.detail_head
-        )
-    if pretrained.sam:
-        network.decoder.load_sam(pretrained.sam, settings.seed)
-    return network
+) -> Callable[[], PreviewTarget]:
+    if callable(preview_at):
+        return preview_at
+    target = preview_at or _pick_preview(volumes, annotation)
+    return lambda: target
 
 
 def _pick_preview(volumes: Sequence[Volume], annotation: Annotation) -> tuple[int, int]:

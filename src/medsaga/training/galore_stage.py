@@ -87,7 +87,7 @@ def _keep_best(
         best.write()
         yield Notice(
             message=f"Training all of the model made Dice on its own slices worse "
-            f"({best.score:.3f} to {reached:.3f}), so the model of the head stage is "
+            f"({best.score:.3f} to {reached:.3f}), so the model that it began with is "
             "kept: give the training more time."
         )
 

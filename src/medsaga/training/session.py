@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from medsaga.events import Preview, Stage
 from medsaga.inference import predict_slice
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
 
@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from medsaga.data.volume import Volume
     from medsaga.model import MedSAGa
     from medsaga.settings import FineTuneSettings
+
+
+PreviewTarget: TypeAlias = tuple[int, int]
+"""Image and slice of a preview."""
+
+# The slice that the user turns to is previewed sooner than the interval says.
+_SOONEST_PREVIEW = 0.5
 
 
 @dataclass(eq=False, kw_only=True)
@@ -48,13 +55,15 @@ class Session:
     settings: FineTuneSettings
     device: torch.device
     precision: FixedPrecision
-    preview_at: tuple[int, int]
+    preview_at: Callable[[], PreviewTarget]
     preview_interval: float
     started: float
     is_usable: bool = False
     galore_steps: int = 0
     measured: dict[str, Any] = field(default_factory=dict)
     _last_preview: float = field(default=0.0, init=False)
+    _last_target: PreviewTarget | None = field(default=None, init=False)
+    _limits: dict[int, tuple[float, float]] = field(default_factory=dict, init=False)
 
     def plan(self, **planned: Any) -> None:
         """Fill in settings that were left to be planned."""
@@ -89,10 +98,17 @@ class Session:
             volume,
             self.axis,
             index,
-            limits=self.rule.limits(volume),
+            limits=self._limits_of(volume),
             canvas=self.canvas,
             precision=self.precision,
         )
+
+    def _limits_of(self, volume: Volume) -> tuple[float, float]:
+        """Take the percentiles of a volume once, not for each of its slices."""
+        key = id(volume)
+        if key not in self._limits:
+            self._limits[key] = self.rule.limits(volume)
+        return self._limits[key]
 
     def predict_mask(self, volume: Volume, index: int) -> np.ndarray[Any, Any]:
         """Return the (rows, columns) label values of a slice, as predicted now."""
@@ -102,7 +118,7 @@ class Session:
 
     def preview(self, stage: Stage) -> Preview:
         """Predict the previewed slice as the network stands."""
-        image, index = self.preview_at
+        image, index = self._last_target = self.preview_at()
         volume = self.images[image]
         mask = self.predict_mask(volume, index)
         self._last_preview = time.monotonic()
@@ -116,6 +132,10 @@ class Session:
         )
 
     def preview_if_due(self, stage: Stage) -> Iterator[Preview]:
-        """Preview if the last one is older than the interval."""
-        if time.monotonic() - self._last_preview >= self.preview_interval:
+        """Preview if the last one is old, or shows another slice than is wanted."""
+        has_moved = self.preview_at() != self._last_target
+        interval = _SOONEST_PREVIEW if has_moved else self.preview_interval
+        if time.monotonic() - self._last_preview >= min(
+            interval, self.preview_interval
+        ):
             yield self.preview(stage)

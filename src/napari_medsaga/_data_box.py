@@ -1,0 +1,330 @@
+"""The upper part of the Fine-tune dock: which layers train, and what is on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Labels
+from napari.utils.notifications import show_error
+from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QListWidget,
+    QListWidgetItem,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from medsaga import MedsagaError
+from napari_medsaga._annotation import (
+    AnnotationQuery,
+    AnnotationReport,
+    AnnotationWatch,
+)
+from napari_medsaga._class_table import ClassTableView
+from napari_medsaga._layer_choice import LayerChoice
+from napari_medsaga._layers import (
+    as_image,
+    as_labels,
+    class_colours,
+    class_names,
+    labels_on,
+    rename_classes,
+    shape_of,
+    volume_of,
+)
+from napari_medsaga._predictions import prediction_of
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Layer
+
+_SETTLE_MS = 250
+_LABEL_EVENTS = ("paint", "data", "set_data", "features", "colormap", "labels_update")
+_MOST_SLICES_LISTED = 300
+
+
+class DataBox(QWidget):
+    """Image, Labels, the axis, the annotated slices and the classes on them."""
+
+    reported = Signal(object)
+    """Emits `(AnnotationReport or None)` when what is annotated has been looked at."""
+
+    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._watched: list[tuple[Layer, str]] = []
+        self._unticked: set[int] = set()
+        self._report: AnnotationReport | None = None
+        self._listed: tuple[Any, Any] | None = None
+
+        self.image = LayerChoice(viewer, Image)
+        self.labels = LayerChoice(viewer, Labels)
+        self._to_labels = QToolButton()
+        self._to_image = QToolButton()
+        self._axis = QComboBox()
+        self._sentence = QLabel()
+        self._slices = QListWidget()
+        self._classes = ClassTableView()
+        self._watch = AnnotationWatch(self)
+        self._timer = QTimer(self)
+
+        self._lay_out()
+        self._describe()
+        self._connect()
+        self._on_layer_chosen()
+
+    def image_layer(self) -> Image | None:
+        """Give the chosen image layer."""
+        found: Image | None = self.image.layer()
+        return found
+
+    def labels_layer(self) -> Labels | None:
+        """Give the chosen Labels layer."""
+        found: Labels | None = self.labels.layer()
+        return found
+
+    def report(self) -> AnnotationReport | None:
+        """Give the last report, None without layers."""
+        return self._report
+
+    def ticked_slices(self) -> tuple[int, ...]:
+        """Give the slices that are to train."""
+        if self._report is None:
+            return ()
+        return tuple(i for i in self._report.slices if i not in self._unticked)
+
+    def look_again(self) -> None:
+        """Look at the layers as they are now; the answer comes as `reported`."""
+        self._timer.stop()
+        query = self._query()
+        if isinstance(query, AnnotationQuery):
+            self._watch.ask(query)
+        else:
+            self._show(None, query)
+
+    def disconnect_viewer(self) -> None:
+        """Stop following the viewer and its layers."""
+        self._timer.stop()
+        self._unwatch()
+        self.image.disconnect_viewer()
+        self.labels.disconnect_viewer()
+
+    def _lay_out(self) -> None:
+        rows = QFormLayout()
+        for text, choice, button in (
+            ("&Image", self.image, self._to_labels),
+            ("&Labels", self.labels, self._to_image),
+        ):
+            row = QHBoxLayout()
+            row.addWidget(choice, 1)
+            row.addWidget(button)
+            label = QLabel(text)
+            label.setBuddy(choice)
+            rows.addRow(label, row)
+        label = QLabel("Slices a&long")
+        label.setBuddy(self._axis)
+        rows.addRow(label, self._axis)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(rows)
+        layout.addWidget(self._sentence)
+        layout.addWidget(self._slices)
+        layout.addWidget(self._classes)
+
+    def _describe(self) -> None:
+        self.image.setObjectName("image")
+        self.image.setToolTip("The image layer that the model learns from.")
+        self.labels.setObjectName("labels")
+        self.labels.setToolTip(
+            "The Labels layer with the painted slices; it is never written to. Choose "
+            "a predicted layer to train on with your corrections of it."
+        )
+        self._to_labels.setText("→ Labels")
+        self._to_labels.setToolTip("Turn the chosen image layer into a Labels layer.")
+        self._to_image.setText("→ Image")
+        self._to_image.setToolTip("Turn the chosen Labels layer into an image layer.")
+        self._axis.setObjectName("axis")
+        self._axis.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self._axis.setMinimumContentsLength(10)
+        self._axis.setToolTip(
+            "The axis that you painted across; by default the one with the fewest "
+            "annotated slices."
+        )
+        self._sentence.setObjectName("annotated")
+        self._sentence.setWordWrap(True)
+        self._sentence.setToolTip("What is annotated on the Labels layer now.")
+        self._slices.setObjectName("slices")
+        self._slices.setToolTip(
+            "The slices that train. Untick one to leave it out; double-click one to "
+            "look at it."
+        )
+        self._slices.setFlow(QListWidget.Flow.LeftToRight)
+        self._slices.setWrapping(True)
+        self._slices.setResizeMode(QListWidget.ResizeMode.Adjust)
+        self._slices.setSpacing(2)
+        self._classes.setObjectName("classes")
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_SETTLE_MS)
+
+    def _connect(self) -> None:
+        self.image.chosen.connect(self._on_layer_chosen)
+        self.labels.chosen.connect(self._on_layer_chosen)
+        self._to_labels.clicked.connect(self._on_to_labels_clicked)
+        self._to_image.clicked.connect(self._on_to_image_clicked)
+        self._axis.activated.connect(self._on_axis_activated)
+        self._slices.itemChanged.connect(self._on_slice_ticked)
+        self._slices.itemDoubleClicked.connect(self._on_slice_double_clicked)
+        self._classes.renamed.connect(self._on_class_renamed)
+        self._watch.reported.connect(self._on_reported)
+        self._timer.timeout.connect(self.look_again)
+
+    def _query(self) -> AnnotationQuery | str:
+        """Give what to look at, or a sentence that says what is missing."""
+        image, labels = self.image.layer(), self.labels.layer()
+        if image is None:
+            return "Open an image: drop a file onto napari, or File > Open Sample."
+        if labels is None:
+            return (
+                "Add a Labels layer (the third button above the layer list) and paint "
+                "every structure on a few slices."
+            )
+        try:
+            volume, mask = volume_of(image), labels_on(labels, image)
+        except MedsagaError as error:
+            return str(error)
+        axis = self._axis.currentIndex() - 1
+        shown = self._viewer.dims.order[0] - (self._viewer.dims.ndim - labels.ndim)
+        return AnnotationQuery(
+            image=volume,
+            labels=mask,
+            axis=axis if axis >= 0 and labels.ndim == 3 else None,
+            shown_axis=shown if labels.ndim == 3 and 0 <= shown < 3 else 0,
+            unticked=frozenset(self._unticked),
+            names=class_names(labels),
+            prediction=prediction_of(labels),
+        )
+
+    def _on_layer_chosen(self, _: object = None) -> None:
+        self._unwatch()
+        self._unticked.clear()
+        self._listed = None
+        image, labels = self.image.layer(), self.labels.layer()
+        if image is not None:
+            self._watch_event(image, "data")
+        for name in _LABEL_EVENTS if labels is not None else ():
+            self._watch_event(labels, name)
+        self._offer_axes(labels)
+        self._timer.start()
+
+    def _watch_event(self, layer: Layer, name: str) -> None:
+        if name in layer.events.emitters:
+            layer.events[name].connect(self._on_layer_changed)
+            self._watched.append((layer, name))
+
+    def _unwatch(self) -> None:
+        for layer, name in self._watched:
+            layer.events[name].disconnect(self._on_layer_changed)
+        self._watched.clear()
+
+    def _offer_axes(self, labels: Labels | None) -> None:
+        self._axis.clear()
+        self._axis.addItem("automatic")
+        if labels is not None and labels.ndim == 3:
+            self._axis.addItems([f"axis {label}" for label in labels.axis_labels])
+        predicted = prediction_of(labels)
+        if predicted is not None and self._axis.count() > 1:
+            self._axis.setCurrentIndex(predicted.axis + 1)
+        self._axis.setEnabled(self._axis.count() > 1 and predicted is None)
+
+    def _on_layer_changed(self, _: object) -> None:
+        self._timer.start()
+
+    def _on_axis_activated(self, _: int) -> None:
+        self._unticked.clear()
+        self._listed = None
+        self.look_again()
+
+    def _on_reported(self, report: AnnotationReport) -> None:
+        self._show(report, report.sentence)
+
+    def _show(self, report: AnnotationReport | None, sentence: str) -> None:
+        self._report = report
+        labels = self.labels.layer()
+        warnings = [c.warning for c in report.counts if c.warning] if report else []
+        self._sentence.setText("\n".join([sentence, *warnings]))
+        counts = report.counts if report is not None and labels is not None else ()
+        colours = class_colours(labels, [c.value for c in counts]) if counts else {}
+        self._classes.show_counts(counts, colours)
+        self._list_slices(report)
+        self.reported.emit(report)
+
+    def _list_slices(self, report: AnnotationReport | None) -> None:
+        slices = () if report is None else report.slices
+        listed = (slices, None if report is None else report.changed)
+        if listed == self._listed:
+            return
+        self._listed = listed
+        was_blocked = self._slices.blockSignals(True)
+        self._slices.clear()
+        for index in slices[:_MOST_SLICES_LISTED]:
+            assert report is not None
+            is_changed = index in report.changed
+            item = QListWidgetItem(f"{index} changed" if is_changed else str(index))
+            item.setData(Qt.ItemDataRole.UserRole, index)
+            item.setToolTip(self._slices.toolTip())
+            is_ticked = index not in self._unticked
+            item.setCheckState(
+                Qt.CheckState.Checked if is_ticked else Qt.CheckState.Unchecked
+            )
+            self._slices.addItem(item)
+        self._slices.setVisible(len(slices) > 1)
+        self._slices.setFixedHeight(30 if len(slices) < 7 else 56)
+        self._slices.blockSignals(was_blocked)
+
+    def _on_slice_ticked(self, item: QListWidgetItem) -> None:
+        index = item.data(Qt.ItemDataRole.UserRole)
+        if item.checkState() == Qt.CheckState.Checked:
+            self._unticked.discard(index)
+        else:
+            self._unticked.add(index)
+        self._timer.start()
+
+    def _on_slice_double_clicked(self, item: QListWidgetItem) -> None:
+        image, report = self.image.layer(), self._report
+        if image is None or report is None or image.ndim != 3:
+            return
+        position = [size // 2 for size in shape_of(image)]
+        position[report.axis] = item.data(Qt.ItemDataRole.UserRole)
+        world = image.data_to_world(position)
+        axis = self._viewer.dims.ndim - image.ndim + report.axis
+        self._viewer.dims.set_point(axis, world[report.axis])
+
+    def _on_class_renamed(self, value: int, name: str) -> None:
+        labels = self.labels.layer()
+        if labels is not None and name:
+            rename_classes(labels, {value: name})
+        self._timer.start()
+
+    def _on_to_labels_clicked(self) -> None:
+        self._convert(self.image.layer(), as_labels)
+
+    def _on_to_image_clicked(self) -> None:
+        self._convert(self.labels.layer(), as_image)
+
+    def _convert(self, layer: Any, convert: Any) -> None:
+        if layer is None:
+            return
+        try:
+            data, options, kind = convert(layer)
+        except MedsagaError as error:
+            show_error(str(error))
+            return
+        self._viewer.layers.remove(layer)
+        getattr(self._viewer, f"add_{kind}")(data, **options)

@@ -1,0 +1,97 @@
+"""Labels layers that are filled slice by slice while an engine works."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Labels
+    from numpy.typing import NDArray
+
+# A refresh in three dimensions uploads the whole volume to the graphics card.
+_SECONDS_BETWEEN_REFRESHES = {2: 0.25, 3: 1.5}
+
+
+class FillingLayer:
+    """A Labels layer of our own, filled slice by slice.
+
+    It is added by `add`, or with its first slice. Once the user has deleted it, it is
+    not added again.
+
+    Parameters
+    ----------
+    viewer
+        Where to add it.
+    shape
+        Of the layer's array.
+    dtype
+        Of the layer's array; holds every label value.
+    options
+        Keyword arguments of the layer: geometry, name, colours.
+    """
+
+    def __init__(
+        self,
+        viewer: Viewer,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        options: dict[str, Any],
+    ) -> None:
+        self._viewer = viewer
+        self._shape, self._dtype, self._options = shape, dtype, options
+        self._last_refresh = 0.0
+        self.layer: Labels | None = None
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether the layer was added and then deleted."""
+        return self.layer is not None and self.layer not in self._viewer.layers
+
+    def add(self) -> Labels:
+        """Add the layer, empty, unless it was added before."""
+        if self.layer is None:
+            active = self._viewer.layers.selection.active
+            array = np.zeros(self._shape, self._dtype)
+            self.layer = self._viewer.add_labels(array, **self._options)
+            if active is not None:  # the user's own layer stays the one to paint on
+                self._viewer.layers.selection.active = active
+        return self.layer
+
+    def write(self, axis: int, index: int, mask: NDArray[np.integer]) -> None:
+        """Write one slice; a 2-D layer has but one."""
+        layer = self.add()
+        if self.is_deleted:
+            return
+        layer.data[self._place(axis, index)] = mask
+        self._refresh(layer)
+
+    def clear(self, axis: int, index: int) -> None:
+        """Empty one slice."""
+        if self.layer is not None and not self.is_deleted:
+            self.layer.data[self._place(axis, index)] = 0
+
+    def finish(self) -> None:
+        """Show everything that was written."""
+        if self.layer is not None and not self.is_deleted:
+            self.layer.refresh()
+
+    def remove(self) -> None:
+        """Take the layer out of the viewer."""
+        if self.layer is not None and not self.is_deleted:
+            self._viewer.layers.remove(self.layer)
+
+    def _place(self, axis: int, index: int) -> tuple[Any, ...]:
+        if len(self._shape) == 2:
+            return (slice(None), slice(None))
+        return (slice(None),) * axis + (index,)
+
+    def _refresh(self, layer: Labels) -> None:
+        now = time.monotonic()
+        interval = _SECONDS_BETWEEN_REFRESHES[self._viewer.dims.ndisplay]
+        if now - self._last_refresh >= interval:
+            layer.refresh()
+            self._last_refresh = time.monotonic()

@@ -1,0 +1,398 @@
+"""The Fine-tune dock: a few painted slices in, the whole volume out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from medsaga import (
+    ClassTable,
+    Event,
+    FineTuneSettings,
+    MedsagaError,
+    Preview,
+    SegmentedSlice,
+)
+from napari_medsaga._computer_watch import ComputerWatch
+from napari_medsaga._data_box import DataBox
+from napari_medsaga._dock_scroll import DockScroll
+from napari_medsaga._filling_layer import FillingLayer
+from napari_medsaga._jobs import Job
+from napari_medsaga._layer_choice import without_choice
+from napari_medsaga._layers import (
+    class_colours,
+    class_names,
+    geometry_of,
+    labels_options,
+    shape_of,
+    slice_shown,
+    unused_name,
+    volume_of,
+)
+from napari_medsaga._plan_box import PlanBox
+from napari_medsaga._predictions import (
+    Prediction,
+    prediction_of,
+    remember_prediction,
+)
+from napari_medsaga._run_box import RunBox
+from napari_medsaga._training import TrainingRequest, TrainingResult, run_training
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Image, Labels
+
+    from napari_medsaga._annotation import AnnotationReport
+
+_PREVIEW_SECONDS = 3.0
+
+
+class _Cursor:
+    """The slice being looked at: written by the GUI thread, read by the training."""
+
+    index = 0
+
+    def target(self) -> tuple[int, int]:
+        return 0, self.index
+
+
+@dataclass(eq=False)
+class _Training:
+    """A training under way, and the layers that it fills."""
+
+    job: Job
+    request: TrainingRequest
+    image: Image
+    preview: FillingLayer
+    result: FillingLayer
+    previewed: int | None = None
+
+
+class FineTunePanel(QWidget):
+    """The dock: data above, plan in the middle, the run below."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self.training: _Training | None = None
+        self._cursor = _Cursor()
+        self._wants_start = False
+        self._computer = ""
+        self._painted: list[Labels] = []
+
+        self.data = DataBox(napari_viewer)
+        self.plan = PlanBox()
+        self.run = RunBox()
+        self._watch = ComputerWatch(self)
+
+        self._lay_out()
+        self._connect()
+        self._show_plan()
+
+    def _lay_out(self) -> None:
+        upper = QWidget()
+        inside = QVBoxLayout(upper)
+        inside.setContentsMargins(0, 0, 6, 0)
+        inside.addWidget(self.data)
+        inside.addWidget(self.plan)
+        inside.addStretch()
+        layout = QVBoxLayout(self)
+        layout.addWidget(DockScroll(upper), 1)
+        layout.addWidget(self.run)
+
+    def _connect(self) -> None:
+        self.data.reported.connect(self._on_annotation_reported)
+        self.data.labels.chosen.connect(self._on_labels_chosen)
+        self.plan.changed.connect(self._show_plan)
+        self.run.started.connect(self._on_start_clicked)
+        self.run.stopped.connect(self._on_stop_clicked)
+        self.run.paused.connect(self._on_pause_toggled)
+        self.run.advanced.connect(self._on_advanced)
+        self._watch.described.connect(self._on_computer_described)
+        self._viewer.dims.events.point.connect(self._on_point_changed)
+        self._viewer.dims.events.order.connect(self._on_order_changed)
+
+    def event(self, event: QEvent) -> bool:
+        """Stop when the dock is closed: napari takes the panel out of it."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._on_dock_closed()
+        return bool(super().event(event))
+
+    # What can be started
+
+    def _on_annotation_reported(self, report: AnnotationReport | None) -> None:
+        self._show_plan()
+        if self._wants_start:
+            self._wants_start = False
+            self._start(report)
+
+    def _on_labels_chosen(self, layer: Labels | None) -> None:
+        prediction = prediction_of(layer)
+        if prediction is not None and prediction.model.is_dir():
+            self.plan.continue_from(prediction.model)
+
+    def _on_computer_described(self, computer: str) -> None:
+        self._computer = computer
+        self._show_plan()
+
+    def _show_plan(self) -> None:
+        report = self.data.report()
+        problem = self.plan.problem()
+        try:
+            settings = self.plan.settings()
+        except MedsagaError as error:
+            problem, settings = str(error), None
+        can_start = (
+            self.training is None
+            and report is not None
+            and report.is_usable
+            and problem is None
+        )
+        self.run.start.setEnabled(can_start)
+        if problem is not None or settings is None:
+            self.run.plan.setText(problem or "")
+        else:
+            self.run.plan.setText(_describe_plan(self._computer, settings))
+
+    # Start, pause, stop
+
+    def _on_start_clicked(self) -> None:
+        """Look at the layers once more: the last stroke may be a moment old."""
+        self._wants_start = True
+        self.run.start.setEnabled(False)
+        self.data.look_again()
+
+    def _start(self, report: AnnotationReport | None) -> None:
+        image, labels = self.data.image_layer(), self.data.labels_layer()
+        if report is None or not report.is_usable or image is None or labels is None:
+            return
+        try:
+            request = self._make_request(report, image, labels)
+        except MedsagaError as error:
+            self._show_error(error)
+            return
+        colours = request.class_colours
+        geometry = geometry_of(image)
+        table = ClassTable(
+            values=(0, *(c.value for c in report.counts)),
+            names=("background", *(c.name for c in report.counts)),
+            colours=(None, *(colours[c.value] for c in report.counts)),
+        )
+        options = geometry | labels_options(table, labels)
+        shape, dtype = shape_of(image), np.min_scalar_type(max(table.values))
+        job = Job(partial(run_training, request), f"fine-tuning on {image.name}")
+        self.training = _Training(
+            job=job,
+            request=request,
+            image=image,
+            preview=FillingLayer(
+                self._viewer,
+                shape,
+                dtype,
+                without_choice(options)
+                | {"name": unused_name(self._viewer, "MedSAGa preview")},
+            ),
+            result=FillingLayer(
+                self._viewer,
+                shape,
+                dtype,
+                options
+                | {"name": unused_name(self._viewer, f"{image.name} segmented")},
+            ),
+        )
+        # Adding a layer takes a moment: now, rather than while the model learns.
+        self.training.preview.add().editable = False
+        self._on_point_changed()
+        self._set_running(True)
+        self.run.begin(request.settings, colours)
+        job.reported.connect(self._on_event)
+        job.ended.connect(self._on_ended)
+        job.start()
+        if job.is_waiting:
+            self.run.status.setText("Waiting for the other job to end…")
+
+    def _make_request(
+        self, report: AnnotationReport, image: Image, labels: Labels
+    ) -> TrainingRequest:
+        slices = self.data.ticked_slices()
+        copied = np.zeros_like(report.labels.array)
+        for index in slices:
+            place = (slice(None),) * report.axis + (index,)
+            copied[place] = report.labels.array[place]
+        values = [count.value for count in report.counts]
+        return TrainingRequest(
+            image=volume_of(image),
+            labels=report.labels.with_array(copied),
+            axis=report.axis,
+            slices=slices,
+            settings=self.plan.settings(),
+            start=self.plan.start_model(),
+            class_names=class_names(labels),
+            class_colours=class_colours(labels, values),
+            preview_at=self._cursor.target,
+            preview_interval=_PREVIEW_SECONDS,
+            model_name=image.name,
+            segments=self.run.segments.isChecked(),
+        )
+
+    def _on_stop_clicked(self) -> None:
+        if self.training is not None:
+            self.training.job.stop()
+
+    def _on_pause_toggled(self, paused: bool) -> None:
+        if self.training is not None:
+            self.training.job.set_paused(paused)
+
+    def _on_advanced(self, fraction: float) -> None:
+        if self.training is not None:
+            self.training.job.show_progress(fraction)
+
+    def _set_running(self, running: bool) -> None:
+        self.data.setEnabled(not running)
+        self.plan.setEnabled(not running)
+        self.run.set_running(running)
+        self._show_plan()
+
+    # While it runs
+
+    def _on_point_changed(self, _: object = None) -> None:
+        """Tell the training which slice is being looked at."""
+        training = self.training
+        if training is not None and training.image.ndim == 3:
+            axis = training.request.axis
+            self._cursor.index = slice_shown(self._viewer, training.image, axis)
+        elif training is not None:
+            self._cursor.index = 0
+
+    def _on_order_changed(self, _: object = None) -> None:
+        """Another plane is shown: on a tie, it is the one that was painted."""
+        if self.training is None:
+            self.data.look_again()
+
+    def _on_event(self, event: Event) -> None:
+        training = self.training
+        if training is None:
+            return
+        self.run.show_event(event)
+        if isinstance(event, Preview):
+            if training.previewed not in (None, event.slice_index):
+                training.preview.clear(event.axis, training.previewed or 0)
+            training.previewed = event.slice_index
+            training.preview.write(event.axis, event.slice_index, event.mask)
+        elif isinstance(event, SegmentedSlice):
+            training.preview.remove()
+            training.result.write(event.axis, event.index, event.mask)
+
+    # When it ends
+
+    def _on_ended(self, status: str, value: Any) -> None:
+        training, self.training = self.training, None
+        if training is None:
+            return
+        self.run.plot.end()
+        training.preview.remove()
+        training.result.finish()
+        self._set_running(False)
+        if status == "failed":
+            self._show_failure(value)
+            return
+        if value is None:
+            self.run.status.setText("Stopped before anything was learned.")
+            return
+        self.run.status.setText(_describe_result(value, is_stopped=status == "stopped"))
+        if value.mask is not None and training.result.layer is not None:
+            self._keep_prediction(training, value)
+
+    def _keep_prediction(self, training: _Training, result: TrainingResult) -> None:
+        """Remember what was written, and offer it for corrections."""
+        layer = training.result.layer
+        request = training.request
+        if layer is None or training.result.is_deleted or result.mask is None:
+            return
+        trained = {
+            index: np.array(request.labels.slice(request.axis, index))
+            for index in request.slices
+        }
+        mask = result.mask.array[0] if request.image.is_2d else result.mask.array
+        remember_prediction(
+            layer,
+            Prediction(
+                model=result.model, axis=request.axis, written=mask, trained=trained
+            ),
+        )
+        layer.events.paint.connect(self._on_prediction_painted)
+        self._painted.append(layer)
+
+    def _on_prediction_painted(self, event: Any) -> None:
+        """Corrections have begun: train on with them."""
+        if self.training is None:
+            self.data.labels.choose(event.source)
+
+    def _show_failure(self, error: Exception) -> None:
+        if isinstance(error, MedsagaError):
+            self._show_error(error)
+            return
+        self.run.status.setText(f"The training failed: {error}")
+        raise error  # napari shows it with its traceback
+
+    def _show_error(self, error: MedsagaError) -> None:
+        self.run.status.setText(str(error))
+        show_error(str(error))
+        self._show_plan()
+
+    def _on_dock_closed(self) -> None:
+        self.data.disconnect_viewer()
+        self._viewer.dims.events.point.disconnect(self._on_point_changed)
+        self._viewer.dims.events.order.disconnect(self._on_order_changed)
+        for layer in self._painted:
+            layer.events.paint.disconnect(self._on_prediction_painted)
+        training, self.training = self.training, None
+        if training is not None:
+            training.job.reported.disconnect(self._on_event)
+            training.job.ended.disconnect(self._on_ended)
+            training.job.ended.connect(_tell_what_was_kept)
+            training.job.stop()
+            training.preview.remove()
+
+
+def _tell_what_was_kept(status: str, value: Any) -> None:
+    """Say what became of a training whose dock was closed."""
+    if isinstance(value, TrainingResult):
+        show_info(
+            "The dock was closed, so the training was stopped: the best model so far "
+            f"is kept as {value.model.name}."
+        )
+    elif status == "failed":
+        show_error(str(value))
+
+
+def _describe_plan(computer: str, settings: FineTuneSettings) -> str:
+    """Say what a training will compute on, and how long it will take."""
+    if not computer:
+        return "Getting ready (the first time takes some seconds)…"
+    if settings.steps:
+        return f"{computer}: {settings.steps} steps."
+    minutes = settings.minutes
+    duration = f"{minutes * 60:.0f} s" if minutes < 1 else f"{minutes:g} min"
+    return f"{computer}: preview in 10 s, done in about {duration}."
+
+
+def _describe_result(result: TrainingResult, *, is_stopped: bool) -> str:
+    """Say how good the model is, what it took and where it is."""
+    card = result.card
+    names = dict(zip(card.classes.values, card.classes.names, strict=True))
+    dice = card.metrics["dice"]
+    scores = ", ".join(f"{names[int(v)]} {score:.2f}" for v, score in dice.items())
+    memory = card.measured["peak_memory"] / 1e9
+    begun = "Stopped, best so far kept. " if is_stopped else ""
+    return (
+        f"{begun}Dice on the {card.metrics['measured_on']}: {scores or 'none'}. "
+        f"{card.measured['seconds']:.0f} s, {memory:.1f} GB at most. Kept as model "
+        f"{result.model.name}."
+    )

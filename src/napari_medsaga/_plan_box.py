@@ -1,0 +1,148 @@
+"""The middle part of the Fine-tune dock: what to start from, and how to train."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QFormLayout,
+    QGridLayout,
+    QLabel,
+    QPushButton,
+    QRadioButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from medsaga import PRESETS, FineTuneSettings, missing_weights, preset
+from napari_medsaga._form import SettingsForm
+from napari_medsaga._start_choice import StartChoice
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_DEFAULT = "balanced"
+_FOR = {
+    "quick": "A first look.",
+    "balanced": "The default.",
+    "thorough": "Larger images, more slices.",
+    "paper": "MedSAGa's own values (arXiv 2407.15042): vit_b, one stage.",
+}
+
+
+class PlanBox(QWidget):
+    """Start from, preset, and everything else in a closed section."""
+
+    changed = Signal()
+    """Emitted when the plan is another than before."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._start = StartChoice()
+        self._presets = {name: QRadioButton(_preset_title(name)) for name in PRESETS}
+        self._group = QButtonGroup(self)
+        self._form = SettingsForm(preset(_DEFAULT), without=("backbone",))
+        self._advanced = QCollapsible("Advanced")
+        self._reset = QPushButton("&Reset to the preset")
+
+        self._lay_out()
+        self._describe()
+
+        self._start.changed.connect(self.changed)
+        self._group.buttonClicked.connect(self._on_preset_clicked)
+        self._reset.clicked.connect(self._on_reset_clicked)
+        self._form.changed.connect(self._on_form_changed)
+
+    def settings(self) -> FineTuneSettings:
+        """Give the settings as they stand.
+
+        Raises
+        ------
+        MedsagaError
+            If two of them contradict each other.
+        """
+        settings = self._form.value()
+        backbone = self._start.origin().backbone
+        return settings if not backbone else replace(settings, backbone=backbone)
+
+    def set_settings(self, settings: FineTuneSettings) -> None:
+        """Show other settings, and start from their backbone."""
+        self._form.set_value(settings)
+        self._start.choose_backbone(settings.backbone)
+
+    def start_model(self) -> Path | None:
+        """Give the folder of the trained model to continue from, if one is chosen."""
+        return self._start.origin().model
+
+    def continue_from(self, folder: Path) -> None:
+        """Choose a trained model to continue from."""
+        self._start.choose_model(folder)
+
+    def problem(self) -> str | None:
+        """Say why one cannot start from what is chosen, and what to do."""
+        return self._start.problem()
+
+    def _lay_out(self) -> None:
+        row = QFormLayout()
+        label = QLabel("Start &from")
+        label.setBuddy(self._start)
+        row.addRow(label, self._start)
+        grid = QGridLayout()
+        for i, (name, button) in enumerate(self._presets.items()):
+            self._group.addButton(button)
+            button.setObjectName(name)
+            grid.addWidget(button, i // 2, i % 2)
+        content = QWidget()
+        inner = QVBoxLayout(content)
+        inner.setContentsMargins(0, 0, 0, 0)
+        inner.addWidget(self._form)
+        inner.addWidget(self._reset)
+        self._advanced.setContent(content)
+        self._advanced.collapse(animate=False)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addLayout(grid)
+        layout.addWidget(self._advanced)
+
+    def _describe(self) -> None:
+        for name, button in self._presets.items():
+            button.setToolTip(_FOR[name])
+        self._presets[_DEFAULT].setChecked(True)
+        missing = missing_weights(preset("paper").backbone)
+        if missing is not None:
+            self._presets["paper"].setEnabled(False)
+            self._presets["paper"].setToolTip(missing)
+        self._advanced.toggleButton().setToolTip("Everything else that can be set.")
+        self._advanced.toggleButton().setObjectName("advanced")
+        self._reset.setObjectName("reset")
+        self._reset.setToolTip("Set everything back to what the preset says.")
+
+    def _preset_name(self) -> str:
+        return next(n for n, b in self._presets.items() if b.isChecked())
+
+    def _on_preset_clicked(self, _: object) -> None:
+        settings = preset(self._preset_name())
+        self._form.set_value(settings)
+        if self._start.origin().model is None:
+            self._start.choose_backbone(settings.backbone)
+
+    def _on_reset_clicked(self) -> None:
+        self._form.set_value(preset(self._preset_name()))
+
+    def _on_form_changed(self) -> None:
+        self.changed.emit()
+
+
+def _preset_title(name: str) -> str:
+    return f"{name} ({_duration(preset(name).minutes)})"
+
+
+def _duration(minutes: float) -> str:
+    if minutes < 1:
+        return f"{minutes * 60:.0f} s"
+    return f"{minutes:g} min" if minutes < 60 else f"{minutes / 60:g} h"

@@ -1,0 +1,78 @@
+"""Layers that we predicted: what was written, and what the user changed since."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from napari.layers import Labels, Layer
+    from numpy.typing import NDArray
+
+_KEY = "medsaga_prediction"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prediction:
+    """What a predicted layer was when it was written.
+
+    Attributes
+    ----------
+    model
+        Folder of the model that predicted it.
+    axis
+        Array axis that the model slices across.
+    written
+        The mask, in the layer's own axes.
+    trained
+        The slices that trained the model, as they were labelled, by index.
+    """
+
+    model: Path
+    axis: int
+    written: NDArray[Any]
+    trained: Mapping[int, NDArray[Any]]
+
+    def changed_slices(self, array: NDArray[Any]) -> list[int]:
+        """List the slices on which `array` is not what was written.
+
+        Parameters
+        ----------
+        array
+            The layer's array as it is now; of another shape, nothing is comparable and
+            every slice counts as unchanged.
+        """
+        if array.shape != self.written.shape:
+            return []
+        if array.ndim == 2:
+            return [0] if (array != self.written).any() else []
+        # Slice by slice: a comparison of the whole would take as much memory again.
+        now, then = (
+            np.moveaxis(array, self.axis, 0),
+            np.moveaxis(self.written, self.axis, 0),
+        )
+        return [i for i in range(len(now)) if not np.array_equal(now[i], then[i])]
+
+    def slice_to_train(
+        self, array: NDArray[Any], index: int, *, is_changed: bool
+    ) -> NDArray[Any]:
+        """Give the labels of a slice: as changed, or as they trained the model."""
+        if is_changed or index not in self.trained:
+            return np.array(array if array.ndim == 2 else array.take(index, self.axis))
+        return self.trained[index]
+
+
+def remember_prediction(layer: Labels, prediction: Prediction) -> None:
+    """Keep with a layer what was written into it."""
+    layer.metadata = {**layer.metadata, _KEY: prediction}
+
+
+def prediction_of(layer: Layer | None) -> Prediction | None:
+    """Give what was written into a layer, if we predicted it."""
+    found = None if layer is None else layer.metadata.get(_KEY)
+    return found if isinstance(found, Prediction) else None

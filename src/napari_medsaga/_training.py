@@ -1,0 +1,84 @@
+"""One training as a stream: fine-tune, keep the model, segment the whole volume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from medsaga import Notice, Relay, Saved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from medsaga import FineTuneSettings, ModelCard, Stream, Volume
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingRequest:
+    """Everything that a training needs, taken from the layers when it is started.
+
+    `labels` is a copy, so that the user can go on painting. `preview_at` is called in
+    the thread of the training.
+    """
+
+    image: Volume
+    labels: Volume
+    axis: int
+    slices: tuple[int, ...]
+    settings: FineTuneSettings
+    start: Path | None
+    class_names: Mapping[int, str]
+    class_colours: Mapping[int, str]
+    preview_at: Callable[[], tuple[int, int]]
+    preview_interval: float
+    model_name: str
+    segments: bool
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TrainingResult:
+    """What a training left: the kept model, and the mask as far as it came."""
+
+    model: Path
+    card: ModelCard
+    mask: Volume | None
+
+
+def run_training(request: TrainingRequest) -> Stream[TrainingResult | None]:
+    """Fine-tune, save the model to the library and segment the volume.
+
+    Stopping keeps the best model so far, also in the library; it returns None if
+    nothing was learned by then.
+    """
+    from medsaga import ModelLibrary, fine_tune, segment
+
+    relay = Relay()
+    model = yield from relay(
+        fine_tune(
+            request.image,
+            request.labels,
+            request.settings,
+            start=request.start,
+            axis=request.axis,
+            slices=request.slices,
+            class_names=request.class_names,
+            class_colours=request.class_colours,
+            preview_at=request.preview_at,
+            preview_interval=request.preview_interval,
+        )
+    )
+    if model is None:
+        return None
+    path = ModelLibrary().add(model, request.model_name)
+    mask = None
+    yield Saved(path=path)
+    if request.segments and not relay.is_stopped:
+        segmentation = yield from relay(segment(model, request.image))
+        mask = segmentation.mask
+        if not segmentation.is_complete:
+            yield Notice(
+                message=f"Stopped after {segmentation.n_segmented} of "
+                f"{segmentation.n_slices} slices; the others are empty."
+            )
+    return TrainingResult(model=path, card=model.card, mask=mask)

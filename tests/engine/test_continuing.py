@@ -1,0 +1,243 @@
+"""Training on from a trained model, and what a program with a window asks for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import dask.array
+import numpy as np
+import pytest
+import torch
+
+from medsaga import (
+    Notice,
+    Preview,
+    Progress,
+    Relay,
+    SegmentedSlice,
+    Stop,
+    Validated,
+    drain,
+    fine_tune,
+    load_model,
+    missing_weights,
+    save_model,
+    segment,
+)
+from medsaga.data.annotation import annotated_slices
+from medsaga.data.classes import class_table, count_classes
+from medsaga.errors import MedsagaError
+
+from .conftest import keep_slices
+
+
+def _collect(*args, **kwargs):
+    events = []
+    return drain(fine_tune(*args, **kwargs), events.append), events
+
+
+def _weights(model):
+    return {k: v.clone() for k, v in model.network.state_dict().items()}
+
+
+@pytest.fixture
+def trained(image, labels, quick):
+    return drain(fine_tune(image, labels, quick))
+
+
+class TestTheSameClasses:
+    def test_it_begins_where_the_model_ended(self, image, labels, quick, trained):
+        _, events = _collect(image, labels, quick, start=trained)
+        first = next(e for e in events if isinstance(e, Validated))
+        assert first.dice == pytest.approx(
+            {int(v): d for v, d in trained.card.metrics["dice"].items()}, abs=1e-6
+        )
+
+    def test_there_is_no_head_stage_and_a_preview_at_once(
+        self, image, labels, quick, trained
+    ):
+        _, events = _collect(image, labels, quick, start=trained)
+        stages = {e.stage for e in events if isinstance(e, Progress)}
+        assert stages == {"galore"}
+        kinds = [type(e) for e in events if not isinstance(e, Notice)]
+        assert kinds[0] is Preview
+
+    def test_the_model_itself_is_left_as_it_is(self, image, labels, quick, trained):
+        before = _weights(trained)
+        model, _ = _collect(image, labels, quick, start=trained)
+        after = _weights(trained)
+        assert all(torch.equal(before[name], after[name]) for name in before)
+        assert any(not torch.equal(before[n], t) for n, t in _weights(model).items())
+
+    def test_a_folder_does_as_well_and_is_named_in_the_card(
+        self, image, labels, quick, trained, tmp_path
+    ):
+        folder = save_model(trained, tmp_path / "first")
+        model, _ = _collect(image, labels, quick, start=folder)
+        assert model.card.base_weights == "first"
+        assert len(model.card.base_sha256) == 64
+        assert model.card.backbone == "tiny"
+        assert model.card.canvas == trained.card.canvas
+        assert model.card.intensity == trained.card.intensity
+
+    def test_the_cards_settings_repeat_it_exactly(
+        self, image, labels, quick, trained, tmp_path
+    ):
+        folder = save_model(trained, tmp_path / "first")
+        first, _ = _collect(image, labels, quick, start=folder)
+        again, _ = _collect(
+            image, labels, replace(quick, **first.card.settings), start=folder
+        )
+        assert again.card.data_fingerprint == first.card.data_fingerprint
+        weights = _weights(first)
+        assert all(torch.equal(weights[n], t) for n, t in _weights(again).items())
+
+    def test_a_stop_at_once_gives_the_model_back(self, image, labels, quick, trained):
+        stream = fine_tune(image, labels, quick, start=trained)
+        for event in stream:
+            if isinstance(event, Preview):
+                break
+        stream.throw(Stop())  # the scores of what is kept
+        with pytest.raises(StopIteration) as end:
+            next(stream)
+        model = end.value.value
+        expected, found = (drain(segment(m, image)).mask for m in (trained, model))
+        np.testing.assert_array_equal(found.array, expected.array)
+
+
+class TestOtherClasses:
+    @pytest.fixture
+    def more(self, phantom, labels):
+        array = labels.array.copy()
+        array[4, 30:38, 2:10] = 60
+        return labels.with_array(array)
+
+    def test_a_new_class_is_learned_and_the_old_ones_are_kept(
+        self, image, more, quick, trained
+    ):
+        model, events = _collect(
+            image, more, replace(quick, head_steps=200), start=trained
+        )
+        assert model.card.classes.values == (0, 1, 5, 60, 117)
+        stages = {e.stage for e in events if isinstance(e, Progress)}
+        assert stages == {"features", "head", "galore"}
+        assert any("fitted anew" in e.message for e in events if isinstance(e, Notice))
+        mask = drain(segment(model, image)).mask.array
+        assert {1, 5, 117} <= set(np.unique(mask))
+
+    def test_backbone_and_tokens_come_from_the_model(self, image, more, quick, trained):
+        from medsaga.training.start import start_from_model
+
+        table = class_table([more], annotated_slices([more]))
+        begun = start_from_model(trained, quick, table)
+        assert not begun.knows_classes
+        old, new = trained.network.state_dict(), begun.network.state_dict()
+        for name, tensor in old.items():
+            if name.startswith("backbone."):
+                assert torch.equal(new[name], tensor)
+        tokens = "decoder.mask_tokens.weight"
+        # Values 0, 1, 5, 60, 117 after 0, 1, 5, 117: 60 begins as background.
+        assert torch.equal(new[tokens], old[tokens][[0, 1, 2, 0, 3]])
+
+    def test_fewer_classes_can_be_trained_on(self, image, labels, quick, trained):
+        array = np.where(labels.array == 5, 0, labels.array)
+        model, _ = _collect(image, labels.with_array(array), quick, start=trained)
+        assert model.card.classes.values == (0, 1, 117)
+
+
+def test_no_model_folder_is_refused_at_once(image, labels, quick, tmp_path):
+    with pytest.raises(MedsagaError, match="no model folder"):
+        next(fine_tune(image, labels, quick, start=tmp_path))
+
+
+def test_the_preview_follows_a_function(image, labels, quick):
+    wanted = iter([(0, 2), (0, 3), (0, 3), (0, 11)] + [(0, 11)] * 1000)
+    shown = []
+
+    def look() -> tuple[int, int]:
+        shown.append(next(wanted))
+        return shown[-1]
+
+    _, events = _collect(
+        image,
+        labels,
+        replace(quick, steps=4),
+        preview_at=look,
+        preview_interval=0.0,
+    )
+    previews = [e.slice_index for e in events if isinstance(e, Preview)]
+    assert len(previews) > 3
+    assert previews[0] == 2
+    assert {2, 11} <= set(previews)
+
+
+def test_a_lazy_image_trains_and_segments_like_an_array(image, labels, quick):
+    lazy = image.with_array(dask.array.from_array(image.array, chunks=(1, 40, 40)))
+    plain, _ = _collect(image, labels, quick)
+    model, _ = _collect(lazy, labels, quick)
+    weights = _weights(plain)
+    assert all(torch.equal(weights[n], t) for n, t in _weights(model).items())
+    expected, found = (drain(segment(plain, v)).mask.array for v in (image, lazy))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_models_weights_can_be_read_by_others(trained, tmp_path):
+    folder = save_model(trained, tmp_path / "model")
+    modes = {(folder / name).stat().st_mode & 0o777 for name in _names(folder)}
+    assert len(modes) == 1
+    assert load_model(folder).card == trained.card
+
+
+def _names(folder):
+    return [path.name for path in folder.iterdir()]
+
+
+class TestRelay:
+    def test_it_passes_events_and_result_on(self, image, trained):
+        relay = Relay()
+        events = []
+        result = drain(relay(segment(trained, image)), events.append)
+        assert result.is_complete
+        assert not relay.is_stopped
+        assert len(events) == image.shape[0]
+
+    def test_it_notes_a_stop_and_lets_the_stream_end_in_order(self, image, trained):
+        relay = Relay()
+        stream = relay(segment(trained, image))
+        assert isinstance(next(stream), SegmentedSlice)
+        with pytest.raises(StopIteration) as end:
+            stream.throw(Stop())
+        assert relay.is_stopped
+        assert end.value.value.n_segmented == 1
+
+    def test_closing_it_closes_the_stream(self, image, trained):
+        stream = segment(trained, image)
+        relayed = Relay()(stream)
+        next(relayed)
+        relayed.close()
+        assert list(stream) == []
+
+
+def test_each_class_is_counted_and_too_few_pixels_are_said(labels, phantom):
+    array = keep_slices(phantom[1], [1, 4])
+    array[4, 0, :7] = 9
+    volume = labels.with_array(array)
+    annotation = annotated_slices([volume])
+    table = class_table([volume], annotation, {9: "nerve"})
+    counts = {c.value: c for c in count_classes([volume], annotation, table)}
+    assert counts[1].n_slices == 2
+    assert counts[1].n_pixels == (array == 1).sum()
+    assert counts[1].warning is None
+    assert (counts[9].n_slices, counts[9].n_pixels) == (1, 7)
+    assert counts[9].warning.startswith("Class 9 (nerve) has 7 pixels on 1 slice")
+
+
+def test_weights_that_are_missing_come_with_the_way_to_get_them(tmp_path, monkeypatch):
+    for name in ("MEDSAGA_WEIGHTS", "XDG_CACHE_HOME", "TORCH_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert missing_weights("lite_medsam") is None
+    sentence = missing_weights("vit_b")
+    assert "dl.fbaipublicfiles.com" in sentence
+    with (tmp_path / "sam_vit_b_01ec64.pth").open("wb") as file:
+        file.truncate(375_042_383)
+    assert missing_weights("vit_b") is None

@@ -1,0 +1,765 @@
+"""The Fine-tune dock, from the manifest to the Labels layer, with real training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import dask.array
+import numpy as np
+import pytest
+from napari.layers import Labels
+from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QLabel, QWidget
+
+from medsaga import (
+    PRESETS,
+    FineTuneSettings,
+    MedsagaError,
+    ModelLibrary,
+    describe,
+    load_card,
+)
+from napari_medsaga import _fine_tune_panel
+from napari_medsaga._layers import class_names, geometry_of, world_affine
+from napari_medsaga._predictions import prediction_of
+
+VALUES = (1, 5, 117)
+ANNOTATED = [1, 4, 7, 10]
+NAMES = {1: "bright", 5: "dark", 117: "white"}
+COLOURS = {1: "#ff0000", 5: "#00ff00", 117: "#0000ff", None: "#ffffff", 0: "#00000000"}
+TIMEOUT = 60_000
+
+TINY = replace(
+    FineTuneSettings(),
+    backbone="tiny",
+    steps=4,
+    head_views=6,
+    head_steps=40,
+    batch_size=2,
+    long_side=64,
+    rank=8,
+    precision="fp32",
+    warmup_steps=2,
+)
+# So many steps that a test always comes before the end.
+LONG = replace(TINY, steps=5000)
+
+
+def make_image(n_slices: int = 12, size: int = 40) -> tuple[np.ndarray, np.ndarray]:
+    """Make three blobs that move along z, and their labels."""
+    rng = np.random.default_rng(0)
+    z, y, x = np.meshgrid(
+        np.arange(n_slices), np.arange(size), np.arange(size), indexing="ij"
+    )
+    image = rng.normal(100, 5, (n_slices, size, size))
+    labels = np.zeros(image.shape, np.uint8)
+    blobs = ((10, 10, 180), (28, 12, 20), (24, 29, 240))
+    for value, (row, column, intensity) in zip(VALUES, blobs, strict=True):
+        inside = (y - row) ** 2 + (x - column - z / 4) ** 2 < 36
+        image[inside] += intensity - 100
+        labels[inside] = value
+    return image.astype(np.float32), labels
+
+
+@pytest.fixture(scope="session")
+def arrays() -> tuple[np.ndarray, np.ndarray]:
+    return make_image()
+
+
+@pytest.fixture
+def viewer(engine, make_napari_viewer):
+    return make_napari_viewer(show=True)
+
+
+def annotate(labels: np.ndarray, kept: list[int]) -> np.ndarray:
+    """Leave labels on a few slices only."""
+    annotated = np.zeros_like(labels)
+    annotated[kept] = labels[kept]
+    return annotated
+
+
+@pytest.fixture
+def layers(viewer, arrays):
+    place = {
+        "scale": (2, 0.5, 0.7),
+        "translate": (10, -4, 3),
+        "rotate": (5, 10, 15),
+        "shear": (0.1, 0.0, 0.05),
+        "units": ("mm", "mm", "mm"),
+        "axis_labels": ("z", "y", "x"),
+    }
+    image = viewer.add_image(arrays[0], name="blobs", **place)
+    labels = viewer.add_labels(
+        annotate(arrays[1], ANNOTATED),
+        name="painted",
+        features={"index": list(NAMES), "name": list(NAMES.values())},
+        colormap=COLOURS,
+        **place,
+    )
+    return image, labels
+
+
+def open_dock(viewer, qtbot, settings=TINY):
+    _, panel = viewer.window.add_plugin_dock_widget("napari-medsaga", "Fine-tune")
+    panel.plan.set_settings(settings)
+    return panel
+
+
+def wait_until_ready(panel, qtbot):
+    qtbot.waitUntil(panel.run.start.isEnabled, timeout=TIMEOUT)
+
+
+def click_and_wait(panel, qtbot):
+    wait_until_ready(panel, qtbot)
+    panel.run.start.click()
+    qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
+    qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+
+
+def start_and_preview(panel, qtbot):
+    """Click, and give the training once its first preview stands."""
+    wait_until_ready(panel, qtbot)
+    panel.run.start.click()
+    qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
+    training = panel.training
+    qtbot.waitUntil(
+        lambda: training.previewed is not None or panel.training is None,
+        timeout=TIMEOUT,
+    )
+    assert training.previewed is not None
+    return training
+
+
+def wait_for_model(qtbot, n: int = 1):
+    qtbot.waitUntil(lambda: len(ModelLibrary().entries()) == n, timeout=TIMEOUT)
+    return ModelLibrary().entries()[0]
+
+
+def trained_slices(card) -> list[int]:
+    names = [name for name, _ in [*card.training_slices, *card.held_out_slices]]
+    indices = [i for _, i in [*card.training_slices, *card.held_out_slices]]
+    assert len(names) == len(set(map(tuple, zip(names, indices, strict=True))))
+    return sorted(indices)
+
+
+@pytest.fixture
+def panel(viewer, layers, qtbot):
+    return open_dock(viewer, qtbot)
+
+
+class TestOneClick:
+    def test_it_ends_in_a_labels_layer_of_the_whole_volume(
+        self, panel, viewer, layers, arrays, qtbot
+    ):
+        image, labels = layers
+        before = labels.data.copy()
+        click_and_wait(panel, qtbot)
+        result = viewer.layers["blobs segmented"]
+        assert isinstance(result, Labels)
+        assert result.data.shape == image.data.shape
+        assert set(np.unique(result.data)) <= {0, *VALUES}
+        # Every slice is segmented, the unannotated ones too, and well.
+        for value in VALUES:
+            truth, found = arrays[1] == value, result.data == value
+            dice = 2 * (truth & found).sum() / (truth.sum() + found.sum())
+            assert dice > 0.5
+        np.testing.assert_array_equal(labels.data, before)
+        assert [layer.name for layer in viewer.layers] == [
+            "blobs",
+            "painted",
+            "blobs segmented",
+        ]
+
+    def test_the_result_lies_exactly_on_the_image(self, panel, viewer, layers, qtbot):
+        click_and_wait(panel, qtbot)
+        result, image = viewer.layers["blobs segmented"], layers[0]
+        corners = np.stack(np.meshgrid(*[(0, n) for n in image.data.shape]), -1)
+        for corner in corners.reshape(-1, 3):
+            np.testing.assert_allclose(
+                result.data_to_world(corner), image.data_to_world(corner), atol=1e-9
+            )
+        assert result.units == image.units
+        assert result.axis_labels == image.axis_labels
+
+    def test_values_names_and_colours_are_those_that_were_painted(
+        self, panel, viewer, layers, qtbot
+    ):
+        click_and_wait(panel, qtbot)
+        result = viewer.layers["blobs segmented"]
+        names = class_names(result)
+        assert {v: names[v] for v in VALUES} == NAMES
+        for value in VALUES:
+            np.testing.assert_allclose(
+                result.colormap.map(value), layers[1].colormap.map(value), atol=0.01
+            )
+        card = ModelLibrary().entries()[0].card
+        assert dict(zip(card.classes.values, card.classes.names, strict=True)) == {
+            0: "background",
+            **NAMES,
+        }
+
+    def test_the_model_is_kept_and_the_dock_says_how_good_it_is(self, panel, qtbot):
+        click_and_wait(panel, qtbot)
+        (entry,) = ModelLibrary().entries()
+        assert entry.name == "blobs"
+        assert trained_slices(entry.card) == ANNOTATED
+        text = panel.run.status.text()
+        for name, value in zip(NAMES.values(), VALUES, strict=True):
+            assert f"{name} {entry.card.metrics['dice'][str(value)]:.2f}" in text
+        assert "training slices" in text
+        assert "blobs" in text
+        assert panel.run.start.isEnabled()
+        assert not panel.run.stop.isEnabled()
+
+    def test_the_plot_has_the_loss_of_every_step_and_dice_per_class(self, panel, qtbot):
+        click_and_wait(panel, qtbot)
+        points = panel.run.plot.loss_points()
+        assert [step for step, _ in points] == [1, 2, 3, 4]
+        assert np.isfinite([loss for _, loss in points]).all()
+        dice = ModelLibrary().entries()[0].card.metrics["dice"]
+        for value in VALUES:
+            assert panel.run.plot.dice_points(value)[-1][1] == dice[str(value)]
+
+    def test_without_the_tick_nothing_is_segmented(self, panel, viewer, qtbot):
+        panel.run.segments.setChecked(False)
+        click_and_wait(panel, qtbot)
+        assert len(viewer.layers) == 2
+        assert len(ModelLibrary().entries()) == 1
+
+    def test_a_second_result_is_a_layer_of_its_own(self, panel, viewer, qtbot):
+        click_and_wait(panel, qtbot)
+        first = viewer.layers["blobs segmented"].data.copy()
+        panel.data.labels.choose(viewer.layers["painted"])
+        click_and_wait(panel, qtbot)
+        assert "blobs segmented 2" in viewer.layers
+        np.testing.assert_array_equal(viewer.layers["blobs segmented"].data, first)
+
+
+class TestOtherLayers:
+    def test_a_plane_image_in_colour(self, viewer, arrays, qtbot):
+        picture = np.repeat(arrays[0][4][..., None], 3, -1).clip(0, 255)
+        viewer.add_image(picture.astype(np.uint8), rgb=True, name="photo")
+        viewer.add_labels(arrays[1][4], name="painted")
+        panel = open_dock(viewer, qtbot)
+        click_and_wait(panel, qtbot)
+        assert viewer.layers["photo segmented"].data.shape == arrays[1][4].shape
+        assert set(np.unique(viewer.layers["photo segmented"].data)) & set(VALUES)
+
+    def test_a_volume_in_colour(self, viewer, arrays, qtbot):
+        picture = np.repeat(arrays[0][..., None], 3, -1).clip(0, 255)
+        viewer.add_image(picture.astype(np.uint8), rgb=True, name="photos")
+        viewer.add_labels(annotate(arrays[1], ANNOTATED), name="painted")
+        panel = open_dock(viewer, qtbot)
+        click_and_wait(panel, qtbot)
+        assert viewer.layers["photos segmented"].data.shape == arrays[1].shape
+
+    def test_a_dask_image_gives_the_same_as_an_array(self, viewer, arrays, qtbot):
+        lazy = dask.array.from_array(arrays[0], chunks=(1, 40, 40))
+        viewer.add_image(lazy, name="lazy", contrast_limits=(0, 255))
+        viewer.add_labels(annotate(arrays[1], ANNOTATED), name="painted")
+        panel = open_dock(viewer, qtbot)
+        click_and_wait(panel, qtbot)
+        viewer.add_image(arrays[0], name="plain")
+        panel.data.image.choose(viewer.layers["plain"])
+        panel.data.labels.choose(viewer.layers["painted"])
+        panel.plan.set_settings(TINY)
+        click_and_wait(panel, qtbot)
+        lazy_result = viewer.layers["lazy segmented"].data
+        np.testing.assert_array_equal(
+            lazy_result, viewer.layers["plain segmented"].data
+        )
+
+    def test_a_multiscale_image_trains_at_full_resolution(self, viewer, arrays, qtbot):
+        image = arrays[0]
+        viewer.add_image([image, image[:, ::2, ::2]], multiscale=True, name="pyramid")
+        viewer.add_labels(annotate(arrays[1], ANNOTATED), name="painted")
+        panel = open_dock(viewer, qtbot)
+        click_and_wait(panel, qtbot)
+        assert viewer.layers["pyramid segmented"].data.shape == image.shape
+
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_slices_painted_across_any_axis(self, viewer, arrays, qtbot, axis):
+        image, labels = (np.moveaxis(a, 0, axis) for a in arrays)
+        painted = np.moveaxis(annotate(arrays[1], ANNOTATED), 0, axis)
+        viewer.add_image(np.ascontiguousarray(image), name="turned")
+        viewer.add_labels(np.ascontiguousarray(painted), name="painted")
+        panel = open_dock(viewer, qtbot)
+        click_and_wait(panel, qtbot)
+        (entry,) = ModelLibrary().entries()
+        assert entry.card.axis == axis
+        assert trained_slices(entry.card) == ANNOTATED
+        found = viewer.layers["turned segmented"].data
+        assert ((found > 0) & (labels > 0)).sum() > 0.5 * (labels > 0).sum()
+
+    def test_four_axes_are_refused_in_a_sentence(self, viewer, qtbot):
+        viewer.add_image(np.zeros((2, 3, 8, 8)), name="film")
+        viewer.add_labels(np.ones((3, 8, 8), int), name="painted")
+        panel = open_dock(viewer, qtbot)
+        qtbot.waitUntil(lambda: "4 axes" in sentence(panel), timeout=TIMEOUT)
+        assert not panel.run.start.isEnabled()
+
+    def test_labels_of_another_shape_are_refused_in_a_sentence(self, viewer, qtbot):
+        viewer.add_image(np.zeros((3, 8, 8)), name="small")
+        viewer.add_labels(np.ones((3, 9, 8), int), name="painted")
+        panel = open_dock(viewer, qtbot)
+        qtbot.waitUntil(lambda: "drawn on this image" in sentence(panel))
+        assert not panel.run.start.isEnabled()
+
+
+def sentence(panel) -> str:
+    return panel.findChild(QLabel, "annotated").text()
+
+
+class TestWhatIsAnnotated:
+    def test_slices_and_classes_are_shown(self, panel, qtbot):
+        qtbot.waitUntil(lambda: "4 of 12 slices" in sentence(panel))
+        table = panel.findChild(QWidget, "classes")
+        rows = [
+            [table.item(row, column).text() for column in range(4)]
+            for row in range(table.rowCount())
+        ]
+        assert [row[:3] for row in rows] == [
+            ["1", "bright", "4"],
+            ["5", "dark", "4"],
+            ["117", "white", "4"],
+        ]
+        assert all(int(row[3]) > 100 for row in rows)
+
+    def test_painting_is_followed(self, panel, layers, qtbot):
+        qtbot.waitUntil(lambda: "4 of 12 slices" in sentence(panel))
+        layers[1].data_setitem((np.array([6]), np.array([20]), np.array([20])), 9)
+        qtbot.waitUntil(lambda: "5 of 12 slices" in sentence(panel))
+        assert "Class 9 has 1 pixel on 1 slice: paint more" in sentence(panel)
+        layers[1].undo()
+        qtbot.waitUntil(lambda: "4 of 12 slices" in sentence(panel))
+
+    def test_the_image_layer_alone_says_what_to_do(self, viewer, arrays, qtbot):
+        viewer.add_image(arrays[0])
+        panel = open_dock(viewer, qtbot)
+        qtbot.waitUntil(lambda: "Add a Labels layer" in sentence(panel))
+        assert not panel.run.start.isEnabled()
+        viewer.add_labels(np.zeros(arrays[0].shape, int))
+        qtbot.waitUntil(lambda: "No slice is labelled" in sentence(panel))
+        assert not panel.run.start.isEnabled()
+
+    def test_an_edited_name_goes_to_the_layer_and_leaves_its_pixels(
+        self, panel, layers, qtbot
+    ):
+        before = layers[1].data.copy()
+        table = panel.findChild(QWidget, "classes")
+        qtbot.waitUntil(lambda: table.rowCount() == 3)
+        table.item(1, 1).setText("liver")
+        assert class_names(layers[1])[5] == "liver"
+        np.testing.assert_array_equal(layers[1].data, before)
+        click_and_wait(panel, qtbot)
+        assert "liver" in ModelLibrary().entries()[0].card.classes.names
+
+    def test_an_unticked_slice_does_not_train(self, panel, qtbot):
+        slices = panel.findChild(QWidget, "slices")
+        qtbot.waitUntil(lambda: slices.count() == 4)
+        item = slices.item(1)
+        item.setCheckState(type(item.checkState()).Unchecked)
+        click_and_wait(panel, qtbot)
+        assert trained_slices(ModelLibrary().entries()[0].card) == [1, 7, 10]
+
+    def test_on_a_tie_the_plane_that_is_shown_counts(self, viewer, arrays, qtbot):
+        labels = np.zeros((6, 40, 40), int)
+        labels[2, 2, 4:20] = 1  # one slice across either of the first two axes
+        viewer.add_image(arrays[0][:6])
+        viewer.add_labels(labels)
+        panel = open_dock(viewer, qtbot)
+        qtbot.waitUntil(lambda: "axis 0" in sentence(panel))
+        viewer.dims.order = (1, 0, 2)
+        qtbot.waitUntil(lambda: "axis 1" in sentence(panel))
+
+    def test_the_axis_can_be_chosen(self, panel, qtbot):
+        axis = panel.findChild(QComboBox, "axis")
+        axis.setCurrentIndex(2)
+        axis.activated.emit(2)
+        qtbot.waitUntil(lambda: "axis 1" in sentence(panel))
+
+
+class TestLayerChoices:
+    def test_they_follow_what_is_added_renamed_and_deleted(self, panel, viewer, layers):
+        image, labels = panel.data.image, panel.data.labels
+        assert [image.itemText(i) for i in range(image.count())] == ["blobs"]
+        assert [labels.itemText(i) for i in range(labels.count())] == ["painted"]
+        second = viewer.add_image(np.zeros((3, 4, 4)), name="second")
+        assert image.count() == 2
+        assert image.layer() is layers[0]
+        layers[0].name = "renamed"
+        assert image.currentText() == "renamed"
+        viewer.layers.remove(layers[0])
+        assert image.layer() is second
+        viewer.layers.remove(second)
+        assert image.layer() is None
+
+
+class TestStopAndPause:
+    def test_stop_keeps_the_best_so_far(self, panel, viewer, qtbot):
+        panel.plan.set_settings(LONG)
+        training = start_and_preview(panel, qtbot)
+        panel.run.stop.click()
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        entry = wait_for_model(qtbot)
+        assert trained_slices(entry.card) == ANNOTATED
+        assert "Stopped" in panel.run.status.text()
+        assert training.preview.is_deleted
+        assert len(viewer.layers) == 2
+        wait_until_ready(panel, qtbot)
+
+    def test_a_paused_training_waits_and_goes_on(self, panel, qtbot):
+        panel.plan.set_settings(replace(TINY, steps=60))
+        start_and_preview(panel, qtbot)
+        panel.run.pause.click()
+        qtbot.wait(500)  # the step under way ends
+        reached = len(panel.run.plot.loss_points())
+        assert reached < 60
+        qtbot.wait(500)
+        assert len(panel.run.plot.loss_points()) == reached
+        panel.run.pause.click()
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        assert len(panel.run.plot.loss_points()) == 60
+
+    def test_a_paused_training_can_be_stopped(self, panel, qtbot):
+        panel.plan.set_settings(LONG)
+        start_and_preview(panel, qtbot)
+        panel.run.pause.click()
+        panel.run.stop.click()
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        wait_for_model(qtbot)
+
+    def test_while_it_runs_it_cannot_be_started_again(self, panel, qtbot):
+        panel.plan.set_settings(LONG)
+        start_and_preview(panel, qtbot)
+        assert not panel.run.start.isEnabled()
+        panel.run.stop.click()
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+
+
+class TestPreview:
+    def test_it_follows_the_slice_that_is_looked_at(self, panel, viewer, layers, qtbot):
+        panel.plan.set_settings(LONG)
+        training = start_and_preview(panel, qtbot)
+        preview = training.preview.layer
+        for index in (2, 9):
+            world = layers[0].data_to_world((index, 20, 20))
+            viewer.dims.set_point(0, world[0])
+            shown = training.image.world_to_data(viewer.dims.point)[0]
+            wanted = int(np.clip(round(shown), 0, 11))
+            qtbot.waitUntil(
+                lambda w=wanted: (
+                    list(np.flatnonzero(preview.data.any(axis=(1, 2)))) == [w]
+                ),
+                timeout=TIMEOUT,
+            )
+        panel.run.stop.click()
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+
+    def test_it_is_not_offered_as_labels_and_leaves_the_selection(
+        self, panel, viewer, layers, qtbot
+    ):
+        viewer.layers.selection.active = layers[1]
+        panel.plan.set_settings(LONG)
+        start_and_preview(panel, qtbot)
+        labels = panel.data.labels
+        assert [labels.itemText(i) for i in range(labels.count())] == ["painted"]
+        assert viewer.layers.selection.active is layers[1]
+        panel.run.stop.click()
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+
+
+class TestLayersChangeUnderATraining:
+    @pytest.mark.parametrize("which", [0, 1])
+    def test_a_layer_is_deleted(self, panel, viewer, layers, arrays, qtbot, which):
+        panel.plan.set_settings(replace(TINY, steps=40))
+        start_and_preview(panel, qtbot)
+        geometry = world_affine(layers[0])
+        viewer.layers.remove(layers[which])
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        result = viewer.layers["blobs segmented"]
+        assert result.data.any()
+        np.testing.assert_allclose(world_affine(result), geometry, atol=1e-9)
+
+    def test_the_image_gets_another_shape(self, panel, viewer, layers, arrays, qtbot):
+        panel.plan.set_settings(replace(TINY, steps=40))
+        start_and_preview(panel, qtbot)
+        layers[0].data = arrays[0][:5, :20, :20]
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        assert viewer.layers["blobs segmented"].data.shape == arrays[0].shape
+
+    def test_painting_goes_on_and_changes_nothing_that_trains(
+        self, panel, layers, arrays, qtbot, viewer
+    ):
+        click_and_wait(panel, qtbot)
+        expected = ModelLibrary().entries()[0].card.data_fingerprint
+        panel.data.labels.choose(layers[1])
+        panel.plan.set_settings(replace(TINY, steps=30))
+        wait_until_ready(panel, qtbot)
+        panel.run.start.click()
+        qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
+        layers[1].data[4] = 77
+        layers[1].refresh()
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        card = load_card(max(e.path for e in ModelLibrary().entries()))
+        assert card.data_fingerprint == expected
+        assert 77 not in card.classes.values
+        assert (layers[1].data[4] == 77).all()
+
+    def test_the_preview_is_deleted_and_does_not_come_back(self, panel, viewer, qtbot):
+        panel.plan.set_settings(replace(TINY, steps=60))
+        training = start_and_preview(panel, qtbot)
+        viewer.layers.remove(training.preview.layer)
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        assert "MedSAGa preview" not in viewer.layers
+        assert "blobs segmented" in viewer.layers
+
+    def test_the_result_is_deleted_while_it_fills(self, panel, viewer, qtbot):
+        wait_until_ready(panel, qtbot)
+        panel.run.start.click()
+        qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
+        training = panel.training
+        qtbot.waitUntil(lambda: training.result.layer is not None, timeout=TIMEOUT)
+        viewer.layers.remove(training.result.layer)
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        assert "blobs segmented" not in viewer.layers
+        wait_until_ready(panel, qtbot)
+
+    def test_the_dock_is_closed_and_the_best_model_kept(self, panel, viewer, qtbot):
+        panel.plan.set_settings(LONG)
+        start_and_preview(panel, qtbot)
+        viewer.window.remove_dock_widget(panel)
+        entry = wait_for_model(qtbot)
+        assert trained_slices(entry.card) == ANNOTATED
+        qtbot.waitUntil(lambda: "MedSAGa preview" not in viewer.layers)
+
+    def test_the_viewer_is_closed_and_the_best_model_kept(self, panel, viewer, qtbot):
+        panel.plan.set_settings(LONG)
+        start_and_preview(panel, qtbot)
+        viewer.close()
+        wait_for_model(qtbot)
+
+    def test_a_second_training_waits_for_the_first(self, panel, viewer, qtbot):
+        panel.plan.set_settings(LONG)
+        first = start_and_preview(panel, qtbot)
+        other = open_second_dock(viewer)
+        other.plan.set_settings(TINY)
+        wait_until_ready(other, qtbot)
+        other.run.start.click()
+        qtbot.waitUntil(lambda: other.training is not None, timeout=TIMEOUT)
+        qtbot.wait(300)
+        assert other.training.job.is_waiting
+        assert "Waiting" in other.run.status.text()
+        assert not first.job.is_waiting
+        panel.run.stop.click()
+        qtbot.waitUntil(lambda: other.training is None, timeout=TIMEOUT)
+        assert len(ModelLibrary().entries()) == 2
+
+
+def open_second_dock(viewer):
+    panel = _fine_tune_panel.FineTunePanel(viewer)
+    viewer.window.add_dock_widget(panel, name="another")
+    return panel
+
+
+class TestErrors:
+    def test_a_sentence_of_the_engine_is_shown_once(
+        self, panel, qtbot, monkeypatch, capsys
+    ):
+        shown = []
+        monkeypatch.setattr(_fine_tune_panel, "show_error", shown.append)
+        monkeypatch.setattr(
+            _fine_tune_panel, "run_training", raising(MedsagaError("Do this instead."))
+        )
+        click_and_wait(panel, qtbot)
+        assert shown == ["Do this instead."]
+        assert panel.run.status.text() == "Do this instead."
+        wait_until_ready(panel, qtbot)
+
+    @pytest.mark.parametrize("kind", [RuntimeError, ValueError])
+    def test_anything_else_comes_with_its_traceback(
+        self, panel, qtbot, monkeypatch, kind
+    ):
+        monkeypatch.setattr(
+            _fine_tune_panel, "run_training", raising(kind("out of memory"))
+        )
+        wait_until_ready(panel, qtbot)
+        with qtbot.capture_exceptions() as caught:
+            panel.run.start.click()
+            qtbot.waitUntil(lambda: bool(caught), timeout=TIMEOUT)
+        assert caught[0][0] is kind
+        assert caught[0][2] is not None
+        wait_until_ready(panel, qtbot)
+
+    def test_contradicting_settings_are_said_before_the_start(self, panel, qtbot):
+        wait_until_ready(panel, qtbot)
+        panel.plan._form.control("detail_head").setChecked(False)
+        assert "switch detail_head on" in panel.run.plan.text()
+        assert not panel.run.start.isEnabled()
+
+
+def raising(error):
+    def run(_):
+        raise error
+        yield
+
+    return run
+
+
+class TestCorrections:
+    def test_changed_and_original_slices_train_and_nothing_else(
+        self, panel, viewer, layers, arrays, qtbot
+    ):
+        click_and_wait(panel, qtbot)
+        first = ModelLibrary().entries()[0]
+        predicted = viewer.layers["blobs segmented"]
+        kept = predicted.data.copy()
+        for index in (2, 8):
+            predicted.data_setitem(
+                (np.full(9, index), np.arange(3, 12), np.full(9, 35)), 5
+            )
+        qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
+        slices = panel.findChild(QWidget, "slices")
+        qtbot.waitUntil(
+            lambda: (
+                [slices.item(i).text() for i in range(slices.count())]
+                == ["1", "2 changed", "4", "7", "8 changed", "10"]
+            )
+        )
+        assert "2 slices of the predicted layer changed, 4 more" in sentence(panel)
+        assert panel.plan.start_model() == first.path
+        edited = predicted.data.copy()
+        click_and_wait(panel, qtbot)
+        card = next(e.card for e in ModelLibrary().entries() if e.path != first.path)
+        assert trained_slices(card) == [1, 2, 4, 7, 8, 10]
+        assert card.base_weights == first.name
+        # What the user edited is still there, and the new result is another layer.
+        np.testing.assert_array_equal(predicted.data, edited)
+        assert (edited != kept).any()
+        second = viewer.layers["blobs segmented 2"]
+        trained = prediction_of(second).trained
+        np.testing.assert_array_equal(trained[2], edited[2])
+        np.testing.assert_array_equal(trained[4], layers[1].data[4])
+
+    def test_the_originals_train_as_they_were_painted(
+        self, panel, viewer, layers, qtbot
+    ):
+        click_and_wait(panel, qtbot)
+        painted = layers[1].data.copy()
+        viewer.layers.remove(layers[1])
+        predicted = viewer.layers["blobs segmented"]
+        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
+        click_and_wait(panel, qtbot)
+        trained = prediction_of(viewer.layers["blobs segmented 2"]).trained
+        for index in ANNOTATED:
+            np.testing.assert_array_equal(trained[index], painted[index])
+
+    def test_an_undone_correction_is_none(self, panel, viewer, qtbot):
+        click_and_wait(panel, qtbot)
+        predicted = viewer.layers["blobs segmented"]
+        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        qtbot.waitUntil(lambda: "1 slice of the predicted layer" in sentence(panel))
+        predicted.undo()
+        qtbot.waitUntil(lambda: "Nothing of the predicted" in sentence(panel))
+
+    def test_a_new_class_on_a_corrected_slice_is_learned_too(
+        self, panel, viewer, qtbot
+    ):
+        click_and_wait(panel, qtbot)
+        predicted = viewer.layers["blobs segmented"]
+        predicted.data[3, 5:25, 2:22] = 9
+        predicted.events.paint(value=[])
+        qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
+        click_and_wait(panel, qtbot)
+        card = load_card(prediction_of(viewer.layers["blobs segmented 2"]).model)
+        assert card.classes.values == (0, 1, 5, 9, 117)
+
+
+class TestPlan:
+    def test_every_setting_has_a_control_with_its_help(self, panel):
+        for setting in describe(FineTuneSettings):
+            if setting.name == "backbone":
+                continue
+            control = panel.plan._form.control(setting.name)
+            assert control.toolTip() == setting.help, setting.name
+
+    def test_the_form_gives_back_exactly_what_it_was_given(self, panel):
+        for name, settings in PRESETS.items():
+            panel.plan._form.set_value(settings)
+            assert panel.plan._form.value() == settings, name
+
+    def test_a_preset_sets_everything_and_reset_sets_it_back(self, panel):
+        panel.findChild(QAbstractButton, "thorough").click()
+        assert panel.plan.settings().max_long_side == 256
+        panel.plan._form.control("rank").setValue(7)
+        assert panel.plan.settings().rank == 7
+        panel.findChild(QAbstractButton, "reset").click()
+        assert panel.plan.settings() == PRESETS["thorough"]
+
+    def test_sam_is_greyed_where_its_weights_are_not(
+        self, viewer, layers, qtbot, monkeypatch, tmp_path
+    ):
+        for name in ("MEDSAGA_WEIGHTS", "XDG_CACHE_HOME", "TORCH_HOME"):
+            monkeypatch.setenv(name, str(tmp_path))
+        panel = open_dock(viewer, qtbot)
+        start = panel.findChild(QComboBox, "start")
+        (row,) = [i for i in range(start.count()) if "vit_l" in start.itemText(i)]
+        assert not start.model().item(row).isEnabled()
+        assert "dl.fbaipublicfiles.com" in start.model().item(row).toolTip()
+        assert not panel.findChild(QAbstractButton, "paper").isEnabled()
+
+    def test_a_trained_model_can_be_started_from(self, panel, layers, qtbot):
+        click_and_wait(panel, qtbot)
+        (entry,) = ModelLibrary().entries()
+        start = panel.findChild(QComboBox, "start")
+        qtbot.waitUntil(lambda: start.findText(f"my model {entry.name}") > 0)
+        panel.data.labels.choose(layers[1])
+        panel.plan.continue_from(entry.path)
+        click_and_wait(panel, qtbot)
+        assert {e.card.base_weights for e in ModelLibrary().entries()} == {
+            "tiny",
+            entry.name,
+        }
+
+
+class TestKeyboardAndHelp:
+    def test_everything_has_a_tooltip_and_can_be_reached_by_tab(self, panel):
+        controls = [
+            widget
+            for kind in (QAbstractButton, QComboBox, QAbstractSpinBox)
+            for widget in panel.findChildren(kind)
+            if not widget.objectName().startswith("qt_")
+            and not isinstance(widget.parent(), QAbstractSpinBox)
+        ]
+        assert len(controls) > 30
+        for control in controls:
+            if not control.isVisibleTo(panel) and control.focusPolicy() == 0:
+                continue
+            assert control.toolTip() or inherited_tooltip(control), control.objectName()
+
+    def test_the_buttons_have_mnemonics(self, panel):
+        texts = [panel.run.start.text(), panel.run.pause.text(), panel.run.stop.text()]
+        keys = [text[text.index("&") + 1] for text in texts]
+        assert len(set(keys)) == 3
+
+    def test_the_dock_fits_a_small_screen(self, panel):
+        assert panel.minimumSizeHint().height() < 700
+        assert panel.minimumSizeHint().width() < 420
+
+
+def inherited_tooltip(widget) -> str:
+    parent = widget.parentWidget()
+    while parent is not None and not parent.toolTip():
+        parent = parent.parentWidget()
+    return "" if parent is None else parent.toolTip()
+
+
+def test_deleting_what_was_added_leaves_all_as_it_was(panel, viewer, layers, qtbot):
+    state = [(layer.name, geometry_of(layer)["scale"].tolist()) for layer in layers]
+    data = [np.array(layer.data) for layer in layers]
+    click_and_wait(panel, qtbot)
+    viewer.layers.remove("blobs segmented")
+    assert list(viewer.layers) == list(layers)
+    assert state == [(x.name, geometry_of(x)["scale"].tolist()) for x in layers]
+    for layer, array in zip(layers, data, strict=True):
+        np.testing.assert_array_equal(layer.data, array)
