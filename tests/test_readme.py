@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from npe2 import PluginManifest
 
 TINY = (
     "--backbone tiny --rank 8 --steps 2 --head-views 4 --head-steps 5 --precision fp32"
@@ -75,3 +76,25 @@ def test_every_option_that_it_names_exists(readme):
             check=True,
         ).stdout
     assert {option for option in named if option not in helps} == set()
+
+
+def test_the_menus_that_it_names_are_those_of_the_manifest(readme, repository):
+    manifest = PluginManifest.from_file(repository / "napari.yaml")
+    named = re.findall(r"\*\*Plugins > (\w+) > ([\w-]+)\*\*", readme)
+    widgets = {w.display_name for w in manifest.contributions.widgets}
+    assert {dock for _, dock in named} == widgets
+    assert {plugin for plugin, _ in named} == {manifest.display_name}
+    (sample,) = re.findall(r"Open\s+Sample > MedSAGa > ([\w ]+)\*\*", readme)
+    assert sample in {s.display_name for s in manifest.contributions.sample_data}
+
+
+def test_every_bootstrap_command_that_it_names_exists(readme, repository):
+    named = set(re.findall(r"bootstrap\.py (\w+)", readme))
+    assert named == {"napari", "demo", "test", "lint"}
+    usage = subprocess.run(
+        [sys.executable, repository / "bootstrap.py", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert all(f"bootstrap.py {command}" in usage for command in named)

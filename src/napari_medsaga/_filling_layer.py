@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # A refresh in three dimensions uploads the whole volume to the graphics card.
-_SECONDS_BETWEEN_REFRESHES = {2: 0.25, 3: 1.5}
+_SECONDS_BETWEEN_REFRESHES = {2: 0.5, 3: 1.5}
 
 
 class FillingLayer:
@@ -60,6 +60,20 @@ class FillingLayer:
             if active is not None:  # the user's own layer stays the one to paint on
                 self._viewer.layers.selection.active = active
         return self.layer
+
+    def take_over(self, other: FillingLayer) -> None:
+        """Make another one's layer this one's, unless it was deleted.
+
+        Adding a layer can hold up the viewer for most of a second while an engine
+        computes; a new name does not.
+        """
+        layer, other.layer = other.layer, None
+        if layer is None or layer not in self._viewer.layers:
+            return
+        self.layer = layer
+        layer.metadata = self._options.get("metadata", {})
+        layer.editable = True
+        layer.name = self._options["name"]
 
     def write(self, axis: int, index: int, mask: NDArray[np.integer]) -> None:
         """Write one slice; a 2-D layer has but one."""

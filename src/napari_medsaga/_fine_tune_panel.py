@@ -286,7 +286,10 @@ class FineTunePanel(QWidget):
             training.previewed = event.slice_index
             training.preview.write(event.axis, event.slice_index, event.mask)
         elif isinstance(event, SegmentedSlice):
-            training.preview.remove()
+            if training.previewed is not None:
+                training.preview.clear(event.axis, training.previewed)
+                training.result.take_over(training.preview)
+                training.previewed = None
             training.result.write(event.axis, event.index, event.mask)
 
     # When it ends

@@ -46,6 +46,7 @@ class LayerChoice(QComboBox):
     ) -> None:
         super().__init__(parent)
         self._viewer, self._layer_type = viewer, layer_type
+        self._followed: list[Layer] = []
         self._layers: list[Layer] = []
         self._chosen: Layer | None = None
         self.setSizeAdjustPolicy(
@@ -72,19 +73,20 @@ class LayerChoice(QComboBox):
         events = self._viewer.layers.events
         for emitter in (events.inserted, events.removed, events.reordered):
             emitter.disconnect(self._on_layers_changed)
-        for layer in self._layers:
-            layer.events.name.disconnect(self._on_layer_renamed)
+        for layer in self._followed:
+            layer.events.name.disconnect(self._on_layers_changed)
 
     def _on_layers_changed(self, _: object = None) -> None:
-        for layer in self._layers:
-            layer.events.name.disconnect(self._on_layer_renamed)
-        self._layers = [
+        for layer in self._followed:
+            layer.events.name.disconnect(self._on_layers_changed)
+        self._followed = [
             layer
             for layer in self._viewer.layers
-            if isinstance(layer, self._layer_type) and is_offered(layer)
+            if isinstance(layer, self._layer_type)
         ]
-        for layer in self._layers:
-            layer.events.name.connect(self._on_layer_renamed)
+        for layer in self._followed:
+            layer.events.name.connect(self._on_layers_changed)
+        self._layers = [layer for layer in self._followed if is_offered(layer)]
         chosen = self._chosen
         was_blocked = self.blockSignals(True)
         self.clear()
@@ -93,10 +95,6 @@ class LayerChoice(QComboBox):
             self.setCurrentIndex(self._layers.index(chosen))
         self.blockSignals(was_blocked)
         self._on_index_changed(self.currentIndex())
-
-    def _on_layer_renamed(self, _: object) -> None:
-        for index, layer in enumerate(self._layers):
-            self.setItemText(index, layer.name)
 
     def _on_index_changed(self, index: int) -> None:
         layer = self._layers[index] if 0 <= index < len(self._layers) else None

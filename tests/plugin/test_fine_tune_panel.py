@@ -408,17 +408,17 @@ class TestStopAndPause:
         wait_until_ready(panel, qtbot)
 
     def test_a_paused_training_waits_and_goes_on(self, panel, qtbot):
-        panel.plan.set_settings(replace(TINY, steps=60))
+        panel.plan.set_settings(replace(TINY, steps=20))
         start_and_preview(panel, qtbot)
         panel.run.pause.click()
         qtbot.wait(500)  # the step under way ends
         reached = len(panel.run.plot.loss_points())
-        assert reached < 60
+        assert reached < 20
         qtbot.wait(500)
         assert len(panel.run.plot.loss_points()) == reached
         panel.run.pause.click()
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
-        assert len(panel.run.plot.loss_points()) == 60
+        assert len(panel.run.plot.loss_points()) == 20
 
     def test_a_paused_training_can_be_stopped(self, panel, qtbot):
         panel.plan.set_settings(LONG)
@@ -471,7 +471,7 @@ class TestPreview:
 class TestLayersChangeUnderATraining:
     @pytest.mark.parametrize("which", [0, 1])
     def test_a_layer_is_deleted(self, panel, viewer, layers, arrays, qtbot, which):
-        panel.plan.set_settings(replace(TINY, steps=40))
+        panel.plan.set_settings(replace(TINY, steps=12))
         start_and_preview(panel, qtbot)
         geometry = world_affine(layers[0])
         viewer.layers.remove(layers[which])
@@ -481,7 +481,7 @@ class TestLayersChangeUnderATraining:
         np.testing.assert_allclose(world_affine(result), geometry, atol=1e-9)
 
     def test_the_image_gets_another_shape(self, panel, viewer, layers, arrays, qtbot):
-        panel.plan.set_settings(replace(TINY, steps=40))
+        panel.plan.set_settings(replace(TINY, steps=12))
         start_and_preview(panel, qtbot)
         layers[0].data = arrays[0][:5, :20, :20]
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
@@ -493,7 +493,7 @@ class TestLayersChangeUnderATraining:
         click_and_wait(panel, qtbot)
         expected = ModelLibrary().entries()[0].card.data_fingerprint
         panel.data.labels.choose(layers[1])
-        panel.plan.set_settings(replace(TINY, steps=30))
+        panel.plan.set_settings(replace(TINY, steps=12))
         wait_until_ready(panel, qtbot)
         panel.run.start.click()
         qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
@@ -506,7 +506,7 @@ class TestLayersChangeUnderATraining:
         assert (layers[1].data[4] == 77).all()
 
     def test_the_preview_is_deleted_and_does_not_come_back(self, panel, viewer, qtbot):
-        panel.plan.set_settings(replace(TINY, steps=60))
+        panel.plan.set_settings(replace(TINY, steps=20))
         training = start_and_preview(panel, qtbot)
         viewer.layers.remove(training.preview.layer)
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
