@@ -56,16 +56,24 @@ def describe_computer() -> str:
     return f"CPU, {thread_count()} {'core' if thread_count() == 1 else 'cores'}, {free}"
 
 
-def warm_up() -> None:
-    """Import what a training needs, so that the first one starts at once.
+def warm_up(stage: Literal["head", "galore"]) -> None:
+    """Import what a stage of a training needs, so that it starts at once.
 
-    Takes some 10 seconds the first time. For programs with a window, in a thread.
+    For programs with a window, in a thread: each takes some 10 seconds the first time.
+
+    Parameters
+    ----------
+    stage
+        ``head``: enough for the first preview and for a segmentation. ``galore``: the
+        rest.
     """
     from medsaga import segmentation
-    from medsaga.training import fine_tune, galore
+    from medsaga.training import fine_tune, galore, losses
 
     del segmentation, fine_tune
-    galore.galore_adamw()
+    if stage == "galore":
+        losses.SegmentationLoss(1.0)
+        galore.galore_adamw()
 
 
 def free_memory(device: torch.device) -> int:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from monai.metrics import compute_dice, compute_hausdorff_distance
 
 from medsaga.data.files import check_pair, pair_files, read_labels, stem
 
@@ -91,6 +90,9 @@ def score(
     spacing = spacing and tuple(map(float, spacing))  # MONAI refuses NumPy's floats
     if values is None:
         values = sorted(_values(prediction) | _values(truth))
+    # Seconds: not before it is needed, so that a first preview stands sooner.
+    from monai.metrics import compute_dice
+
     dice: dict[int, float] = {}
     hd95: dict[int, float] = {}
     missing: dict[int, str] = {}
@@ -175,6 +177,8 @@ def _extent(mask: NDArray[np.bool_], axis: int) -> slice:
 def _hd95(
     predicted: torch.Tensor, true: torch.Tensor, spacing: tuple[float, ...] | None
 ) -> float:
+    from monai.metrics import compute_hausdorff_distance
+
     with warnings.catch_warnings():
         # MONAI calls its own function in a way that it announces the end of.
         warnings.simplefilter("ignore", FutureWarning)

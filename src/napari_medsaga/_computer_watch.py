@@ -33,3 +33,4 @@ class ComputerWatch(QObject):
             self.described.emit(medsaga.describe_computer())
         except RuntimeError:  # the dock was closed in the meantime
             return
+        medsaga.warm_up("galore")

@@ -11,7 +11,7 @@ _MAPS = Path("/proc/self/maps")
 
 
 def import_engine() -> None:
-    """Import torch and all that a training needs; takes seconds the first time.
+    """Import torch and what a first preview needs; takes seconds the first time.
 
     Mesa's drivers (software rendering, AMD) bring LLVM into the process, and so does
     triton, which torch imports where it is installed: importing the second kills the
@@ -23,7 +23,7 @@ def import_engine() -> None:
             sys.modules["triton"] = None  # type: ignore[assignment]
         import medsaga
 
-        medsaga.warm_up()
+        medsaga.warm_up("head")
 
 
 def _has_llvm() -> bool:

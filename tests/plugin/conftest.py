@@ -32,9 +32,9 @@ def models_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="session")
 def engine() -> None:
     """Torch and the rest, imported at once: in a thread it takes far longer."""
-    from napari_medsaga._torch import import_engine
+    import medsaga
 
-    import_engine()
+    medsaga.warm_up("galore")
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from monai.transforms import AffineGrid, Resample
 from torch import Tensor
+from torch.nn import functional as F
 
 from medsaga.data.sizing import IGNORE
 
@@ -38,7 +38,6 @@ class Augmenter:
     def __init__(self, settings: FineTuneSettings, seed: int) -> None:
         self._settings = settings
         self._seed = seed
-        self._resample: Any = Resample(padding_mode="zeros")
 
     def __call__(
         self, image: Tensor, target: Tensor, index: int
@@ -69,36 +68,44 @@ class Augmenter:
         moved = self._move_target(target, grid).masked_fill(~inside[0], IGNORE)
         return planes.expand(3, -1, -1), moved
 
-    def _draw_grid(self, random: np.random.Generator, height: int, width: int) -> Any:
+    def _draw_grid(
+        self, random: np.random.Generator, height: int, width: int
+    ) -> Tensor:
         """Draw where each pixel of the view comes from: one grid for both."""
         settings = self._settings
         angle = random.uniform(-1, 1) * settings.rotation
         size = 1 + random.uniform(-1, 1, 2) * settings.zoom
         shift = random.uniform(-1, 1, 2) * settings.shift * (height, width)
         mirror = random.choice((-1, 1), 2) if settings.flips else 1
-        # The grid maps the view to the slice, so an object grows where it shrinks.
-        affine = AffineGrid(
-            rotate_params=float(angle),
-            translate_params=tuple(shift.tolist()),
-            scale_params=tuple((mirror / size).tolist()),
+        turn = np.array(
+            [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
         )
-        return affine((height, width))[0]
+        # The grid maps the view to the slice, so an object grows where it shrinks.
+        matrix, offset = turn * (mirror / size), turn @ shift
+        # In pixels from the centre, rows first; torch counts in half sides, columns
+        # first.
+        half = np.array((height, width)) / 2
+        theta = np.column_stack([matrix * half / half[:, None], offset / half])
+        theta = theta[::-1, [1, 0, 2]].astype(np.float32)
+        return F.affine_grid(
+            torch.from_numpy(theta)[None], [1, 1, height, width], align_corners=False
+        )
 
     def _move_image(
-        self, planes: Tensor, target: Tensor, grid: Any
+        self, planes: Tensor, target: Tensor, grid: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Move (c, H, W); also give (1, H, W), whether it is the slice's inside."""
         is_padding = (target == IGNORE) & (planes == 0).all(0)
         weight = (~is_padding).to(planes.dtype)[None]
-        moved = _plain(self._resample(torch.cat([planes, weight]), grid=grid))
+        moved = _sample(torch.cat([planes, weight]), grid, "bilinear")
         planes, weight = moved[:-1], moved[-1:]
         # Divided by what of a pixel lies inside, the slice has no dark rim.
         return planes / weight.clamp(min=0.5), weight >= 0.5
 
-    def _move_target(self, target: Tensor, grid: Any) -> Tensor:
+    def _move_target(self, target: Tensor, grid: Tensor) -> Tensor:
         # Counted from 0, so that the zeros from outside become "ignored".
         counted = (target - IGNORE).float()[None]
-        moved = _plain(self._resample(counted, grid=grid, mode="nearest"))
+        moved = _sample(counted, grid, "nearest")
         return moved[0].round().long() + IGNORE
 
     def _change_intensities(
@@ -116,7 +123,9 @@ class Augmenter:
         return (planes + torch.from_numpy(noise) * deviation).clamp(0, 1)
 
 
-def _plain(tensor: Any) -> Tensor:
-    """Take MONAI's record of the applied transforms off a tensor."""
-    plain: Tensor = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
-    return plain
+def _sample(planes: Tensor, grid: Tensor, mode: str) -> Tensor:
+    """Sample (c, H, W) at a grid; zeros come in from outside."""
+    moved = F.grid_sample(
+        planes[None], grid, mode=mode, padding_mode="zeros", align_corners=False
+    )
+    return moved[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from monai.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -24,6 +23,9 @@ class SegmentationLoss(nn.Module):
     """
 
     def __init__(self, dice_weight: float) -> None:
+        # Seconds: not before the GaLore stage, so that the first preview stands sooner.
+        from monai.losses import DiceLoss
+
         super().__init__()
         self.dice_weight = dice_weight
         # MONAI's DiceCELoss has no ignore index, and its masked losses mask before the
