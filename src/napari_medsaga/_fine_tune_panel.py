@@ -11,38 +11,17 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from medsaga import (
-    ClassTable,
-    Event,
-    FineTuneSettings,
-    MedsagaError,
-    Preview,
-    SegmentedSlice,
-)
+from medsaga import Event, FineTuneSettings, MedsagaError
 from napari_medsaga._computer_watch import ComputerWatch
 from napari_medsaga._data_box import DataBox
 from napari_medsaga._dock_scroll import DockScroll
-from napari_medsaga._filling_layer import FillingLayer
 from napari_medsaga._jobs import Job
-from napari_medsaga._layer_choice import without_choice
-from napari_medsaga._layers import (
-    class_colours,
-    class_names,
-    geometry_of,
-    labels_options,
-    shape_of,
-    slice_shown,
-    unused_name,
-    volume_of,
-)
+from napari_medsaga._layers import class_colours, class_names, slice_shown, volume_of
 from napari_medsaga._plan_box import PlanBox
-from napari_medsaga._predictions import (
-    Prediction,
-    prediction_of,
-    remember_prediction,
-)
+from napari_medsaga._predictions import prediction_of
 from napari_medsaga._run_box import RunBox
 from napari_medsaga._training import TrainingRequest, TrainingResult, run_training
+from napari_medsaga._training_layers import TrainingLayers
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -62,16 +41,14 @@ class _Cursor:
         return 0, self.index
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class _Training:
-    """A training under way, and the layers that it fills."""
+    """A training under way."""
 
     job: Job
     request: TrainingRequest
     image: Image
-    preview: FillingLayer
-    result: FillingLayer
-    previewed: int | None = None
+    layers: TrainingLayers
 
 
 class FineTunePanel(QWidget):
@@ -177,40 +154,13 @@ class FineTunePanel(QWidget):
         except MedsagaError as error:
             self._show_error(error)
             return
-        colours = request.class_colours
-        geometry = geometry_of(image)
-        table = ClassTable(
-            values=(0, *(c.value for c in report.counts)),
-            names=("background", *(c.name for c in report.counts)),
-            colours=(None, *(colours[c.value] for c in report.counts)),
-        )
-        options = geometry | labels_options(table, labels)
-        shape, dtype = shape_of(image), np.min_scalar_type(max(table.values))
+        layers = TrainingLayers(self._viewer, image, labels, report, request)
         job = Job(partial(run_training, request), f"fine-tuning on {image.name}")
-        self.training = _Training(
-            job=job,
-            request=request,
-            image=image,
-            preview=FillingLayer(
-                self._viewer,
-                shape,
-                dtype,
-                without_choice(options)
-                | {"name": unused_name(self._viewer, "MedSAGa preview")},
-            ),
-            result=FillingLayer(
-                self._viewer,
-                shape,
-                dtype,
-                options
-                | {"name": unused_name(self._viewer, f"{image.name} segmented")},
-            ),
-        )
-        # Adding a layer takes a moment: now, rather than while the model learns.
-        self.training.preview.add().editable = False
+        self.training = _Training(job, request, image, layers)
+        layers.begin()
         self._on_point_changed()
         self._set_running(True)
-        self.run.begin(request.settings, colours)
+        self.run.begin(request.settings, request.class_colours)
         job.reported.connect(self._on_event)
         job.ended.connect(self._on_ended)
         job.start()
@@ -280,17 +230,7 @@ class FineTunePanel(QWidget):
         if training is None:
             return
         self.run.show_event(event)
-        if isinstance(event, Preview):
-            if training.previewed not in (None, event.slice_index):
-                training.preview.clear(event.axis, training.previewed or 0)
-            training.previewed = event.slice_index
-            training.preview.write(event.axis, event.slice_index, event.mask)
-        elif isinstance(event, SegmentedSlice):
-            if training.previewed is not None:
-                training.preview.clear(event.axis, training.previewed)
-                training.result.take_over(training.preview)
-                training.previewed = None
-            training.result.write(event.axis, event.index, event.mask)
+        training.layers.show(event)
 
     # When it ends
 
@@ -299,8 +239,7 @@ class FineTunePanel(QWidget):
         if training is None:
             return
         self.run.plot.end()
-        training.preview.remove()
-        training.result.finish()
+        training.layers.end()
         self._set_running(False)
         if status == "failed":
             self._show_failure(value)
@@ -309,28 +248,10 @@ class FineTunePanel(QWidget):
             self.run.status.setText("Stopped before anything was learned.")
             return
         self.run.status.setText(_describe_result(value, is_stopped=status == "stopped"))
-        if value.mask is not None and training.result.layer is not None:
-            self._keep_prediction(training, value)
-
-    def _keep_prediction(self, training: _Training, result: TrainingResult) -> None:
-        """Remember what was written, and offer it for corrections."""
-        layer = training.result.layer
-        request = training.request
-        if layer is None or training.result.is_deleted or result.mask is None:
-            return
-        trained = {
-            index: np.array(request.labels.slice(request.axis, index))
-            for index in request.slices
-        }
-        mask = result.mask.array[0] if request.image.is_2d else result.mask.array
-        remember_prediction(
-            layer,
-            Prediction(
-                model=result.model, axis=request.axis, written=mask, trained=trained
-            ),
-        )
-        layer.events.paint.connect(self._on_prediction_painted)
-        self._painted.append(layer)
+        layer = training.layers.remember(value)
+        if layer is not None:
+            layer.events.paint.connect(self._on_prediction_painted)
+            self._painted.append(layer)
 
     def _on_prediction_painted(self, event: Any) -> None:
         """Corrections have begun: train on with them."""
@@ -361,7 +282,7 @@ class FineTunePanel(QWidget):
             training.job.ended.disconnect(self._on_ended)
             training.job.ended.connect(_tell_what_was_kept)
             training.job.stop()
-            training.preview.remove()
+            training.layers.end()
 
 
 def _tell_what_was_kept(status: str, value: Any) -> None:

@@ -122,10 +122,10 @@ def start_and_preview(panel, qtbot):
     qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
     training = panel.training
     qtbot.waitUntil(
-        lambda: training.previewed is not None or panel.training is None,
+        lambda: training.layers.previewed is not None or panel.training is None,
         timeout=TIMEOUT,
     )
-    assert training.previewed is not None
+    assert training.layers.previewed is not None
     return training
 
 
@@ -403,7 +403,7 @@ class TestStopAndPause:
         entry = wait_for_model(qtbot)
         assert trained_slices(entry.card) == ANNOTATED
         assert "Stopped" in panel.run.status.text()
-        assert training.preview.is_deleted
+        assert training.layers.preview.is_deleted
         assert len(viewer.layers) == 2
         wait_until_ready(panel, qtbot)
 
@@ -440,7 +440,7 @@ class TestPreview:
     def test_it_follows_the_slice_that_is_looked_at(self, panel, viewer, layers, qtbot):
         panel.plan.set_settings(LONG)
         training = start_and_preview(panel, qtbot)
-        preview = training.preview.layer
+        preview = training.layers.preview.layer
         for index in (2, 9):
             world = layers[0].data_to_world((index, 20, 20))
             viewer.dims.set_point(0, world[0])
@@ -508,7 +508,7 @@ class TestLayersChangeUnderATraining:
     def test_the_preview_is_deleted_and_does_not_come_back(self, panel, viewer, qtbot):
         panel.plan.set_settings(replace(TINY, steps=20))
         training = start_and_preview(panel, qtbot)
-        viewer.layers.remove(training.preview.layer)
+        viewer.layers.remove(training.layers.preview.layer)
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
         assert "MedSAGa preview" not in viewer.layers
         assert "blobs segmented" in viewer.layers
@@ -518,8 +518,10 @@ class TestLayersChangeUnderATraining:
         panel.run.start.click()
         qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
         training = panel.training
-        qtbot.waitUntil(lambda: training.result.layer is not None, timeout=TIMEOUT)
-        viewer.layers.remove(training.result.layer)
+        qtbot.waitUntil(
+            lambda: training.layers.result.layer is not None, timeout=TIMEOUT
+        )
+        viewer.layers.remove(training.layers.result.layer)
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
         assert "blobs segmented" not in viewer.layers
         wait_until_ready(panel, qtbot)

@@ -1,0 +1,116 @@
+"""The layers that one training fills: a preview, which becomes the result."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medsaga import ClassTable, Event, Preview, SegmentedSlice
+from napari_medsaga._filling_layer import FillingLayer
+from napari_medsaga._layer_choice import without_choice
+from napari_medsaga._layers import geometry_of, labels_options, shape_of, unused_name
+from napari_medsaga._predictions import Prediction, remember_prediction
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Image, Labels
+
+    from napari_medsaga._annotation import AnnotationReport
+    from napari_medsaga._training import TrainingRequest, TrainingResult
+
+
+class TrainingLayers:
+    """Preview and result of a training, on its image as it was at the start.
+
+    Parameters
+    ----------
+    viewer
+        Where they are added.
+    image, labels
+        What the training learns from.
+    report
+        The classes on the labels.
+    request
+        The training.
+
+    Attributes
+    ----------
+    preview, result
+        The two layers, of which the second takes over the first.
+    previewed
+        The slice that the preview shows, None before the first and after the last one.
+    """
+
+    def __init__(
+        self,
+        viewer: Viewer,
+        image: Image,
+        labels: Labels,
+        report: AnnotationReport,
+        request: TrainingRequest,
+    ) -> None:
+        table = _class_table(report, request)
+        options = geometry_of(image) | labels_options(table, labels)
+        shape, dtype = shape_of(image), np.min_scalar_type(max(table.values))
+        name = unused_name(viewer, "MedSAGa preview")
+        hidden = without_choice(options) | {"name": name}
+        shown = options | {"name": unused_name(viewer, f"{image.name} segmented")}
+        self._request = request
+        self.preview = FillingLayer(viewer, shape, dtype, hidden)
+        self.result = FillingLayer(viewer, shape, dtype, shown)
+        self.previewed: int | None = None
+
+    def begin(self) -> None:
+        """Add the preview: now, rather than while the model learns, for it takes long.
+
+        It is for looking at only, until it has become the result.
+        """
+        self.preview.add().editable = False
+
+    def show(self, event: Event) -> None:
+        """Write what the engine has predicted."""
+        if isinstance(event, Preview):
+            if self.previewed not in (None, event.slice_index):
+                self.preview.clear(event.axis, self.previewed or 0)
+            self.previewed = event.slice_index
+            self.preview.write(event.axis, event.slice_index, event.mask)
+        elif isinstance(event, SegmentedSlice):
+            if self.previewed is not None:
+                self.preview.clear(event.axis, self.previewed)
+                self.result.take_over(self.preview)
+                self.previewed = None
+            self.result.write(event.axis, event.index, event.mask)
+
+    def end(self) -> None:
+        """Take the preview away and show all of the result."""
+        self.preview.remove()
+        self.result.finish()
+
+    def remember(self, trained: TrainingResult) -> Labels | None:
+        """Remember what was written into the result, for corrections of it.
+
+        Gives the layer, None where there is none any more.
+        """
+        layer, request, mask = self.result.layer, self._request, trained.mask
+        if layer is None or self.result.is_deleted or mask is None:
+            return None
+        prediction = Prediction(
+            model=trained.model,
+            axis=request.axis,
+            written=mask.array[0] if mask.is_2d else mask.array,
+            trained={
+                index: np.array(request.labels.slice(request.axis, index))
+                for index in request.slices
+            },
+        )
+        remember_prediction(layer, prediction)
+        return layer
+
+
+def _class_table(report: AnnotationReport, request: TrainingRequest) -> ClassTable:
+    return ClassTable(
+        values=(0, *(c.value for c in report.counts)),
+        names=("background", *(c.name for c in report.counts)),
+        colours=(None, *(request.class_colours[c.value] for c in report.counts)),
+    )
