@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 class AnnotationQuery:
     """What to look at. Arrays are read in the thread, never written.
 
-    `axis` is None where the one with the fewest annotated slices is to be found; on a
-    tie it is `shown_axis`. `unticked` are slices that the user does not want.
+    `number` counts the queries. `axis` is None where the one with the fewest annotated
+    slices is to be found; on a tie it is `shown_axis`. `unticked` are slices that the
+    user does not want.
     """
 
+    number: int
     image: Volume
     labels: Volume
     axis: int | None
@@ -48,6 +50,8 @@ class AnnotationReport:
 
     Attributes
     ----------
+    number
+        Of the query.
     labels
         Volume with the labels that would train.
     axis
@@ -64,6 +68,7 @@ class AnnotationReport:
         Whether a training can start from it.
     """
 
+    number: int
     labels: Volume
     axis: int
     slices: tuple[int, ...]
@@ -88,6 +93,7 @@ def report_annotation(query: AnnotationQuery) -> AnnotationReport:
         return _count(query, labels, found.axis, slices, frozenset(), found.sentence)
     except MedsagaError as error:
         return AnnotationReport(
+            number=query.number,
             labels=query.labels,
             axis=axis or 0,
             slices=(),
@@ -123,16 +129,24 @@ def _report_prediction(
         merged[place] = prediction.slice_to_train(
             flat, index, is_changed=index in changed
         )
-    trained = len(slices) - len(changed)
-    sentence = (
-        f"{len(changed)} {'slice' if len(changed) == 1 else 'slices'} of the predicted "
-        f"layer changed, {trained} more that trained its model."
-        if changed
-        else "Nothing of the predicted layer was changed: correct some slices, or "
-        f"train on with the {trained} that trained its model."
-    )
     labels = query.labels.with_array(merged)
+    sentence = _describe_corrections(len(changed), len(slices) - len(changed))
     return _count(query, labels, prediction.axis, slices, frozenset(changed), sentence)
+
+
+def _describe_corrections(n_changed: int, n_trained: int) -> str:
+    if n_changed:
+        slices = "1 slice" if n_changed == 1 else f"{n_changed} slices"
+        return (
+            f"{slices} of the predicted layer changed, {n_trained} more that trained "
+            "its model."
+        )
+    if n_trained:
+        return (
+            "Nothing of the predicted layer was changed: correct some slices, or train "
+            f"on with the {n_trained} that trained its model."
+        )
+    return "Nothing of the predicted layer was changed: correct some slices first."
 
 
 def _count(
@@ -145,6 +159,7 @@ def _count(
 ) -> AnnotationReport:
     ticked = [index for index in slices if index not in query.unticked]
     report = AnnotationReport(
+        number=query.number,
         labels=labels,
         axis=axis,
         slices=slices,
@@ -153,6 +168,8 @@ def _count(
         sentence=sentence,
         is_usable=False,
     )
+    if not slices:
+        return report
     if not ticked:
         return replace(report, sentence="No slice is ticked: tick one that trains.")
     try:

@@ -44,6 +44,15 @@ class ClassTableView(QTableWidget):
         header.setSectionResizeMode(_NAME, QHeaderView.ResizeMode.Stretch)
         self.itemChanged.connect(self._on_item_changed)
 
+    def set_editable(self, editable: bool) -> None:
+        """Decide whether names can be edited."""
+        triggers = QTableWidget.EditTrigger
+        self.setEditTriggers(
+            triggers.DoubleClicked | triggers.EditKeyPressed
+            if editable
+            else triggers.NoEditTriggers
+        )
+
     def show_counts(
         self, counts: Sequence[ClassCount], colours: Mapping[int, str]
     ) -> None:

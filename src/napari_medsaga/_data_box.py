@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt, QTimer, Signal
@@ -36,6 +37,7 @@ from napari_medsaga._layers import (
     rename_classes,
     shape_of,
     volume_of,
+    world_affine,
 )
 from napari_medsaga._predictions import prediction_of
 
@@ -44,7 +46,8 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
 _SETTLE_MS = 250
-_LABEL_EVENTS = ("paint", "data", "set_data", "features", "colormap", "labels_update")
+# An undone stroke is told by `set_data` alone.
+_LABEL_EVENTS = ("paint", "data", "features", "colormap", "set_data")
 _MOST_SLICES_LISTED = 300
 
 
@@ -60,7 +63,9 @@ class DataBox(QWidget):
         self._watched: list[tuple[Layer, str]] = []
         self._unticked: set[int] = set()
         self._report: AnnotationReport | None = None
-        self._listed: tuple[Any, Any] | None = None
+        self._listed: tuple[Any, ...] | None = None
+        self._number = 0
+        self._view: Any = None
 
         self.image = LayerChoice(viewer, Image)
         self.labels = LayerChoice(viewer, Labels)
@@ -73,8 +78,8 @@ class DataBox(QWidget):
         self._watch = AnnotationWatch(self)
         self._timer = QTimer(self)
 
-        self._lay_out()
         self._describe()
+        self._lay_out()
         self._connect()
         self._on_layer_chosen()
 
@@ -101,11 +106,21 @@ class DataBox(QWidget):
     def look_again(self) -> None:
         """Look at the layers as they are now; the answer comes as `reported`."""
         self._timer.stop()
+        self._number += 1
         query = self._query()
         if isinstance(query, AnnotationQuery):
             self._watch.ask(query)
         else:
             self._show(None, query)
+
+    def set_running(self, running: bool) -> None:
+        """Decide what can be changed; the colours stay as the key to the plot."""
+        controls = (self.image, self.labels, self._to_labels, self._to_image)
+        for control in (*controls, self._axis, self._slices):
+            control.setEnabled(not running)
+        self._classes.set_editable(not running)
+        if not running:
+            self._offer_axes(self.labels.layer())
 
     def disconnect_viewer(self) -> None:
         """Stop following the viewer and its layers."""
@@ -117,24 +132,26 @@ class DataBox(QWidget):
     def _lay_out(self) -> None:
         rows = QFormLayout()
         for text, choice, button in (
-            ("&Image", self.image, self._to_labels),
-            ("&Labels", self.labels, self._to_image),
+            ("Ima&ge", self.image, self._to_labels),
+            ("La&bels", self.labels, self._to_image),
         ):
             row = QHBoxLayout()
             row.addWidget(choice, 1)
             row.addWidget(button)
-            label = QLabel(text)
-            label.setBuddy(choice)
-            rows.addRow(label, row)
-        label = QLabel("Slices a&long")
-        label.setBuddy(self._axis)
-        rows.addRow(label, self._axis)
+            rows.addRow(self._labelled(text, choice), row)
+        rows.addRow(self._labelled("Slices &along", self._axis), self._axis)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(rows)
         layout.addWidget(self._sentence)
         layout.addWidget(self._slices)
         layout.addWidget(self._classes)
+
+    def _labelled(self, text: str, control: QWidget) -> QLabel:
+        label = QLabel(text)
+        label.setBuddy(control)
+        label.setToolTip(control.toolTip())
+        return label
 
     def _describe(self) -> None:
         self.image.setObjectName("image")
@@ -180,7 +197,7 @@ class DataBox(QWidget):
         self._to_image.clicked.connect(self._on_to_image_clicked)
         self._axis.activated.connect(self._on_axis_activated)
         self._slices.itemChanged.connect(self._on_slice_ticked)
-        self._slices.itemDoubleClicked.connect(self._on_slice_double_clicked)
+        self._slices.itemActivated.connect(self._on_slice_activated)
         self._classes.renamed.connect(self._on_class_renamed)
         self._watch.reported.connect(self._on_reported)
         self._timer.timeout.connect(self.look_again)
@@ -202,6 +219,7 @@ class DataBox(QWidget):
         axis = self._axis.currentIndex() - 1
         shown = self._viewer.dims.order[0] - (self._viewer.dims.ndim - labels.ndim)
         return AnnotationQuery(
+            number=self._number,
             image=volume,
             labels=mask,
             axis=axis if axis >= 0 and labels.ndim == 3 else None,
@@ -215,6 +233,8 @@ class DataBox(QWidget):
         self._unwatch()
         self._unticked.clear()
         self._listed = None
+        self._view = self._view_now()
+        self._number += 1  # what is being worked out is of other layers
         image, labels = self.image.layer(), self.labels.layer()
         if image is not None:
             self._watch_event(image, "data")
@@ -237,14 +257,23 @@ class DataBox(QWidget):
         self._axis.clear()
         self._axis.addItem("automatic")
         if labels is not None and labels.ndim == 3:
-            self._axis.addItems([f"axis {label}" for label in labels.axis_labels])
+            names = enumerate(labels.axis_labels)
+            self._axis.addItems([f"axis {i} ({name})" for i, name in names])
         predicted = prediction_of(labels)
         if predicted is not None and self._axis.count() > 1:
             self._axis.setCurrentIndex(predicted.axis + 1)
         self._axis.setEnabled(self._axis.count() > 1 and predicted is None)
 
-    def _on_layer_changed(self, _: object) -> None:
-        self._timer.start()
+    def _on_layer_changed(self, event: Any) -> None:
+        before, self._view = self._view, self._view_now()
+        has_moved = self._view != before
+        # It is also sent for each slice that is scrolled to, and a look takes a while.
+        if event.type != "set_data" or not has_moved:
+            self._timer.start()
+
+    def _view_now(self) -> Any:
+        dims = self._viewer.dims
+        return dims.current_step, dims.order, dims.ndisplay
 
     def _on_axis_activated(self, _: int) -> None:
         self._unticked.clear()
@@ -252,7 +281,8 @@ class DataBox(QWidget):
         self.look_again()
 
     def _on_reported(self, report: AnnotationReport) -> None:
-        self._show(report, report.sentence)
+        if report.number == self._number:
+            self._show(report, report.sentence)
 
     def _show(self, report: AnnotationReport | None, sentence: str) -> None:
         self._report = report
@@ -267,7 +297,7 @@ class DataBox(QWidget):
 
     def _list_slices(self, report: AnnotationReport | None) -> None:
         slices = () if report is None else report.slices
-        listed = (slices, None if report is None else report.changed)
+        listed = (slices, report and report.changed, report and report.axis)
         if listed == self._listed:
             return
         self._listed = listed
@@ -276,7 +306,8 @@ class DataBox(QWidget):
         for index in slices[:_MOST_SLICES_LISTED]:
             assert report is not None
             is_changed = index in report.changed
-            item = QListWidgetItem(f"{index} changed" if is_changed else str(index))
+            step = self._slider_position(report.axis, index)
+            item = QListWidgetItem(f"{step} changed" if is_changed else str(step))
             item.setData(Qt.ItemDataRole.UserRole, index)
             item.setToolTip(self._slices.toolTip())
             is_ticked = index not in self._unticked
@@ -284,9 +315,35 @@ class DataBox(QWidget):
                 Qt.CheckState.Checked if is_ticked else Qt.CheckState.Unchecked
             )
             self._slices.addItem(item)
-        self._slices.setVisible(len(slices) > 1)
-        self._slices.setFixedHeight(30 if len(slices) < 7 else 56)
         self._slices.blockSignals(was_blocked)
+        self._slices.setVisible(len(slices) > 1)
+        self._fit_list()
+
+    def _fit_list(self) -> None:
+        """Make the list as high as its rows, up to three of them."""
+        self._slices.doItemsLayout()
+        last = self._slices.item(self._slices.count() - 1)
+        if last is not None:
+            bottom = self._slices.visualItemRect(last).bottom()
+            height = min(bottom, 3 * self._slices.sizeHintForRow(0) + 12)
+            self._slices.setFixedHeight(height + 2 * self._slices.frameWidth() + 4)
+
+    def _slider_position(self, axis: int, index: int) -> int:
+        """Give the number that the viewer's slider shows for a slice.
+
+        Files are shown mirrored, so that it is not the index in the array.
+        """
+        image = self.image.layer()
+        if image is None or image.ndim != 3:
+            return index
+        turned = np.abs(world_affine(image)[:-1, :-1])
+        if np.count_nonzero(turned > 1e-6 * turned.max()) > 3:
+            return index  # a slice of a turned layer is at no single position
+        position = [0, 0, 0]
+        position[axis] = index
+        world = image.data_to_world(position)[axis]
+        shown = self._viewer.dims.range[self._viewer.dims.ndim - image.ndim + axis]
+        return round(float((world - shown.start) / shown.step))
 
     def _on_slice_ticked(self, item: QListWidgetItem) -> None:
         index = item.data(Qt.ItemDataRole.UserRole)
@@ -296,15 +353,19 @@ class DataBox(QWidget):
             self._unticked.add(index)
         self._timer.start()
 
-    def _on_slice_double_clicked(self, item: QListWidgetItem) -> None:
+    def _on_slice_activated(self, item: QListWidgetItem) -> None:
+        """Look at a slice: in the plane that is cut along its axis."""
         image, report = self.image.layer(), self._report
         if image is None or report is None or image.ndim != 3:
             return
         position = [size // 2 for size in shape_of(image)]
         position[report.axis] = item.data(Qt.ItemDataRole.UserRole)
         world = image.data_to_world(position)
-        axis = self._viewer.dims.ndim - image.ndim + report.axis
-        self._viewer.dims.set_point(axis, world[report.axis])
+        dims = self._viewer.dims
+        axis = dims.ndim - image.ndim + report.axis
+        if axis in dims.displayed and dims.ndisplay == 2:
+            dims.order = (axis, *(a for a in dims.order if a != axis))
+        dims.set_point(axis, world[report.axis])
 
     def _on_class_renamed(self, value: int, name: str) -> None:
         labels = self.labels.layer()
@@ -326,5 +387,9 @@ class DataBox(QWidget):
         except MedsagaError as error:
             show_error(str(error))
             return
-        self._viewer.layers.remove(layer)
-        getattr(self._viewer, f"add_{kind}")(data, **options)
+        layers = self._viewer.layers
+        place = layers.index(layer)
+        made = getattr(self._viewer, f"add_{kind}")(data, **options)
+        layers.remove(layer)
+        made.name = options["name"]
+        layers.move(layers.index(made), place)

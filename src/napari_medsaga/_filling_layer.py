@@ -44,12 +44,15 @@ class FillingLayer:
         self._viewer = viewer
         self._shape, self._dtype, self._options = shape, dtype, options
         self._last_refresh = 0.0
+        self._array: NDArray[Any] | None = None
         self.layer: Labels | None = None
 
     @property
     def is_deleted(self) -> bool:
-        """Whether the layer was added and then deleted."""
-        return self.layer is not None and self.layer not in self._viewer.layers
+        """Whether the layer was added, and then deleted or given other data."""
+        return self.layer is not None and (
+            self.layer not in self._viewer.layers or self.layer.data is not self._array
+        )
 
     def add(self) -> Labels:
         """Add the layer, empty, unless it was added before."""
@@ -57,6 +60,7 @@ class FillingLayer:
             active = self._viewer.layers.selection.active
             array = np.zeros(self._shape, self._dtype)
             self.layer = self._viewer.add_labels(array, **self._options)
+            self._array = self.layer.data
             if active is not None:  # the user's own layer stays the one to paint on
                 self._viewer.layers.selection.active = active
         return self.layer
@@ -67,20 +71,24 @@ class FillingLayer:
         Adding a layer can hold up the viewer for most of a second while an engine
         computes; a new name does not.
         """
-        layer, other.layer = other.layer, None
-        if layer is None or layer not in self._viewer.layers:
+        if other.layer is None or other.is_deleted:
             return
-        self.layer = layer
+        self.layer, self._array = other.layer, other._array
+        layer, other.layer = other.layer, None
         layer.metadata = self._options.get("metadata", {})
         layer.editable = True
         layer.name = self._options["name"]
 
     def write(self, axis: int, index: int, mask: NDArray[np.integer]) -> None:
-        """Write one slice; a 2-D layer has but one."""
+        """Write one slice; a 2-D layer has but one.
+
+        What the user has painted on it in the meantime stays.
+        """
         layer = self.add()
         if self.is_deleted:
             return
-        layer.data[self._place(axis, index)] = mask
+        target = layer.data[self._place(axis, index)]
+        np.copyto(target, mask, where=target == 0, casting="same_kind")
         self._refresh(layer)
 
     def clear(self, axis: int, index: int) -> None:

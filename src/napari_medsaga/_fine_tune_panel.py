@@ -7,11 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Labels
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from medsaga import Event, FineTuneSettings, MedsagaError
+from medsaga import Event, FineTuneSettings, MedsagaError, ModelLibrary
 from napari_medsaga._computer_watch import ComputerWatch
 from napari_medsaga._data_box import DataBox
 from napari_medsaga._dock_scroll import DockScroll
@@ -24,8 +25,10 @@ from napari_medsaga._training import TrainingRequest, TrainingResult, run_traini
 from napari_medsaga._training_layers import TrainingLayers
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari import Viewer
-    from napari.layers import Image, Labels
+    from napari.layers import Image
 
     from napari_medsaga._annotation import AnnotationReport
 
@@ -61,6 +64,7 @@ class FineTunePanel(QWidget):
         self._cursor = _Cursor()
         self._wants_start = False
         self._computer = ""
+        self._followed: Path | None = None
         self._painted: list[Labels] = []
 
         self.data = DataBox(napari_viewer)
@@ -70,6 +74,7 @@ class FineTunePanel(QWidget):
 
         self._lay_out()
         self._connect()
+        self._on_layers_changed()
         self._show_plan()
 
     def _lay_out(self) -> None:
@@ -86,12 +91,14 @@ class FineTunePanel(QWidget):
     def _connect(self) -> None:
         self.data.reported.connect(self._on_annotation_reported)
         self.data.labels.chosen.connect(self._on_labels_chosen)
-        self.plan.changed.connect(self._show_plan)
+        self.plan.changed.connect(self._on_plan_changed)
         self.run.started.connect(self._on_start_clicked)
         self.run.stopped.connect(self._on_stop_clicked)
         self.run.paused.connect(self._on_pause_toggled)
         self.run.advanced.connect(self._on_advanced)
         self._watch.described.connect(self._on_computer_described)
+        self._viewer.layers.events.inserted.connect(self._on_layers_changed)
+        self._viewer.layers.events.removed.connect(self._on_layers_changed)
         self._viewer.dims.events.point.connect(self._on_point_changed)
         self._viewer.dims.events.order.connect(self._on_order_changed)
 
@@ -110,9 +117,22 @@ class FineTunePanel(QWidget):
             self._start(report)
 
     def _on_labels_chosen(self, layer: Labels | None) -> None:
-        prediction = prediction_of(layer)
-        if prediction is not None and prediction.model.is_dir():
-            self.plan.continue_from(prediction.model)
+        self._follow_prediction()
+
+    def _on_plan_changed(self) -> None:
+        self._follow_prediction()
+        self._show_plan()
+
+    def _follow_prediction(self) -> None:
+        """Start from the model of a predicted layer, whatever it is called by now."""
+        prediction = prediction_of(self.data.labels_layer())
+        followed, self._followed = self._followed, None
+        if prediction is not None:
+            self._followed = prediction.find_model()
+            if self._followed not in (None, followed):
+                self.plan.continue_from(self._followed)
+        elif followed is not None and self.plan.start_model() == followed:
+            self.plan.start_as_before()
 
     def _on_computer_described(self, computer: str) -> None:
         self._computer = computer
@@ -163,9 +183,8 @@ class FineTunePanel(QWidget):
         self.run.begin(request.settings, request.class_colours)
         job.reported.connect(self._on_event)
         job.ended.connect(self._on_ended)
+        job.waits.connect(self._on_job_waits)
         job.start()
-        if job.is_waiting:
-            self.run.status.setText("Waiting for the other job to end…")
 
     def _make_request(
         self, report: AnnotationReport, image: Image, labels: Labels
@@ -191,6 +210,9 @@ class FineTunePanel(QWidget):
             segments=self.run.segments.isChecked(),
         )
 
+    def _on_job_waits(self) -> None:
+        self.run.status.setText("Waiting for the other job to end…")
+
     def _on_stop_clicked(self) -> None:
         if self.training is not None:
             self.training.job.stop()
@@ -204,7 +226,7 @@ class FineTunePanel(QWidget):
             self.training.job.show_progress(fraction)
 
     def _set_running(self, running: bool) -> None:
-        self.data.setEnabled(not running)
+        self.data.set_running(running)
         self.plan.setEnabled(not running)
         self.run.set_running(running)
         self._show_plan()
@@ -250,13 +272,25 @@ class FineTunePanel(QWidget):
         self.run.status.setText(_describe_result(value, is_stopped=status == "stopped"))
         layer = training.layers.remember(value)
         if layer is not None:
-            layer.events.paint.connect(self._on_prediction_painted)
-            self._painted.append(layer)
+            self.run.status.setText(
+                f"{self.run.status.text()} To correct it, repaint slices of "
+                f"{layer.name} and click Fine-tune again."
+            )
 
-    def _on_prediction_painted(self, event: Any) -> None:
-        """Corrections have begun: train on with them."""
-        if self.training is None:
-            self.data.labels.choose(event.source)
+    def _on_layers_changed(self, _: object = None) -> None:
+        """Follow the brush on every Labels layer."""
+        for layer in self._painted:
+            layer.events.paint.disconnect(self._on_painted)
+        self._painted = [x for x in self._viewer.layers if isinstance(x, Labels)]
+        for layer in self._painted:
+            layer.events.paint.connect(self._on_painted)
+
+    def _on_painted(self, event: Any) -> None:
+        """Corrections have begun, or the annotation goes on: train with that layer."""
+        chosen, painted = self.data.labels_layer(), event.source
+        is_correction = prediction_of(painted) or prediction_of(chosen)
+        if self.training is None and is_correction:
+            self.data.labels.choose(painted)
 
     def _show_failure(self, error: Exception) -> None:
         if isinstance(error, MedsagaError):
@@ -271,11 +305,15 @@ class FineTunePanel(QWidget):
         self._show_plan()
 
     def _on_dock_closed(self) -> None:
+        self._wants_start = False
+        self.data.reported.disconnect(self._on_annotation_reported)
         self.data.disconnect_viewer()
+        self._viewer.layers.events.inserted.disconnect(self._on_layers_changed)
+        self._viewer.layers.events.removed.disconnect(self._on_layers_changed)
         self._viewer.dims.events.point.disconnect(self._on_point_changed)
         self._viewer.dims.events.order.disconnect(self._on_order_changed)
         for layer in self._painted:
-            layer.events.paint.disconnect(self._on_prediction_painted)
+            layer.events.paint.disconnect(self._on_painted)
         training, self.training = self.training, None
         if training is not None:
             training.job.reported.disconnect(self._on_event)
@@ -300,11 +338,32 @@ def _describe_plan(computer: str, settings: FineTuneSettings) -> str:
     """Say what a training will compute on, and how long it will take."""
     if not computer:
         return "Getting ready (the first time takes some seconds)…"
-    if settings.steps:
-        return f"{computer}: {settings.steps} steps."
-    minutes = settings.minutes
-    duration = f"{minutes * 60:.0f} s" if minutes < 1 else f"{minutes:g} min"
-    return f"{computer}: preview in 10 s, done in about {duration}."
+    measured = _seconds_per_step(settings)
+    if settings.steps and measured is None:
+        return f"{computer}: {settings.steps} steps; the time is known after the first."
+    if settings.steps and measured is not None:
+        duration = _duration(10 + settings.steps * measured)
+        return (
+            f"{computer}: {settings.steps} steps, trained in about {duration} "
+            f"({measured:.1f} s a step last time)."
+        )
+    duration = _duration(settings.minutes * 60)
+    return f"{computer}: preview in 10 s, trained in about {duration}."
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.3g} min"
+
+
+def _seconds_per_step(settings: FineTuneSettings) -> float | None:
+    """Give what a step like these took in the last such training, if there was one."""
+    for entry in ModelLibrary().entries():
+        if entry.card is None or entry.card.backbone != settings.backbone:
+            continue
+        then = entry.card.settings
+        if then["batch_size"] == settings.batch_size:
+            return entry.card.measured.get("seconds_per_step")
+    return None
 
 
 def _describe_result(result: TrainingResult, *, is_stopped: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class _Controls:
 
     stop: threading.Event = field(default_factory=threading.Event)
     running: threading.Event = field(default_factory=threading.Event)
-    has_computer: threading.Event = field(default_factory=threading.Event)
+    is_waiting: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     events: deque[Event] = field(default_factory=deque)
     outcome: tuple[Status, Any] = ("stopped", None)
@@ -64,10 +65,11 @@ class _Drain:
         controls = self._controls
         try:
             while not _computer.acquire(timeout=_ASK_SECONDS):
+                controls.is_waiting.set()
                 if controls.stop.is_set():
                     return
             try:
-                controls.has_computer.set()
+                controls.is_waiting.clear()
                 import_engine()
                 self._drain()
             finally:
@@ -125,6 +127,9 @@ class Job(QObject):
     reported = Signal(object)
     """Emits `(event)`: an engine event, on the GUI thread."""
 
+    waits = Signal()
+    """Emitted once, if another job has the computer."""
+
     ended = Signal(str, object)
     """Emits `(status, value)` once: "done" and the stream's result, "stopped" and what
     there was by then or None, or "failed" and the exception."""
@@ -146,6 +151,7 @@ class Job(QObject):
         # After `quit` a worker sends no `returned`, only `finished`.
         self._worker.finished.connect(self._on_worker_finished)
         self._bar = progress(total=100, desc=title)
+        self._said_that_it_waits = False
         self._timer = QTimer(self)
         self._timer.setInterval(_DRAIN_MS)
         self._timer.timeout.connect(self._drain)
@@ -156,7 +162,7 @@ class Job(QObject):
     @property
     def is_waiting(self) -> bool:
         """Whether another job has the computer."""
-        return not self._controls.has_computer.is_set()
+        return self._controls.is_waiting.is_set()
 
     @property
     def is_paused(self) -> bool:
@@ -189,6 +195,9 @@ class Job(QObject):
             self._bar.update(percent - self._bar.n)
 
     def _drain(self) -> None:
+        if self.is_waiting and not self._said_that_it_waits:
+            self._said_that_it_waits = True
+            self.waits.emit()
         while self._controls.events:
             self.reported.emit(self._controls.events.popleft())
 
@@ -204,9 +213,20 @@ class Job(QObject):
         self.ended.emit(status, value)
 
     def _on_about_to_quit(self) -> None:
+        self.stop_and_wait()
+
+    def stop_and_wait(self) -> None:
         """Wait until the stream has kept what it has; no window is open any more."""
-        self.stop()
+        self._controls.stop.set()
+        self._controls.running.set()
         self._controls.ended.wait(_SECONDS_TO_KEEP_THE_MODEL)
+
+
+@atexit.register
+def _stop_started() -> None:
+    """End what runs on without a window, such as after a script has come to its end."""
+    for job in list(_started):
+        job.stop_and_wait()
 
 
 def _hold_spinners() -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DEFAULT = "balanced"
+_DEFAULT_BACKBONE = preset(_DEFAULT).backbone
 _FOR = {
     "quick": "A first look.",
     "balanced": "The default.",
@@ -46,8 +47,10 @@ class PlanBox(QWidget):
         self._presets = {name: QRadioButton(_preset_title(name)) for name in PRESETS}
         self._group = QButtonGroup(self)
         self._form = SettingsForm(preset(_DEFAULT), without=("backbone",))
-        self._advanced = QCollapsible("Advanced")
-        self._reset = QPushButton("&Reset to the preset")
+        self._advanced = QCollapsible("Advanced", expandedIcon="▼", collapsedIcon="▶")
+        self._before = _DEFAULT_BACKBONE
+        self._preset_backbone = _DEFAULT_BACKBONE
+        self._reset = QPushButton("R&eset to the preset")
 
         self._lay_out()
         self._describe()
@@ -80,7 +83,13 @@ class PlanBox(QWidget):
 
     def continue_from(self, folder: Path) -> None:
         """Choose a trained model to continue from."""
+        if self._start.origin().model is None:
+            self._before = self._start.origin().backbone or _DEFAULT_BACKBONE
         self._start.choose_model(folder)
+
+    def start_as_before(self) -> None:
+        """Choose what was chosen before `continue_from`."""
+        self._start.choose_backbone(self._before)
 
     def problem(self) -> str | None:
         """Say why one cannot start from what is chosen, and what to do."""
@@ -88,8 +97,9 @@ class PlanBox(QWidget):
 
     def _lay_out(self) -> None:
         row = QFormLayout()
-        label = QLabel("Start &from")
+        label = QLabel("Start fro&m")
         label.setBuddy(self._start)
+        label.setToolTip(self._start.toolTip())
         row.addRow(label, self._start)
         grid = QGridLayout()
         for i, (name, button) in enumerate(self._presets.items()):
@@ -103,6 +113,9 @@ class PlanBox(QWidget):
         inner.addWidget(self._reset)
         self._advanced.setContent(content)
         self._advanced.collapse(animate=False)
+        # Collapsed, it has no height but would still be walked through by Tab.
+        content.setEnabled(False)
+        self._advanced.toggled.connect(content.setEnabled)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(row)
@@ -128,8 +141,10 @@ class PlanBox(QWidget):
     def _on_preset_clicked(self, _: object) -> None:
         settings = preset(self._preset_name())
         self._form.set_value(settings)
-        if self._start.origin().model is None:
+        # What the user chose stays; only what came with the last preset goes with it.
+        if self._start.origin().backbone == self._preset_backbone:
             self._start.choose_backbone(settings.backbone)
+        self._preset_backbone = settings.backbone
 
     def _on_reset_clicked(self) -> None:
         self._form.set_value(preset(self._preset_name()))

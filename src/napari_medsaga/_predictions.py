@@ -24,7 +24,9 @@ class Prediction:
     Attributes
     ----------
     model
-        Folder of the model that predicted it.
+        Folder of the model that predicted it, as it was called then.
+    created
+        When that model was trained, by which it is known under any name.
     axis
         Array axis that the model slices across.
     written
@@ -34,9 +36,19 @@ class Prediction:
     """
 
     model: Path
+    created: str
     axis: int
     written: NDArray[Any]
     trained: Mapping[int, NDArray[Any]]
+
+    def find_model(self) -> Path | None:
+        """Give the folder of the model as it is called now, None if it is gone."""
+        from medsaga import ModelLibrary
+
+        for entry in ModelLibrary().entries():
+            if entry.card is not None and entry.card.created == self.created:
+                return entry.path
+        return self.model if (self.model / "card.json").is_file() else None
 
     def changed_slices(self, array: NDArray[Any]) -> list[int]:
         """List the slices on which `array` is not what was written.

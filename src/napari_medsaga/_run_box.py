@@ -46,13 +46,15 @@ class RunBox(QWidget):
         self._began = 0.0
         self._planned = 0.0
         self._shown = 0.0
+        self._is_held = False
         self.plan = QLabel()
-        self.start = QPushButton("&Fine-tune")
-        self.pause = QPushButton("&Pause")
-        self.stop = QPushButton("&Stop")
-        self.segments = QCheckBox("Segment the &whole volume when done")
+        self.start = QPushButton("Fi&ne-tune")
+        self.pause = QPushButton("Pa&use")
+        self.stop = QPushButton("S&top")
+        self.segments = QCheckBox("Segment the whole volume when done")
         self._bar = QProgressBar()
         self.status = QLabel()
+        self.notice = QLabel()
         self.plot = TrainingPlot()
 
         self._lay_out()
@@ -69,6 +71,7 @@ class RunBox(QWidget):
         self.stop.setEnabled(running)
         self.segments.setEnabled(not running)
         self._bar.setVisible(running)
+        self._is_held = False
         if not running:
             self.pause.setChecked(False)
 
@@ -80,6 +83,8 @@ class RunBox(QWidget):
         self.plot.begin(colours)
         self.plot.show()
         self.status.setText("Starting…")
+        self.notice.clear()
+        self.notice.setToolTip("")
 
     def show_event(self, event: Event) -> None:
         """Show what the engine reports."""
@@ -91,7 +96,9 @@ class RunBox(QWidget):
             done = event.index + 1
             self._show(done / event.total, f"segmented slice {done} of {event.total}")
         elif isinstance(event, Notice):
-            self.status.setText(event.message)
+            earlier = self.notice.toolTip()
+            self.notice.setText(event.message)
+            self.notice.setToolTip(f"{earlier}\n{event.message}".strip())
 
     def _show_progress(self, event: Progress) -> None:
         elapsed = time.monotonic() - self._began
@@ -108,7 +115,9 @@ class RunBox(QWidget):
 
     def _show(self, fraction: float, text: str) -> None:
         now = time.monotonic()
-        if now - self._shown < _SECONDS_BETWEEN_TEXTS and fraction < 1:
+        if self._is_held or (
+            now - self._shown < _SECONDS_BETWEEN_TEXTS and fraction < 1
+        ):
             return
         self._shown = now
         self._bar.setValue(int(100 * fraction))
@@ -125,7 +134,7 @@ class RunBox(QWidget):
         for widget in (self.plan, self.segments):
             layout.addWidget(widget)
         layout.addLayout(buttons)
-        for widget in (self._bar, self.status, self.plot):
+        for widget in (self._bar, self.status, self.notice, self.plot):
             layout.addWidget(widget)
         self.plot.hide()
 
@@ -154,16 +163,20 @@ class RunBox(QWidget):
         self.status.setObjectName("status")
         self.status.setWordWrap(True)
         self.status.setToolTip("What the training is doing, or what came of it.")
+        self.notice.setObjectName("notice")
+        self.notice.setWordWrap(True)
 
     def _on_stop_clicked(self) -> None:
-        self.status.setText("Stopping: the best model so far is being kept…")
         self.pause.setChecked(False)
+        self._is_held = True
+        self.status.setText("Stopping: the best model so far is being kept…")
         self.stop.setEnabled(False)
         self.stopped.emit()
 
     def _on_pause_toggled(self, checked: bool) -> None:
-        self.pause.setText("&Continue" if checked else "&Pause")
+        self.pause.setText("Contin&ue" if checked else "Pa&use")
         self.paused.emit(checked)
+        self._is_held = checked
         if checked:
             self.status.setText("Paused after this step. Continue, or Stop.")
 

@@ -139,6 +139,7 @@ class ResultLayer:
             return
         prediction = Prediction(
             model=self._model.path,
+            created=self._card.created,
             axis=0 if self._is_2d else self._card.axis,
             written=self._flat(mask.array),
             trained={},

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from qtpy.QtGui import QStandardItemModel
 
 _BACKBONES = {
-    "lite_medsam": "LiteMedSAM (comes with the install)",
+    "lite_medsam": "LiteMedSAM (installed)",
     "vit_b": "SAM vit_b",
     "vit_l": "SAM vit_l",
     "vit_h": "SAM vit_h",
@@ -66,7 +66,7 @@ class StartChoice(QComboBox):
         self.setMinimumContentsLength(10)
         self._offer()
         self.activated.connect(self._on_activated)
-        self._watcher.changed.connect(self._offer)
+        self._watcher.changed.connect(self._on_library_changed)
 
     def origin(self) -> Origin:
         """Give what is chosen."""
@@ -129,6 +129,11 @@ class StartChoice(QComboBox):
         if problem is not None:
             model: QStandardItemModel = self.model()
             model.item(index).setEnabled(False)
+
+    def _on_library_changed(self) -> None:
+        self._offer()
+        if self._chosen.model is not None:
+            self.changed.emit()
 
     def _on_activated(self, index: int) -> None:
         origin = self._origins[index]

@@ -71,8 +71,8 @@ class TrainingLayers:
     def show(self, event: Event) -> None:
         """Write what the engine has predicted."""
         if isinstance(event, Preview):
-            if self.previewed not in (None, event.slice_index):
-                self.preview.clear(event.axis, self.previewed or 0)
+            if self.previewed is not None:
+                self.preview.clear(event.axis, self.previewed)
             self.previewed = event.slice_index
             self.preview.write(event.axis, event.slice_index, event.mask)
         elif isinstance(event, SegmentedSlice):
@@ -97,6 +97,7 @@ class TrainingLayers:
             return None
         prediction = Prediction(
             model=trained.model,
+            created=trained.card.created,
             axis=request.axis,
             written=mask.array[0] if mask.is_2d else mask.array,
             trained={

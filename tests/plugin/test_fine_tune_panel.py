@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import dask.array
@@ -18,7 +19,7 @@ from medsaga import (
     describe,
     load_card,
 )
-from napari_medsaga import _fine_tune_panel
+from napari_medsaga import _annotation, _fine_tune_panel
 from napari_medsaga._layers import class_names, geometry_of, world_affine
 from napari_medsaga._predictions import prediction_of
 
@@ -332,6 +333,17 @@ class TestWhatIsAnnotated:
         layers[1].undo()
         qtbot.waitUntil(lambda: "4 of 12 slices" in sentence(panel))
 
+    def test_scrolling_looks_at_nothing_again(self, panel, viewer, layers, qtbot):
+        qtbot.waitUntil(lambda: "4 of 12 slices" in sentence(panel))
+        viewer.dims.set_current_step(0, 5)
+        qtbot.wait(600)
+        reports = []
+        panel.data.reported.connect(reports.append)
+        for step in (3, 7, 9):
+            viewer.dims.set_current_step(0, step)
+            qtbot.wait(400)
+        assert not reports
+
     def test_the_image_layer_alone_says_what_to_do(self, viewer, arrays, qtbot):
         viewer.add_image(arrays[0])
         panel = open_dock(viewer, qtbot)
@@ -577,6 +589,16 @@ class TestErrors:
         assert panel.run.status.text() == "Do this instead."
         wait_until_ready(panel, qtbot)
 
+    def test_nothing_waits_that_is_alone(self, panel, qtbot):
+        said = []
+        panel.run.status.setText("")
+        wait_until_ready(panel, qtbot)
+        panel.run.start.click()
+        qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
+        panel.training.job.waits.connect(lambda: said.append(1))
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        assert not said
+
     @pytest.mark.parametrize("kind", [RuntimeError, ValueError])
     def test_anything_else_comes_with_its_traceback(
         self, panel, qtbot, monkeypatch, kind
@@ -607,7 +629,116 @@ def raising(error):
     return run
 
 
+class TestWhatIsClickedIsWhatTrains:
+    """The annotation is looked at in a thread: no old answer may start a training."""
+
+    @pytest.fixture
+    def slow(self, monkeypatch):
+        report = _annotation.report_annotation
+
+        def slowly(query):
+            time.sleep(0.4)
+            return report(query)
+
+        monkeypatch.setattr(_annotation, "report_annotation", slowly)
+
+    def test_the_last_stroke_trains(self, slow, panel, layers, qtbot):
+        wait_until_ready(panel, qtbot)
+        panel.data.look_again()  # its answer is under way when the stroke comes
+        qtbot.wait(50)
+        layers[1].data_setitem((np.full(40, 6), np.arange(40), np.full(40, 20)), 5)
+        panel.run.start.click()
+        qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
+        assert panel.training.request.slices == (1, 4, 6, 7, 10)
+        panel.run.stop.click()
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+
+    def test_the_layer_that_is_chosen_trains(
+        self, slow, panel, viewer, layers, arrays, qtbot
+    ):
+        other = viewer.add_labels(annotate(arrays[1], [2, 3]), name="other")
+        other.scale, other.translate = layers[1].scale, layers[1].translate
+        other.rotate, other.shear = layers[1].rotate, layers[1].shear
+        panel.data.labels.choose(layers[1])
+        wait_until_ready(panel, qtbot)
+        panel.data.look_again()
+        qtbot.wait(50)
+        panel.data.labels.choose(other)
+        panel.run.start.click()
+        qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
+        assert panel.training.request.slices == (2, 3)
+        panel.run.stop.click()
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+
+    def test_a_dock_that_was_closed_starts_nothing(self, slow, panel, viewer, qtbot):
+        wait_until_ready(panel, qtbot)
+        panel.run.start.click()
+        viewer.window.remove_dock_widget(panel)
+        qtbot.wait(900)
+        assert panel.training is None
+
+
+class TestNothingIsLost:
+    def test_what_is_painted_on_the_result_while_it_fills_stays(
+        self, panel, viewer, qtbot
+    ):
+        wait_until_ready(panel, qtbot)
+        panel.run.start.click()
+        qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
+        result = panel.training.layers.result
+        qtbot.waitUntil(lambda: result.layer is not None, timeout=TIMEOUT)
+        result.layer.data[-1, :3, :3] = 99
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        assert (viewer.layers["blobs segmented"].data[-1, :3, :3] == 99).all()
+
+    def test_other_data_in_the_result_are_left_alone(self, panel, viewer, qtbot):
+        panel.plan.set_settings(replace(TINY, steps=8))
+        training = start_and_preview(panel, qtbot)
+        mine = np.full((3, 4, 5), 7)
+        training.layers.preview.layer.data = mine
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        assert "blobs segmented" in viewer.layers
+        assert (mine == 7).all()
+
+
 class TestCorrections:
+    def test_a_renamed_model_is_still_trained_on(self, panel, viewer, layers, qtbot):
+        click_and_wait(panel, qtbot)
+        predicted = viewer.layers["blobs segmented"]
+        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
+        renamed = ModelLibrary().rename(ModelLibrary().entries()[0].path, "liver")
+        qtbot.waitUntil(lambda: panel.plan.start_model() == renamed, timeout=TIMEOUT)
+        click_and_wait(panel, qtbot)
+        assert {e.card.base_weights for e in ModelLibrary().entries()} == {
+            "tiny",
+            "liver",
+        }
+
+    def test_painting_the_originals_goes_back_to_them(
+        self, panel, viewer, layers, qtbot
+    ):
+        click_and_wait(panel, qtbot)
+        predicted = viewer.layers["blobs segmented"]
+        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        assert panel.data.labels.layer() is predicted
+        assert panel.plan.start_model() is not None
+        layers[1].data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        assert panel.data.labels.layer() is layers[1]
+        assert panel.plan.start_model() is None
+        assert panel.plan.settings().backbone == "tiny"
+
+    def test_a_dock_that_is_opened_later_follows_the_brush_too(
+        self, panel, viewer, qtbot
+    ):
+        click_and_wait(panel, qtbot)
+        viewer.window.remove_dock_widget(panel)
+        again = open_second_dock(viewer)
+        predicted = viewer.layers["blobs segmented"]
+        again.data.labels.choose(viewer.layers["painted"])
+        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        assert again.data.labels.layer() is predicted
+
     def test_changed_and_original_slices_train_and_nothing_else(
         self, panel, viewer, layers, arrays, qtbot
     ):
@@ -695,8 +826,10 @@ class TestPlan:
         assert panel.plan.settings().max_long_side == 256
         panel.plan._form.control("rank").setValue(7)
         assert panel.plan.settings().rank == 7
+        panel.findChild(QAbstractButton, "advanced").click()
         panel.findChild(QAbstractButton, "reset").click()
-        assert panel.plan.settings() == PRESETS["thorough"]
+        # The backbone that the user chose stays.
+        assert panel.plan.settings() == replace(PRESETS["thorough"], backbone="tiny")
 
     def test_sam_is_greyed_where_its_weights_are_not(
         self, viewer, layers, qtbot, monkeypatch, tmp_path
@@ -739,10 +872,20 @@ class TestKeyboardAndHelp:
                 continue
             assert control.toolTip() or inherited_tooltip(control), control.objectName()
 
-    def test_the_buttons_have_mnemonics(self, panel):
-        texts = [panel.run.start.text(), panel.run.pause.text(), panel.run.stop.text()]
-        keys = [text[text.index("&") + 1] for text in texts]
-        assert len(set(keys)) == 3
+    def test_the_buttons_have_mnemonics_that_no_menu_of_napari_has(self, panel, viewer):
+        menus = viewer.window._qt_window.menuBar().actions()
+        taken = {a.text()[a.text().index("&") + 1] for a in menus if "&" in a.text()}
+        texts = [x.text() for x in (panel.run.start, panel.run.pause, panel.run.stop)]
+        keys = {text[text.index("&") + 1].upper() for text in texts}
+        assert len(keys) == 3
+        assert taken
+        assert not keys & {key.upper() for key in taken}
+
+    def test_tab_leaves_out_what_is_folded_away(self, panel, qtbot):
+        control = panel.plan._form.control("rank")
+        assert not control.isEnabled()
+        panel.findChild(QAbstractButton, "advanced").click()
+        assert control.isEnabled()
 
     def test_the_dock_fits_a_small_screen(self, panel):
         assert panel.minimumSizeHint().height() < 700
