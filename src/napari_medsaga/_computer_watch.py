@@ -6,6 +6,7 @@ import threading
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from napari_medsaga._jobs import is_computing
 from napari_medsaga._torch import import_engine
 
 _DRAW_FIRST_MS = 500
@@ -33,4 +34,6 @@ class ComputerWatch(QObject):
             self.described.emit(medsaga.describe_computer())
         except RuntimeError:  # the dock was closed in the meantime
             return
-        medsaga.warm_up("galore")
+        # A job that was started meanwhile has its preview first, and imports then.
+        if not is_computing():
+            medsaga.warm_up("galore")

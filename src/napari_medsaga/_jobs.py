@@ -108,6 +108,11 @@ class _Worker(FunctionWorker):
         super().quit()
 
 
+def is_computing() -> bool:
+    """Whether a job has the computer."""
+    return _computer.locked()
+
+
 class Job(QObject):
     """One engine stream, drained in a thread.
 
