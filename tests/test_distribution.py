@@ -18,7 +18,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-VIEWER = {"napari", "qtpy", "magicgui", "superqt", "pyqtgraph", "vispy"}
+# pyqtgraph is none of them: it brings no Qt, and napari does not bring it.
+VIEWER = {"napari", "qtpy", "magicgui", "superqt", "vispy"}
 QT_BINDINGS = {"pyqt5", "pyqt6", "pyside2", "pyside6"}
 SAMPLES = {"phantom_ct.nii.gz", "phantom_labels.nii.gz", "phantom_classes.json"}
 

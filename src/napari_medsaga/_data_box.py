@@ -161,8 +161,10 @@ class DataBox(QWidget):
             "The Labels layer with the painted slices; it is never written to. Choose "
             "a predicted layer to train on with your corrections of it."
         )
+        self._to_labels.setObjectName("to_labels")
         self._to_labels.setText("→ Labels")
         self._to_labels.setToolTip("Turn the chosen image layer into a Labels layer.")
+        self._to_image.setObjectName("to_image")
         self._to_image.setText("→ Image")
         self._to_image.setToolTip("Turn the chosen Labels layer into an image layer.")
         self._axis.setObjectName("axis")

@@ -908,3 +908,19 @@ def test_deleting_what_was_added_leaves_all_as_it_was(panel, viewer, layers, qtb
     assert state == [(x.name, geometry_of(x)["scale"].tolist()) for x in layers]
     for layer, array in zip(layers, data, strict=True):
         np.testing.assert_array_equal(layer.data, array)
+
+
+def test_a_layer_of_the_wrong_type_is_turned_into_the_other(
+    panel, viewer, layers, arrays
+):
+    wrong = viewer.add_image(arrays[1], name="segmented", scale=layers[0].scale)
+    panel.data.image.choose(wrong)
+    panel.findChild(QAbstractButton, "to_labels").click()
+    turned = viewer.layers["segmented"]
+    assert isinstance(turned, Labels)
+    np.testing.assert_array_equal(turned.data, arrays[1])
+    np.testing.assert_allclose(world_affine(turned), world_affine(wrong))
+    panel.data.labels.choose(turned)
+    panel.findChild(QAbstractButton, "to_image").click()
+    assert not isinstance(viewer.layers["segmented"], Labels)
+    assert len(viewer.layers) == 3
