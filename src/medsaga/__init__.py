@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         load_model,
         save_model,
     )
+    from medsaga.outputs import OutputPlan, Outputs, actual_path
     from medsaga.segmentation import Segmentation, segment
     from medsaga.training.fine_tune import fine_tune
 
@@ -91,11 +92,14 @@ _LAZY = {
     "LibraryEntry": "medsaga.library",
     "ModelCard": "medsaga.model_card",
     "ModelLibrary": "medsaga.library",
+    "OutputPlan": "medsaga.outputs",
+    "Outputs": "medsaga.outputs",
     "Scores": "medsaga.metrics",
     "Segmentation": "medsaga.segmentation",
     "TrainedModel": "medsaga.model_folder",
     "Volume": "medsaga.data.volume",
     "WINDOWS": "medsaga.data.intensity",
+    "actual_path": "medsaga.outputs",
     "annotated_slices": "medsaga.data.annotation",
     "as_volume": "medsaga.data.inputs",
     "check_model_target": "medsaga.model_folder",
@@ -137,6 +141,8 @@ __all__ = [
     "ModelCard",
     "ModelLibrary",
     "Notice",
+    "OutputPlan",
+    "Outputs",
     "Preview",
     "Progress",
     "Relay",
@@ -152,6 +158,7 @@ __all__ = [
     "Validated",
     "Volume",
     "__version__",
+    "actual_path",
     "annotated_slices",
     "as_volume",
     "check_model_target",

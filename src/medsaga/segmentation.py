@@ -26,6 +26,8 @@ from medsaga.model_folder import TrainedModel, load_model
 from medsaga.settings import SegmentSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from medsaga.data.classes import ClassTable
@@ -61,6 +63,14 @@ class Segmentation:
     def is_complete(self) -> bool:
         """Whether every slice was segmented."""
         return self.n_segmented == self.n_slices
+
+    def volumes(self) -> Iterator[Volume]:
+        """Give all that there is to write: float32 maps, entropy and last the mask."""
+        for chance in () if self.probabilities is None else self.probabilities:
+            yield self.mask.with_array(chance.astype(np.float32))
+        if self.entropy is not None:
+            yield self.entropy
+        yield self.mask
 
 
 def segment(

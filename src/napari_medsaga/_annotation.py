@@ -80,40 +80,25 @@ class AnnotationReport:
 
 def report_annotation(query: AnnotationQuery) -> AnnotationReport:
     """Find the annotated slices and count the classes on them."""
-    axis = query.axis
     try:
         check_pair(query.image, query.labels)
         if query.prediction is not None:
             return _report_prediction(query, query.prediction)
         labels = query.labels.with_array(np.asarray(query.labels.array))
-        if axis is None:
-            axis = _axis_with_fewest(labels, query.shown_axis)
-        found = annotated_slices([labels], axis)
+        found = annotated_slices([labels], query.axis, on_tie=query.shown_axis)
         slices = tuple(index for _, index in found.slices)
         return _count(query, labels, found.axis, slices, frozenset(), found.sentence)
     except MedsagaError as error:
         return AnnotationReport(
             number=query.number,
             labels=query.labels,
-            axis=axis or 0,
+            axis=query.axis or 0,
             slices=(),
             changed=frozenset(),
             counts=(),
             sentence=str(error),
             is_usable=False,
         )
-
-
-def _axis_with_fewest(labels: Volume, shown_axis: int) -> int:
-    if labels.is_2d:
-        return 0
-    labelled = labels.array != 0
-    counts = [
-        int(labelled.any(axis=tuple({0, 1, 2} - {axis})).sum()) for axis in range(3)
-    ]
-    if counts[shown_axis] == min(counts):
-        return shown_axis
-    return counts.index(min(counts))
 
 
 def _report_prediction(

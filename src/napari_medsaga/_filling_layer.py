@@ -6,14 +6,35 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from napari.layers import Labels
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Labels
+    from napari.layers import Layer
     from numpy.typing import NDArray
 
 # A refresh in three dimensions uploads the whole volume to the graphics card.
 _SECONDS_BETWEEN_REFRESHES = {2: 0.5, 3: 1.5}
+
+
+def add_quietly(viewer: Viewer, layer: Layer, under: Layer | None = None) -> None:
+    """Add a layer and leave the selection: the user may be painting on another one.
+
+    Parameters
+    ----------
+    viewer
+        Where it is added.
+    layer
+        The new layer.
+    under
+        It goes right under this one, if that is still there, else to the top.
+    """
+    selected, active = set(viewer.layers.selection), viewer.layers.selection.active
+    layers = viewer.layers
+    layers.insert(layers.index(under) if under in layers else len(layers), layer)
+    if selected:
+        viewer.layers.selection = selected
+        viewer.layers.selection.active = active
 
 
 class FillingLayer:
@@ -57,12 +78,10 @@ class FillingLayer:
     def add(self) -> Labels:
         """Add the layer, empty, unless it was added before."""
         if self.layer is None:
-            active = self._viewer.layers.selection.active
             array = np.zeros(self._shape, self._dtype)
-            self.layer = self._viewer.add_labels(array, **self._options)
+            self.layer = Labels(array, **self._options)
             self._array = self.layer.data
-            if active is not None:  # the user's own layer stays the one to paint on
-                self._viewer.layers.selection.active = active
+            add_quietly(self._viewer, self.layer)
         return self.layer
 
     def take_over(self, other: FillingLayer) -> None:

@@ -116,7 +116,7 @@ class FineTunePanel(QWidget):
             self._wants_start = False
             self._start(report)
 
-    def _on_labels_chosen(self, layer: Labels | None) -> None:
+    def _on_labels_chosen(self, _: object) -> None:
         self._follow_prediction()
 
     def _on_plan_changed(self) -> None:
@@ -338,17 +338,17 @@ def _describe_plan(computer: str, settings: FineTuneSettings) -> str:
     """Say what a training will compute on, and how long it will take."""
     if not computer:
         return "Getting ready (the first time takes some seconds)…"
+    if not settings.steps:
+        duration = _duration(settings.minutes * 60)
+        return f"{computer}: preview in 10 s, trained in about {duration}."
     measured = _seconds_per_step(settings)
-    if settings.steps and measured is None:
+    if measured is None:
         return f"{computer}: {settings.steps} steps; the time is known after the first."
-    if settings.steps and measured is not None:
-        duration = _duration(10 + settings.steps * measured)
-        return (
-            f"{computer}: {settings.steps} steps, trained in about {duration} "
-            f"({measured:.1f} s a step last time)."
-        )
-    duration = _duration(settings.minutes * 60)
-    return f"{computer}: preview in 10 s, trained in about {duration}."
+    duration = _duration(10 + settings.steps * measured)
+    return (
+        f"{computer}: {settings.steps} steps, trained in about {duration} "
+        f"({measured:.1f} s a step last time)."
+    )
 
 
 def _duration(seconds: float) -> str:

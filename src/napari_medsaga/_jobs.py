@@ -44,6 +44,11 @@ class _Controls:
     events: deque[Event] = field(default_factory=deque)
     outcome: tuple[Status, Any] = ("stopped", None)
 
+    def end(self) -> None:
+        """Let the stream end in order, also when it is paused."""
+        self.stop.set()
+        self.running.set()
+
 
 class _Drain:
     """Drains a stream in a worker, once the computer is free.
@@ -103,8 +108,7 @@ class _Worker(FunctionWorker):
     controls: _Controls
 
     def quit(self) -> None:
-        self.controls.stop.set()
-        self.controls.running.set()
+        self.controls.end()
         super().quit()
 
 
@@ -222,8 +226,7 @@ class Job(QObject):
 
     def stop_and_wait(self) -> None:
         """Wait until the stream has kept what it has; no window is open any more."""
-        self._controls.stop.set()
-        self._controls.running.set()
+        self._controls.end()
         self._controls.ended.wait(_SECONDS_TO_KEEP_THE_MODEL)
 
 

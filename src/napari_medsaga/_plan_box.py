@@ -58,7 +58,7 @@ class PlanBox(QWidget):
         self._start.changed.connect(self.changed)
         self._group.buttonClicked.connect(self._on_preset_clicked)
         self._reset.clicked.connect(self._on_reset_clicked)
-        self._form.changed.connect(self._on_form_changed)
+        self._form.changed.connect(self.changed)
 
     def settings(self) -> FineTuneSettings:
         """Give the settings as they stand.
@@ -148,9 +148,6 @@ class PlanBox(QWidget):
 
     def _on_reset_clicked(self) -> None:
         self._form.set_value(preset(self._preset_name()))
-
-    def _on_form_changed(self) -> None:
-        self.changed.emit()
 
 
 def _preset_title(name: str) -> str:

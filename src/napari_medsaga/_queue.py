@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsaga import Event, MedsagaError, Stop
-from napari_medsaga._segment_files import FileTarget, OutputPlan
+from napari_medsaga._segment_files import FileTarget
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -146,11 +146,14 @@ class _Queue:
         settings: SegmentSettings,
         target: FileTarget | None,
     ) -> None:
+        from medsaga import OutputPlan
+
         self.is_stopped = False
         self._model, self._settings = model, settings
         paths = (item.image for item in items if isinstance(item.image, Path))
+        self._target = target or FileTarget(folder=Path())
         self._plan = OutputPlan(
-            target=target or FileTarget(folder=Path()),
+            folder=self._target.folder,
             images={path.resolve() for path in paths},
             card=model.card,
             settings=settings,
@@ -200,13 +203,13 @@ class _Queue:
         from medsaga import read_volume, write_volume
 
         outputs = self._plan.outputs(path)
-        wanted = self._plan.wanted(outputs)
+        wanted = outputs.paths if self._target.replaces else outputs.missing
         if not wanted:
             return ItemDone(number=item.number, is_kept=True)
         result = yield from self._segment(item, read_volume(path))
         if not result.is_complete:
             return None
-        for output, volume in zip(outputs.paths, _volumes(result), strict=True):
+        for output, volume in zip(outputs.paths, result.volumes(), strict=True):
             if output in wanted:
                 write_volume(volume, output, is_labels=volume is result.mask)
         return ItemDone(number=item.number)
@@ -232,12 +235,3 @@ class _Queue:
             except StopIteration as end:
                 result: Segmentation = end.value
                 return result
-
-
-def _volumes(result: Segmentation) -> Iterator[Volume]:
-    """Give what is to be written, in the order of :attr:`Outputs.paths`."""
-    for chance in () if result.probabilities is None else result.probabilities:
-        yield result.mask.with_array(chance.astype(np.float32))
-    if result.entropy is not None:
-        yield result.entropy
-    yield result.mask

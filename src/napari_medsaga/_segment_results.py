@@ -9,6 +9,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import Colormap
 
+from napari_medsaga._filling_layer import add_quietly
 from napari_medsaga._layer_choice import without_choice
 from napari_medsaga._layers import (
     array_of,
@@ -32,26 +33,6 @@ if TYPE_CHECKING:
 
 # A refresh in three dimensions uploads the whole volume to the graphics card.
 _SECONDS_BETWEEN_REFRESHES_IN_3D = 1.0
-
-
-def add_quietly(viewer: Viewer, layer: Layer, under: Layer | None = None) -> None:
-    """Add a layer and leave the selection: the user may be painting on another one.
-
-    Parameters
-    ----------
-    viewer
-        Where it is added.
-    layer
-        The new layer.
-    under
-        It goes right under this one, if that is still there, else to the top.
-    """
-    selected, active = set(viewer.layers.selection), viewer.layers.selection.active
-    layers = viewer.layers
-    layers.insert(layers.index(under) if under in layers else len(layers), layer)
-    if selected:
-        viewer.layers.selection = selected
-        viewer.layers.selection.active = active
 
 
 class ResultLayer:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from medsaga import SegmentedSlice
+from napari_medsaga._filling_layer import add_quietly
 from napari_medsaga._jobs import Job
 from napari_medsaga._queue import (
     ItemDone,
@@ -17,7 +18,6 @@ from napari_medsaga._queue import (
     ItemStarted,
     segment_queue,
 )
-from napari_medsaga._segment_results import add_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

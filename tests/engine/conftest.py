@@ -1,39 +1,13 @@
-"""A small synthetic volume, and settings that train on it in a second."""
+"""The synthetic volume as fixtures."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
+from tests.phantom import TINY, keep_slices, make_phantom
 
 from medsaga.data.volume import Volume
 from medsaga.settings import FineTuneSettings
-
-VALUES = (1, 5, 117)
-
-
-def make_phantom(n_slices: int = 12, size: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Make three bright, dark and grey blobs that move along z, and their labels."""
-    rng = np.random.default_rng(0)
-    z, y, x = np.meshgrid(
-        np.arange(n_slices), np.arange(size), np.arange(size), indexing="ij"
-    )
-    image = rng.normal(100, 5, (n_slices, size, size))
-    labels = np.zeros(image.shape, np.uint8)
-    blobs = ((10, 10, 180), (28, 12, 20), (24, 29, 240))
-    for value, (row, column, intensity) in zip(VALUES, blobs, strict=True):
-        inside = (y - row) ** 2 + (x - column - z / 4) ** 2 < 36
-        image[inside] += intensity - 100
-        labels[inside] = value
-    return image.astype(np.float32), labels
-
-
-def keep_slices(labels: np.ndarray, kept: list[int]) -> np.ndarray:
-    """Leave labels on a few slices only."""
-    annotated = np.zeros_like(labels)
-    annotated[kept] = labels[kept]
-    return annotated
 
 
 @pytest.fixture(scope="session")
@@ -55,15 +29,4 @@ def labels(phantom) -> Volume:
 @pytest.fixture
 def quick() -> FineTuneSettings:
     """Exact steps on the tiny random backbone: a second."""
-    return replace(
-        FineTuneSettings(),
-        backbone="tiny",
-        steps=6,
-        head_views=6,
-        head_steps=60,
-        batch_size=2,
-        long_side=64,
-        rank=8,
-        precision="fp32",
-        warmup_steps=2,
-    )
+    return TINY

@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import typer.main
+from tests.phantom import VALUES, keep_slices, make_phantom
 from typer.testing import CliRunner
 
 import medsaga
@@ -32,8 +33,6 @@ from medsaga.cli._finetune import make_settings
 from medsaga.cli._options import parse_axis, parse_names, parse_slices
 from medsaga.cli._run import start_job
 from medsaga.events import Notice
-
-from .conftest import VALUES, keep_slices, make_phantom
 
 # Mirrored, anisotropic and off the origin: nothing that a default would give.
 AFFINE = np.array([[-1.5, 0, 0, 20], [0, 2, 0, -7], [0, 0, 4, 3], [0, 0, 0, 1.0]])

@@ -8,6 +8,7 @@ import dask.array
 import numpy as np
 import pytest
 import torch
+from tests.phantom import keep_slices
 
 from medsaga import (
     Notice,
@@ -27,8 +28,6 @@ from medsaga import (
 from medsaga.data.annotation import annotated_slices
 from medsaga.data.classes import class_table, count_classes
 from medsaga.errors import MedsagaError
-
-from .conftest import keep_slices
 
 
 def _collect(*args, **kwargs):

@@ -6,14 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from tests.phantom import VALUES, keep_slices, make_phantom
 
 from medsaga import drain, fine_tune, segment
 from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError
 from medsaga.events import Notice, Preview, Progress, Stop, Validated
 from medsaga.settings import FineTuneSettings
-
-from .conftest import VALUES, keep_slices, make_phantom
 
 
 def _collect(*args, **kwargs):

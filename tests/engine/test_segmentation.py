@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tests.phantom import VALUES, make_phantom
 
 from medsaga import drain, fine_tune, segment
 from medsaga.data.intensity import IntensityRule
@@ -12,8 +13,6 @@ from medsaga.data.volume import Volume
 from medsaga.events import SegmentedSlice, Stop
 from medsaga.model_folder import save_model
 from medsaga.settings import SegmentSettings
-
-from .conftest import VALUES, make_phantom
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from napari.layers import Labels
 from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QLabel, QWidget
+from tests.phantom import TINY, VALUES, keep_slices, make_phantom
 
 from medsaga import (
     PRESETS,
@@ -23,59 +24,24 @@ from napari_medsaga import _annotation, _fine_tune_panel
 from napari_medsaga._layers import class_names, geometry_of, world_affine
 from napari_medsaga._predictions import prediction_of
 
-VALUES = (1, 5, 117)
 ANNOTATED = [1, 4, 7, 10]
 NAMES = {1: "bright", 5: "dark", 117: "white"}
 COLOURS = {1: "#ff0000", 5: "#00ff00", 117: "#0000ff", None: "#ffffff", 0: "#00000000"}
 TIMEOUT = 60_000
 
-TINY = replace(
-    FineTuneSettings(),
-    backbone="tiny",
-    steps=4,
-    head_views=6,
-    head_steps=40,
-    batch_size=2,
-    long_side=64,
-    rank=8,
-    precision="fp32",
-    warmup_steps=2,
-)
+TINY = replace(TINY, steps=4, head_steps=40)
 # So many steps that a test always comes before the end.
 LONG = replace(TINY, steps=5000)
 
 
-def make_image(n_slices: int = 12, size: int = 40) -> tuple[np.ndarray, np.ndarray]:
-    """Make three blobs that move along z, and their labels."""
-    rng = np.random.default_rng(0)
-    z, y, x = np.meshgrid(
-        np.arange(n_slices), np.arange(size), np.arange(size), indexing="ij"
-    )
-    image = rng.normal(100, 5, (n_slices, size, size))
-    labels = np.zeros(image.shape, np.uint8)
-    blobs = ((10, 10, 180), (28, 12, 20), (24, 29, 240))
-    for value, (row, column, intensity) in zip(VALUES, blobs, strict=True):
-        inside = (y - row) ** 2 + (x - column - z / 4) ** 2 < 36
-        image[inside] += intensity - 100
-        labels[inside] = value
-    return image.astype(np.float32), labels
-
-
 @pytest.fixture(scope="session")
 def arrays() -> tuple[np.ndarray, np.ndarray]:
-    return make_image()
+    return make_phantom()
 
 
 @pytest.fixture
 def viewer(engine, make_napari_viewer):
     return make_napari_viewer(show=True)
-
-
-def annotate(labels: np.ndarray, kept: list[int]) -> np.ndarray:
-    """Leave labels on a few slices only."""
-    annotated = np.zeros_like(labels)
-    annotated[kept] = labels[kept]
-    return annotated
 
 
 @pytest.fixture
@@ -90,7 +56,7 @@ def layers(viewer, arrays):
     }
     image = viewer.add_image(arrays[0], name="blobs", **place)
     labels = viewer.add_labels(
-        annotate(arrays[1], ANNOTATED),
+        keep_slices(arrays[1], ANNOTATED),
         name="painted",
         features={"index": list(NAMES), "name": list(NAMES.values())},
         colormap=COLOURS,
@@ -248,7 +214,7 @@ class TestOtherLayers:
     def test_a_volume_in_colour(self, viewer, arrays, qtbot):
         picture = np.repeat(arrays[0][..., None], 3, -1).clip(0, 255)
         viewer.add_image(picture.astype(np.uint8), rgb=True, name="photos")
-        viewer.add_labels(annotate(arrays[1], ANNOTATED), name="painted")
+        viewer.add_labels(keep_slices(arrays[1], ANNOTATED), name="painted")
         panel = open_dock(viewer, qtbot)
         click_and_wait(panel, qtbot)
         assert viewer.layers["photos segmented"].data.shape == arrays[1].shape
@@ -256,7 +222,7 @@ class TestOtherLayers:
     def test_a_dask_image_gives_the_same_as_an_array(self, viewer, arrays, qtbot):
         lazy = dask.array.from_array(arrays[0], chunks=(1, 40, 40))
         viewer.add_image(lazy, name="lazy", contrast_limits=(0, 255))
-        viewer.add_labels(annotate(arrays[1], ANNOTATED), name="painted")
+        viewer.add_labels(keep_slices(arrays[1], ANNOTATED), name="painted")
         panel = open_dock(viewer, qtbot)
         click_and_wait(panel, qtbot)
         viewer.add_image(arrays[0], name="plain")
@@ -272,7 +238,7 @@ class TestOtherLayers:
     def test_a_multiscale_image_trains_at_full_resolution(self, viewer, arrays, qtbot):
         image = arrays[0]
         viewer.add_image([image, image[:, ::2, ::2]], multiscale=True, name="pyramid")
-        viewer.add_labels(annotate(arrays[1], ANNOTATED), name="painted")
+        viewer.add_labels(keep_slices(arrays[1], ANNOTATED), name="painted")
         panel = open_dock(viewer, qtbot)
         click_and_wait(panel, qtbot)
         assert viewer.layers["pyramid segmented"].data.shape == image.shape
@@ -280,7 +246,7 @@ class TestOtherLayers:
     @pytest.mark.parametrize("axis", [0, 1, 2])
     def test_slices_painted_across_any_axis(self, viewer, arrays, qtbot, axis):
         image, labels = (np.moveaxis(a, 0, axis) for a in arrays)
-        painted = np.moveaxis(annotate(arrays[1], ANNOTATED), 0, axis)
+        painted = np.moveaxis(keep_slices(arrays[1], ANNOTATED), 0, axis)
         viewer.add_image(np.ascontiguousarray(image), name="turned")
         viewer.add_labels(np.ascontiguousarray(painted), name="painted")
         panel = open_dock(viewer, qtbot)
@@ -656,7 +622,7 @@ class TestWhatIsClickedIsWhatTrains:
     def test_the_layer_that_is_chosen_trains(
         self, slow, panel, viewer, layers, arrays, qtbot
     ):
-        other = viewer.add_labels(annotate(arrays[1], [2, 3]), name="other")
+        other = viewer.add_labels(keep_slices(arrays[1], [2, 3]), name="other")
         other.scale, other.translate = layers[1].scale, layers[1].translate
         other.rotate, other.shear = layers[1].rotate, layers[1].shear
         panel.data.labels.choose(layers[1])

@@ -28,9 +28,9 @@ from qtpy.QtWidgets import (
     QTabWidget,
     QWidget,
 )
+from tests.phantom import TINY, VALUES
 
 from medsaga import (
-    FineTuneSettings,
     ModelLibrary,
     Notice,
     Segmentation,
@@ -57,7 +57,6 @@ from napari_medsaga._queue import (
 from napari_medsaga._segment_files import FileTarget
 from napari_medsaga._segment_results import ResultLayer
 
-VALUES = (1, 5, 117)
 NAMES = {1: "bright", 5: "dark/old", 117: "grey"}
 COLOURS = {1: "#ff0000", 5: "#00ff00", 117: "#0000ff"}
 GEOMETRY = {
@@ -97,23 +96,11 @@ def trained() -> TrainedModel:
     """A model that knows the blobs, in a second or two."""
     image, labels = make_phantom(8)
     labels[[0, 2, 3, 5, 6]] = 0
-    settings = replace(
-        FineTuneSettings(),
-        backbone="tiny",
-        steps=6,
-        head_views=6,
-        head_steps=60,
-        batch_size=2,
-        long_side=64,
-        rank=8,
-        precision="fp32",
-        warmup_steps=2,
-    )
     return drain(
         fine_tune(
             volume_from_array(image, name="phantom"),
             volume_from_array(labels),
-            settings,
+            TINY,
             axis=0,
             class_names=NAMES,
             class_colours=COLOURS,

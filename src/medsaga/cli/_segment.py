@@ -10,7 +10,6 @@ import typer
 
 from medsaga import MedsagaError, SegmentSettings
 from medsaga.cli._options import AsJson, Overwrite, settings_options
-from medsaga.cli._outputs import Outputs, actual_path, plan_outputs
 from medsaga.cli._run import (
     FAILED,
     STOPPED,
@@ -23,7 +22,7 @@ from medsaga.cli._run import (
 )
 
 if TYPE_CHECKING:
-    from medsaga import Segmentation, TrainedModel
+    from medsaga import ModelCard, Outputs, TrainedModel
 
 
 @reports_errors
@@ -57,7 +56,7 @@ def segment_images(
         from medsaga import load_model
 
         trained = load_model(model)
-        planned = plan_outputs(image, out, trained.card, settings)
+        planned = _plan_outputs(image, out, trained.card, settings)
         run = _Run(job, trained, settings, overwrite)
         items = run.segment_all(planned)
     if as_json:
@@ -76,7 +75,7 @@ def segment_images(
 class _Item:
     """What became of one image."""
 
-    outputs: Outputs
+    outputs: "Outputs"
     status: Literal["written", "kept", "failed", "stopped"]
     error: str | None = None
     seconds: float = 0.0
@@ -84,11 +83,15 @@ class _Item:
     @property
     def written(self) -> list[Path]:
         """The files that were written now or completed."""
+        from medsaga import actual_path
+
         paths = self.outputs.paths if self.status == "written" else []
         return [actual_path(path) for path in paths]
 
     def as_json(self, class_names: Sequence[str]) -> dict[str, Any]:
         """Give it for a program; files are named only where they are there."""
+        from medsaga import actual_path
+
         document: dict[str, Any] = {
             "image": str(self.outputs.image),
             "status": self.status,
@@ -115,7 +118,7 @@ class _Run:
     settings: SegmentSettings
     overwrite: bool
 
-    def segment_all(self, planned: Sequence[Outputs]) -> list[_Item]:
+    def segment_all(self, planned: Sequence["Outputs"]) -> list[_Item]:
         """Segment the images one by one; a bad one does not stop the others.
 
         Raises
@@ -134,7 +137,7 @@ class _Run:
                 items.append(_Item(outputs=outputs, status="failed", error=str(error)))
         return items
 
-    def segment(self, outputs: Outputs) -> _Item:
+    def segment(self, outputs: "Outputs") -> _Item:
         """Segment one image and write what is not there yet."""
         wanted = outputs.paths if self.overwrite else outputs.missing
         if not wanted:
@@ -153,7 +156,7 @@ class _Run:
             seconds=time.monotonic() - started,
         )
 
-    def _write(self, outputs: Outputs, wanted: Sequence[Path]) -> bool:
+    def _write(self, outputs: "Outputs", wanted: Sequence[Path]) -> bool:
         from medsaga import read_volume, segment, write_volume
 
         image = read_volume(outputs.image)
@@ -164,16 +167,27 @@ class _Run:
                 "nothing of it is written."
             )
             return False
-        for path, volume in zip(outputs.paths, _volumes(result), strict=True):
+        for path, volume in zip(outputs.paths, result.volumes(), strict=True):
             if path in wanted:
                 write_volume(volume, path, is_labels=volume is result.mask)
         return True
 
 
-def _volumes(result: "Segmentation") -> list[Any]:
-    """Give what is to be written, in the order of :attr:`Outputs.paths`."""
-    import numpy as np
+def _plan_outputs(
+    images: Sequence[Path], out: Path, card: "ModelCard", settings: SegmentSettings
+) -> list["Outputs"]:
+    """Plan the outputs for files and folders of images, before any is written.
 
-    chances = [] if result.probabilities is None else list(result.probabilities)
-    maps = [result.mask.with_array(chance.astype(np.float32)) for chance in chances]
-    return [*maps, *([] if result.entropy is None else [result.entropy]), result.mask]
+    Raises
+    ------
+    MedsagaError
+        If an image is not there, or an output would replace an image or another output.
+    """
+    from medsaga import OutputPlan, image_files
+
+    files: dict[Path, Path] = {}
+    for image in images:
+        for file in image_files(image):
+            files.setdefault(file.resolve(), file)
+    plan = OutputPlan(folder=out, images=set(files), card=card, settings=settings)
+    return [plan.outputs(file) for file in files.values()]

@@ -40,6 +40,8 @@ def annotated_slices(
     labels: Sequence[Volume],
     axis: int | None = None,
     slices: Sequence[int] | None = None,
+    *,
+    on_tie: int = 0,
 ) -> Annotation:
     """Find the annotated slices: those that carry any label.
 
@@ -49,12 +51,15 @@ def annotated_slices(
         Masks, 0 where nothing is labelled.
     axis
         Axis of (z, y, x) that the slices are cut across; None takes the one with the
-        fewest labelled slices over all the volumes, on a tie the first. 2-D images are
-        always cut across axis 0.
+        fewest labelled slices over all the volumes. 2-D images are always cut across
+        axis 0.
     slices
         Only these indices along the axis, in every volume that carries a label and is
         long enough. One without a label there counts as annotated too: as a slice that
         shows nothing of any class.
+    on_tie
+        The axis to take if no other has fewer labelled slices; of others with as few,
+        the first.
 
     Raises
     ------
@@ -74,7 +79,8 @@ def annotated_slices(
         axis = 0
     if axis is None:
         axis = min(
-            range(3), key=lambda a: sum(int(flags[a].sum()) for flags in labelled)
+            (on_tie, *range(3)),
+            key=lambda a: sum(int(flags[a].sum()) for flags in labelled),
         )
     along = [flags[axis] for flags in labelled]
     chosen = _labelled(along) if slices is None else _asked_for(along, slices, axis)
