@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         check_pair,
         volume_from_array,
     )
+    from medsaga.kept_slices import SliceName, kept_labels
     from medsaga.library import LibraryEntry, ModelLibrary
     from medsaga.metrics import Scores, evaluate_files, score
     from medsaga.model_card import ModelCard, load_card
@@ -96,6 +97,7 @@ _LAZY = {
     "Outputs": "medsaga.outputs",
     "Scores": "medsaga.metrics",
     "Segmentation": "medsaga.segmentation",
+    "SliceName": "medsaga.kept_slices",
     "TrainedModel": "medsaga.model_folder",
     "Volume": "medsaga.data.volume",
     "WINDOWS": "medsaga.data.intensity",
@@ -110,6 +112,7 @@ _LAZY = {
     "evaluate_files": "medsaga.metrics",
     "fine_tune": "medsaga.training.fine_tune",
     "image_files": "medsaga.data.files",
+    "kept_labels": "medsaga.kept_slices",
     "load_card": "medsaga.model_card",
     "load_model": "medsaga.model_folder",
     "looks_like_hounsfield": "medsaga.data.intensity",
@@ -152,6 +155,7 @@ __all__ = [
     "Segmentation",
     "SegmentedSlice",
     "Setting",
+    "SliceName",
     "Stop",
     "Stream",
     "TrainedModel",
@@ -171,6 +175,7 @@ __all__ = [
     "evaluate_files",
     "fine_tune",
     "image_files",
+    "kept_labels",
     "load_card",
     "load_model",
     "looks_like_hounsfield",

@@ -12,7 +12,7 @@ from medsaga.data.samples import working_image
 from medsaga.data.sizing import restore_logits
 
 if TYPE_CHECKING:
-    from medsaga.data.canvas import Canvas
+    from medsaga.data.canvas import Canvas, Size
     from medsaga.data.volume import Volume
     from medsaga.model import MedSAGa
 
@@ -48,15 +48,42 @@ def predict_slice(
         (k, rows, columns), fp32, on the network's device.
     """
     image, content = working_image(volume, axis, index, limits, canvas)
+    rows, cols = (n for i, n in enumerate(volume.shape) if i != axis)
+    return predict_image(network, image, content, (rows, cols), precision)
+
+
+def predict_image(
+    network: MedSAGa,
+    image: Tensor,
+    content: Size,
+    size: Size,
+    precision: FixedPrecision,
+) -> Tensor:
+    """Return the logits of a working image. The network must be in eval mode.
+
+    Parameters
+    ----------
+    network
+        The model.
+    image
+        (3, H, W) in [0, 1], padded.
+    content
+        Height and width of the part that is not padding.
+    size
+        Rows and columns of the slice that it was made of.
+    precision
+        The number format to compute in.
+
+    Returns
+    -------
+    Tensor
+        (k, rows, columns), fp32, on the network's device.
+    """
     device = next(network.parameters()).device
     images = image[None].to(device, memory_format=torch.channels_last)
     with torch.no_grad(), autocast(device, precision):
         logits = network(images)[0]
-    rows, cols = (n for i, n in enumerate(volume.shape) if i != axis)
+    padded = (image.shape[1], image.shape[2])
     return restore_logits(
-        logits,
-        padded=(image.shape[1], image.shape[2]),
-        content=content,
-        rows=rows,
-        cols=cols,
+        logits, padded=padded, content=content, rows=size[0], cols=size[1]
     )

@@ -122,18 +122,22 @@ class ModelLibrary:
     def add(self, model: TrainedModel, name: str) -> Path:
         """Save a model under a name of its own and return its folder.
 
-        A name that is taken gets a number; no model is ever replaced.
+        A name that is taken gets a number; no model is ever replaced. The slices that
+        trained it are kept with it, for a training that goes on from it.
 
         Raises
         ------
         MedsagaError
             If the disk refuses.
         """
+        from medsaga.kept_slices import save_slices
         from medsaga.model_folder import save_model
 
         with self._staging("The model could not be saved") as staging:
             try:
                 save_model(model, staging / "model")
+                if model.samples:
+                    save_slices(model.samples, staging / "model")
             except MedsagaError as error:
                 # Its sentence names the staging folder, which the user never chose.
                 raise error.__cause__ or error from None

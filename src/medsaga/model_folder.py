@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
@@ -17,13 +18,23 @@ from medsaga.errors import MedsagaError
 from medsaga.model import MedSAGa
 from medsaga.model_card import CARD, WEIGHTS, ModelCard, load_card
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medsaga.data.samples import Sample
+
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A network with its card. What :func:`medsaga.fine_tune` returns."""
+    """A network with its card. What :func:`medsaga.fine_tune` returns.
+
+    `samples` are the slices that trained it or were held out; a model that was read
+    from a folder has none.
+    """
 
     network: MedSAGa
     card: ModelCard
+    samples: Sequence[Sample] = ()
 
 
 def save_model(model: TrainedModel, folder: Path | str) -> Path:

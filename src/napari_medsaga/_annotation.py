@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,9 @@ from medsaga import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
+    from medsaga import SliceName
     from napari_medsaga._predictions import Prediction
 
 
@@ -39,7 +43,7 @@ class AnnotationQuery:
     labels: Volume
     axis: int | None
     shown_axis: int
-    unticked: frozenset[int]
+    unticked: frozenset[int | SliceName]
     names: Mapping[int, str]
     prediction: Prediction | None
 
@@ -60,6 +64,8 @@ class AnnotationReport:
         Those that can train, the unticked ones too.
     changed
         Slices of a predicted layer that the user changed.
+    earlier
+        Other slices that trained the model of a predicted layer, the unticked ones too.
     counts
         Each class on the ticked slices.
     sentence
@@ -73,6 +79,7 @@ class AnnotationReport:
     axis: int
     slices: tuple[int, ...]
     changed: frozenset[int]
+    earlier: tuple[SliceName, ...]
     counts: tuple[ClassCount, ...]
     sentence: str
     is_usable: bool
@@ -87,18 +94,10 @@ def report_annotation(query: AnnotationQuery) -> AnnotationReport:
         labels = query.labels.with_array(np.asarray(query.labels.array))
         found = annotated_slices([labels], query.axis, on_tie=query.shown_axis)
         slices = tuple(index for _, index in found.slices)
-        return _count(query, labels, found.axis, slices, frozenset(), found.sentence)
+        report = _report(query, labels, found.axis, found.sentence, slices=slices)
+        return _count(query, report)
     except MedsagaError as error:
-        return AnnotationReport(
-            number=query.number,
-            labels=query.labels,
-            axis=query.axis or 0,
-            slices=(),
-            changed=frozenset(),
-            counts=(),
-            sentence=str(error),
-            is_usable=False,
-        )
+        return _report(query, query.labels, query.axis or 0, str(error))
 
 
 def _report_prediction(
@@ -114,17 +113,26 @@ def _report_prediction(
         merged[place] = prediction.slice_to_train(
             flat, index, is_changed=index in changed
         )
-    labels = query.labels.with_array(merged)
-    sentence = _describe_corrections(len(changed), len(slices) - len(changed))
-    return _count(query, labels, prediction.axis, slices, frozenset(changed), sentence)
+    own = {(query.image.slice_name(index), index) for index in slices}
+    earlier = {n: labels for n, labels in prediction.earlier.items() if n not in own}
+    report = _report(
+        query,
+        query.labels.with_array(merged),
+        prediction.axis,
+        _describe_corrections(len(changed), len(slices) - len(changed), len(earlier)),
+        slices=slices,
+        changed=frozenset(changed),
+        earlier=tuple(earlier),
+    )
+    return _count(query, report, earlier)
 
 
-def _describe_corrections(n_changed: int, n_trained: int) -> str:
+def _describe_corrections(n_changed: int, n_trained: int, n_earlier: int) -> str:
     if n_changed:
         slices = "1 slice" if n_changed == 1 else f"{n_changed} slices"
         return (
-            f"{slices} of the predicted layer changed, {n_trained} more that trained "
-            "its model."
+            f"{slices} of the predicted layer changed, {n_trained + n_earlier} more "
+            "that trained its model."
         )
     if n_trained:
         return (
@@ -134,35 +142,57 @@ def _describe_corrections(n_changed: int, n_trained: int) -> str:
     return "Nothing of the predicted layer was changed: correct some slices first."
 
 
-def _count(
+def _report(
     query: AnnotationQuery,
     labels: Volume,
     axis: int,
-    slices: tuple[int, ...],
-    changed: frozenset[int],
     sentence: str,
+    *,
+    slices: tuple[int, ...] = (),
+    changed: frozenset[int] = frozenset(),
+    earlier: tuple[SliceName, ...] = (),
 ) -> AnnotationReport:
-    ticked = [index for index in slices if index not in query.unticked]
-    report = AnnotationReport(
+    return AnnotationReport(
         number=query.number,
         labels=labels,
         axis=axis,
         slices=slices,
         changed=changed,
+        earlier=earlier,
         counts=(),
         sentence=sentence,
         is_usable=False,
     )
-    if not slices:
+
+
+def _count(
+    query: AnnotationQuery,
+    report: AnnotationReport,
+    earlier: Mapping[SliceName, NDArray[Any]] = MappingProxyType({}),
+) -> AnnotationReport:
+    """Count the classes on the ticked slices, and see whether they can train."""
+    ticked = [index for index in report.slices if index not in query.unticked]
+    if not report.slices:
         return report
     if not ticked:
         return replace(report, sentence="No slice is ticked: tick one that trains.")
+    axis = report.axis
+    others = [
+        Volume(array=np.expand_dims(labels, axis))
+        for name, labels in earlier.items()
+        if name not in query.unticked
+    ]
+    volumes = [report.labels, *others]
     try:
-        annotation = annotated_slices([labels], axis, ticked)
-        table = class_table([labels], annotation, query.names)
+        found = annotated_slices(
+            [report.labels], axis, ticked, may_be_empty=bool(others)
+        )
+        beside = tuple((v, 0) for v in range(1, len(volumes)))
+        annotation = replace(found, slices=(*found.slices, *beside))
+        table = class_table(volumes, annotation, query.names)
     except MedsagaError as error:
         return replace(report, sentence=str(error))
-    counts = tuple(count_classes([labels], annotation, table))
+    counts = tuple(count_classes(volumes, annotation, table))
     return replace(report, counts=counts, is_usable=bool(counts))
 
 

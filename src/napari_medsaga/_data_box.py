@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
 
+    from medsaga import SliceName
+
 _SETTLE_MS = 250
 # An undone stroke is told by `set_data` alone.
 _LABEL_EVENTS = ("paint", "data", "features", "colormap", "set_data")
@@ -61,7 +63,8 @@ class DataBox(QWidget):
         super().__init__(parent)
         self._viewer = viewer
         self._watched: list[tuple[Layer, str]] = []
-        self._unticked: set[int] = set()
+        self._unticked: set[int | SliceName] = set()
+        self._rows: list[int | SliceName] = []
         self._report: AnnotationReport | None = None
         self._listed: tuple[Any, ...] | None = None
         self._number = 0
@@ -102,6 +105,12 @@ class DataBox(QWidget):
         if self._report is None:
             return ()
         return tuple(i for i in self._report.slices if i not in self._unticked)
+
+    def ticked_earlier(self) -> tuple[SliceName, ...]:
+        """Give the slices kept with a predicted layer's model that are to train."""
+        if self._report is None:
+            return ()
+        return tuple(n for n in self._report.earlier if n not in self._unticked)
 
     def look_again(self) -> None:
         """Look at the layers as they are now; the answer comes as `reported`."""
@@ -298,27 +307,30 @@ class DataBox(QWidget):
         self.reported.emit(report)
 
     def _list_slices(self, report: AnnotationReport | None) -> None:
-        slices = () if report is None else report.slices
-        listed = (slices, report and report.changed, report and report.axis)
+        texts: dict[int | SliceName, str] = {}
+        for index in () if report is None else report.slices:
+            assert report is not None
+            step = self._slider_position(report.axis, index)
+            texts[index] = f"{step} changed" if index in report.changed else str(step)
+        for name in () if report is None else report.earlier:
+            texts[name] = name[0]
+        listed = (texts, report and report.axis)
         if listed == self._listed:
             return
         self._listed = listed
         was_blocked = self._slices.blockSignals(True)
         self._slices.clear()
-        for index in slices[:_MOST_SLICES_LISTED]:
-            assert report is not None
-            is_changed = index in report.changed
-            step = self._slider_position(report.axis, index)
-            item = QListWidgetItem(f"{step} changed" if is_changed else str(step))
-            item.setData(Qt.ItemDataRole.UserRole, index)
+        self._rows = list(texts)[:_MOST_SLICES_LISTED]
+        for row in self._rows:
+            item = QListWidgetItem(texts[row])
             item.setToolTip(self._slices.toolTip())
-            is_ticked = index not in self._unticked
+            is_ticked = row not in self._unticked
             item.setCheckState(
                 Qt.CheckState.Checked if is_ticked else Qt.CheckState.Unchecked
             )
             self._slices.addItem(item)
         self._slices.blockSignals(was_blocked)
-        self._slices.setVisible(len(slices) > 1)
+        self._slices.setVisible(len(texts) > 1)
         self._fit_list()
 
     def _fit_list(self) -> None:
@@ -348,20 +360,23 @@ class DataBox(QWidget):
         return round(float((world - shown.start) / shown.step))
 
     def _on_slice_ticked(self, item: QListWidgetItem) -> None:
-        index = item.data(Qt.ItemDataRole.UserRole)
+        row = self._rows[self._slices.row(item)]
         if item.checkState() == Qt.CheckState.Checked:
-            self._unticked.discard(index)
+            self._unticked.discard(row)
         else:
-            self._unticked.add(index)
+            self._unticked.add(row)
         self._timer.start()
 
     def _on_slice_activated(self, item: QListWidgetItem) -> None:
         """Look at a slice: in the plane that is cut along its axis."""
         image, report = self.image.layer(), self._report
+        index = self._rows[self._slices.row(item)]
         if image is None or report is None or image.ndim != 3:
             return
+        if not isinstance(index, int):
+            return  # of another image
         position = [size // 2 for size in shape_of(image)]
-        position[report.axis] = item.data(Qt.ItemDataRole.UserRole)
+        position[report.axis] = index
         world = image.data_to_world(position)
         dims = self._viewer.dims
         axis = dims.ndim - image.ndim + report.axis

@@ -194,14 +194,21 @@ class FineTunePanel(QWidget):
         for index in slices:
             place = (slice(None),) * report.axis + (index,)
             copied[place] = report.labels.array[place]
+        earlier, start = self.data.ticked_earlier(), self.plan.start_model()
+        if earlier and start != self._followed:
+            raise MedsagaError(
+                "The slices of other images train only together with the model that "
+                "they trained: choose it under Start from, or untick them."
+            )
         values = [count.value for count in report.counts]
         return TrainingRequest(
             image=volume_of(image),
             labels=report.labels.with_array(copied),
             axis=report.axis,
             slices=slices,
+            earlier=earlier,
             settings=self.plan.settings(),
-            start=self.plan.start_model(),
+            start=start,
             class_names=class_names(labels),
             class_colours=class_colours(labels, values),
             preview_at=self._cursor.target,

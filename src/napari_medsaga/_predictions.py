@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from napari.layers import Labels, Layer
     from numpy.typing import NDArray
 
+    from medsaga import SliceName
+
 _KEY = "medsaga_prediction"
 
 
@@ -32,7 +34,10 @@ class Prediction:
     written
         The mask, in the layer's own axes.
     trained
-        The slices that trained the model, as they were labelled, by index.
+        The slices of this image that trained the model, as they were labelled, by
+        index.
+    earlier
+        The labels of the other slices that trained it and are kept with it.
     """
 
     model: Path
@@ -40,6 +45,7 @@ class Prediction:
     axis: int
     written: NDArray[Any]
     trained: Mapping[int, NDArray[Any]]
+    earlier: Mapping[SliceName, NDArray[Any]]
 
     def find_model(self) -> Path | None:
         """Give the folder of the model as it is called now, None if it is gone."""

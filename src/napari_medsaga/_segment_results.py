@@ -9,6 +9,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import Colormap
 
+from medsaga import kept_labels
 from napari_medsaga._filling_layer import add_quietly
 from napari_medsaga._layer_choice import without_choice
 from napari_medsaga._layers import (
@@ -124,6 +125,7 @@ class ResultLayer:
             axis=0 if self._is_2d else self._card.axis,
             written=self._flat(mask.array),
             trained={},
+            earlier=kept_labels(self._model.path),
         )
         remember_prediction(self._layer, prediction)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from medsaga import FineTuneSettings, ModelCard, Stream, Volume
+    from medsaga import FineTuneSettings, ModelCard, SliceName, Stream, Volume
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,6 +26,7 @@ class TrainingRequest:
     labels: Volume
     axis: int
     slices: tuple[int, ...]
+    earlier: tuple[SliceName, ...]
     settings: FineTuneSettings
     start: Path | None
     class_names: Mapping[int, str]
@@ -60,6 +61,7 @@ def run_training(request: TrainingRequest) -> Stream[TrainingResult | None]:
             request.labels,
             request.settings,
             start=request.start,
+            earlier=request.earlier,
             axis=request.axis,
             slices=request.slices,
             class_names=request.class_names,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medsaga import ClassTable, Event, Preview, SegmentedSlice
+from medsaga import ClassTable, Event, Preview, SegmentedSlice, kept_labels
 from napari_medsaga._filling_layer import FillingLayer
 from napari_medsaga._layer_choice import without_choice
 from napari_medsaga._layers import geometry_of, labels_options, shape_of, unused_name
@@ -95,6 +95,8 @@ class TrainingLayers:
         layer, request, mask = self.result.layer, self._request, trained.mask
         if layer is None or self.result.is_deleted or mask is None:
             return None
+        own = {(request.image.slice_name(i), i) for i in request.slices}
+        kept = kept_labels(trained.model)
         prediction = Prediction(
             model=trained.model,
             created=trained.card.created,
@@ -104,6 +106,7 @@ class TrainingLayers:
                 index: np.array(request.labels.slice(request.axis, index))
                 for index in request.slices
             },
+            earlier={name: kept[name] for name in kept if name not in own},
         )
         remember_prediction(layer, prediction)
         return layer

@@ -11,6 +11,7 @@ import torch
 from tests.phantom import keep_slices
 
 from medsaga import (
+    ModelLibrary,
     Notice,
     Preview,
     Progress,
@@ -18,16 +19,19 @@ from medsaga import (
     SegmentedSlice,
     Stop,
     Validated,
+    as_volume,
     drain,
     fine_tune,
+    kept_labels,
     load_model,
     missing_weights,
     save_model,
     segment,
 )
 from medsaga.data.annotation import annotated_slices
-from medsaga.data.classes import class_table, count_classes
+from medsaga.data.classes import ClassTable, class_table, count_classes
 from medsaga.errors import MedsagaError
+from medsaga.kept_slices import load_slices
 
 
 def _collect(*args, **kwargs):
@@ -240,3 +244,80 @@ def test_weights_that_are_missing_come_with_the_way_to_get_them(tmp_path, monkey
     with (tmp_path / "sam_vit_b_01ec64.pth").open("wb") as file:
         file.truncate(375_042_383)
     assert missing_weights("vit_b") is None
+
+
+class TestEarlierSlices:
+    """Slices of another image, kept with the model, train on beside the new ones."""
+
+    @pytest.fixture
+    def kept(self, trained, tmp_path):
+        return ModelLibrary(tmp_path / "library").add(trained, "first")
+
+    def test_they_train_beside_the_new_ones_and_nothing_else(
+        self, image, labels, quick, trained, kept
+    ):
+        other = replace(as_volume(image), name="other")
+        new = keep_slices(as_volume(labels).array, [4])
+        earlier = [tuple(pair) for pair in trained.card.training_slices]
+        model, _ = _collect(other, new, quick, start=kept, earlier=earlier[:2])
+        trained_on = [*model.card.training_slices, *model.card.held_out_slices]
+        assert sorted(map(tuple, trained_on)) == sorted(
+            [("other [4]", 4), *earlier[:2]]
+        )
+
+    def test_a_class_that_only_they_have_is_not_forgotten(
+        self, image, labels, quick, trained, kept
+    ):
+        new = keep_slices(as_volume(labels).array, [4])
+        value = trained.card.classes.values[-1]
+        new[new == value] = 0
+        earlier = [tuple(pair) for pair in trained.card.training_slices]
+        model, events = _collect(image, new, quick, start=kept, earlier=earlier)
+        assert model.card.classes.values == trained.card.classes.values
+        assert {e.stage for e in events if isinstance(e, Progress)} == {"galore"}
+
+    def test_they_are_as_they_were(self, trained, kept):
+        labels = kept_labels(kept)
+        wanted = list(labels)
+        table = trained.card.classes
+        again = load_slices(kept, wanted, table, table)
+        assert [(s.name, s.slice_index) for s in trained.samples] == wanted
+        for before, after in zip(trained.samples, again, strict=True):
+            assert torch.allclose(before.image, after.image, atol=1e-3)
+            assert torch.equal(before.target, after.target)
+            np.testing.assert_array_equal(before.truth, after.truth)
+            np.testing.assert_array_equal(
+                before.truth, labels[before.name, after.slice_index]
+            )
+            assert (before.content, before.spacing) == (after.content, after.spacing)
+
+    def test_their_classes_are_counted_in_the_new_order(self, trained, kept):
+        table = trained.card.classes
+        more = (0, 1000, *table.values[1:])
+        now = ClassTable(
+            values=more, names=tuple(map(str, more)), colours=(None,) * len(more)
+        )
+        name = (trained.samples[0].name, trained.samples[0].slice_index)
+        (after,) = load_slices(kept, [name], table, now)
+        before = trained.samples[0].target
+        assert torch.equal(after.target, torch.where(before > 0, before + 1, before))
+
+    def test_an_exported_model_does_not_carry_them(self, kept, tmp_path):
+        library = ModelLibrary(kept.parent)
+        library.export(kept, tmp_path / "model.zip")
+        assert kept_labels(kept)
+        assert kept_labels(library.import_model(tmp_path / "model.zip")) == {}
+
+    def test_what_is_not_kept_is_told(self, image, labels, quick, trained, tmp_path):
+        folder = save_model(trained, tmp_path / "elsewhere")
+        name = tuple(trained.card.training_slices[0])
+        with pytest.raises(MedsagaError, match="not kept with it any more"):
+            drain(fine_tune(image, labels, quick, start=folder, earlier=[name]))
+        with pytest.raises(MedsagaError, match="give its folder"):
+            drain(fine_tune(image, labels, quick, start=trained, earlier=[name]))
+
+    def test_another_working_size_is_told(self, image, labels, quick, trained, kept):
+        name = tuple(trained.card.training_slices[0])
+        larger = replace(quick, long_side=128)
+        with pytest.raises(MedsagaError, match="leave long_side at 0"):
+            drain(fine_tune(image, labels, larger, start=kept, earlier=[name]))

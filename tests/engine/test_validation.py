@@ -13,7 +13,6 @@ def _sample(index: int, classes: list[int]) -> Sample:
     return Sample(
         image=torch.zeros(3, *target.shape),
         target=target,
-        volume_index=0,
         slice_index=index,
         name=str(index),
         truth=np.zeros(target.shape, np.uint8),

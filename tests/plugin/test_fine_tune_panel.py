@@ -9,7 +9,15 @@ import dask.array
 import numpy as np
 import pytest
 from napari.layers import Labels
-from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QLabel, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QComboBox,
+    QLabel,
+    QListWidget,
+    QWidget,
+)
 from tests.phantom import TINY, VALUES, keep_slices, make_phantom
 
 from medsaga import (
@@ -541,6 +549,22 @@ def open_second_dock(viewer):
     return panel
 
 
+def segment_only(viewer, qtbot, name):
+    """Segment one image layer in the Segment dock."""
+    _, dock = viewer.window.add_plugin_dock_widget("napari-medsaga", "Segment")
+    images = dock.findChild(QListWidget, "images")
+    for index in range(images.count()):
+        item = images.item(index)
+        is_wanted = item.text() == name
+        item.setCheckState(
+            Qt.CheckState.Checked if is_wanted else Qt.CheckState.Unchecked
+        )
+    button = dock.findChild(QAbstractButton, "segment")
+    qtbot.waitUntil(button.isEnabled, timeout=TIMEOUT)
+    button.click()
+    qtbot.waitUntil(button.isEnabled, timeout=TIMEOUT)
+
+
 class TestErrors:
     def test_a_sentence_of_the_engine_is_shown_once(
         self, panel, qtbot, monkeypatch, capsys
@@ -738,6 +762,74 @@ class TestCorrections:
         trained = prediction_of(second).trained
         np.testing.assert_array_equal(trained[2], edited[2])
         np.testing.assert_array_equal(trained[4], layers[1].data[4])
+
+    def test_corrections_on_another_image_train_with_the_originals(
+        self, panel, viewer, layers, arrays, qtbot
+    ):
+        panel.run.segments.setChecked(False)
+        click_and_wait(panel, qtbot)
+        first = ModelLibrary().entries()[0]
+        viewer.add_image(arrays[0][:6].copy(), name="other")
+        segment_only(viewer, qtbot, "other")
+        predicted = viewer.layers["other – blobs"]
+        for index in (2, 5):
+            predicted.data_setitem(
+                (np.full(9, index), np.arange(3, 12), np.full(9, 35)), 5
+            )
+        panel.data.image.choose(viewer.layers["other"])
+        qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
+        slices = panel.findChild(QWidget, "slices")
+        originals = [f"blobs [{i}]" for i in ANNOTATED]
+        qtbot.waitUntil(
+            lambda: (
+                [slices.item(i).text() for i in range(slices.count())]
+                == ["2 changed", "5 changed", *originals]
+            )
+        )
+        assert "2 slices of the predicted layer changed, 4 more" in sentence(panel)
+        slices.item(3).setCheckState(Qt.CheckState.Unchecked)
+        click_and_wait(panel, qtbot)
+        card = next(e.card for e in ModelLibrary().entries() if e.path != first.path)
+        assert card.base_weights == first.name
+        wanted = [("blobs [1]", 1), ("blobs [7]", 7), ("blobs [10]", 10)]
+        assert sorted(map(tuple, [*card.training_slices, *card.held_out_slices])) == [
+            *sorted(wanted),
+            ("other [2]", 2),
+            ("other [5]", 5),
+        ]
+
+    def test_emptying_a_slice_is_a_correction_too(self, panel, viewer, arrays, qtbot):
+        panel.run.segments.setChecked(False)
+        click_and_wait(panel, qtbot)
+        first = ModelLibrary().entries()[0]
+        viewer.add_image(arrays[0][:6].copy(), name="other")
+        segment_only(viewer, qtbot, "other")
+        predicted = viewer.layers["other – blobs"]
+        place = np.nonzero(predicted.data[2])
+        predicted.data_setitem((np.full(len(place[0]), 2), *place), 0)
+        panel.data.image.choose(viewer.layers["other"])
+        qtbot.waitUntil(lambda: "1 slice of the predicted" in sentence(panel))
+        click_and_wait(panel, qtbot)
+        card = next(e.card for e in ModelLibrary().entries() if e.path != first.path)
+        assert card.classes.values == (0, *VALUES)
+        assert len(card.training_slices) == 5
+
+    def test_the_originals_of_other_images_need_their_model(
+        self, panel, viewer, arrays, qtbot
+    ):
+        panel.run.segments.setChecked(False)
+        click_and_wait(panel, qtbot)
+        viewer.add_image(arrays[0][:6].copy(), name="other")
+        segment_only(viewer, qtbot, "other")
+        predicted = viewer.layers["other – blobs"]
+        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        panel.data.image.choose(viewer.layers["other"])
+        qtbot.waitUntil(lambda: "1 slice of the predicted" in sentence(panel))
+        panel.plan.set_settings(TINY)
+        wait_until_ready(panel, qtbot)
+        panel.run.start.click()
+        qtbot.waitUntil(lambda: "choose it under Start" in panel.run.status.text())
+        assert panel.training is None
 
     def test_the_originals_train_as_they_were_painted(
         self, panel, viewer, layers, qtbot

@@ -11,6 +11,7 @@ import sys
 CODE = """
 import sys, time
 import napari
+from qtpy.QtGui import QAction
 from qtpy.QtWidgets import QApplication
 
 napari.run = lambda: None
@@ -28,6 +29,18 @@ while "preview in" not in panel.run.plan.text():
     QApplication.processEvents()
     time.sleep(0.01)
 assert "torch" in sys.modules
+# The menu knows the dock: its entry hides it rather than opening another.
+(entry,) = {
+    a.text(): a
+    for a in viewer.window._qt_window.findChildren(QAction)
+    if a.text() == "Fine-tune (MedSAGa)" and a.isEnabled()
+}.values()
+entry.trigger()
+assert not panel.isVisible()
+entry.trigger()
+assert panel.isVisible()
+panels = [w for w in QApplication.allWidgets() if type(w).__name__ == "FineTunePanel"]
+assert len(panels) == 1
 assert panel.isVisible()
 assert panel.run.start.isEnabled()
 viewer.close()

@@ -42,6 +42,7 @@ def annotated_slices(
     slices: Sequence[int] | None = None,
     *,
     on_tie: int = 0,
+    may_be_empty: bool = False,
 ) -> Annotation:
     """Find the annotated slices: those that carry any label.
 
@@ -60,6 +61,9 @@ def annotated_slices(
     on_tie
         The axis to take if no other has fewer labelled slices; of others with as few,
         the first.
+    may_be_empty
+        Whether the asked for `slices` may all be without a label, as others train
+        beside them.
 
     Raises
     ------
@@ -70,7 +74,8 @@ def annotated_slices(
         raise MedsagaError(f"There is no axis {axis}: choose 0, 1 or 2.")
     # For each volume and axis, whether each slice carries a label.
     labelled = [_labelled_slices(label) for label in labels]
-    if not any(flags[0].any() for flags in labelled):
+    may_be_empty = may_be_empty and slices is not None
+    if not (may_be_empty or any(flags[0].any() for flags in labelled)):
         raise MedsagaError(
             "No slice is labelled: paint every structure on at least one slice, then "
             "start again."
@@ -83,7 +88,11 @@ def annotated_slices(
             key=lambda a: sum(int(flags[a].sum()) for flags in labelled),
         )
     along = [flags[axis] for flags in labelled]
-    chosen = _labelled(along) if slices is None else _asked_for(along, slices, axis)
+    chosen = (
+        _labelled(along)
+        if slices is None
+        else _asked_for(along, slices, axis, may_be_empty=may_be_empty)
+    )
     return Annotation(
         axis=axis, slices=chosen, sentence=_describe(labels, along, chosen, axis)
     )
@@ -109,7 +118,11 @@ def _labelled(along: Sequence[NDArray[np.bool_]]) -> tuple[tuple[int, int], ...]
 
 
 def _asked_for(
-    along: Sequence[NDArray[np.bool_]], slices: Sequence[int], axis: int
+    along: Sequence[NDArray[np.bool_]],
+    slices: Sequence[int],
+    axis: int,
+    *,
+    may_be_empty: bool,
 ) -> tuple[tuple[int, int], ...]:
     """Take the wanted indices of every volume that is annotated at all."""
     longest = max(len(flags) for flags in along)
@@ -124,9 +137,9 @@ def _asked_for(
         (v, s)
         for v, flags in enumerate(along)
         for s in wanted
-        if flags.any() and s < len(flags)
+        if (may_be_empty or flags.any()) and s < len(flags)
     )
-    if not any(along[v][s] for v, s in chosen):
+    if not (may_be_empty or any(along[v][s] for v, s in chosen)):
         raise MedsagaError(
             "None of the chosen slices carries a label: choose at least one that does, "
             "or paint one of them."

@@ -11,7 +11,7 @@ from medsaga.data.annotation import Annotation, count, iterate_slices
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -100,6 +100,8 @@ def class_table(
     annotation: Annotation,
     names: Mapping[int, str] | None = None,
     colours: Mapping[int, str] | None = None,
+    *,
+    besides: Iterable[int] = (),
 ) -> ClassTable:
     """Make the table of the classes on the annotated slices.
 
@@ -111,13 +113,15 @@ def class_table(
         The annotated slices.
     names, colours
         By label value; those of values that are not on the slices are left out.
+    besides
+        Label values that are classes without being on the slices.
 
     Raises
     ------
     MedsagaError
         If the values are not whole numbers, or too many to be classes.
     """
-    found: set[float] = {0}
+    found: set[float] = {0, *besides}
     for label in iterate_slices(labels, annotation):
         found.update(np.unique(label).tolist())
     broken = next((v for v in found if not float(v).is_integer()), None)

@@ -35,8 +35,8 @@ class Sample:
         (3, H, W) float32 in [0, 1], padded; not to be written into.
     target
         (H, W) int64 class indices; -1 where ignored, such as padding.
-    volume_index, slice_index
-        Where the slice comes from.
+    slice_index
+        Its index in the volume that it comes from.
     name
         What to call the slice.
     truth
@@ -49,7 +49,6 @@ class Sample:
 
     image: Tensor
     target: Tensor
-    volume_index: int
     slice_index: int
     name: str
     truth: NDArray[Any]
@@ -115,9 +114,8 @@ def build_samples(
             Sample(
                 image=image,
                 target=pad_target(target, (image.shape[1], image.shape[2])),
-                volume_index=v,
                 slice_index=s,
-                name=images[v].name if images[v].is_2d else f"{images[v].name} [{s}]",
+                name=images[v].slice_name(s),
                 truth=truth,
                 spacing=images[v].slice_spacing(axis),
                 content=content,

@@ -66,6 +66,10 @@ class Volume:
         picked: NDArray[Any] = np.asarray(self.array[(slice(None),) * axis + (index,)])
         return picked
 
+    def slice_name(self, index: int) -> str:
+        """Name slice `index`: as the volume, with the index in 3-D."""
+        return self.name if self.is_2d else f"{self.name} [{index}]"
+
     def slice_spacing(self, axis: int) -> tuple[float, float] | None:
         """Pixel size in mm along (rows, columns) of a slice across `axis`."""
         if self.spacing is None:

@@ -15,6 +15,7 @@ from medsaga.data.classes import ClassTable, class_table, label_check
 from medsaga.data.inputs import ImageLike, as_volume_pairs
 from medsaga.data.samples import build_samples
 from medsaga.events import Event, Notice, Stop, Stream
+from medsaga.kept_slices import EarlierSlices
 from medsaga.model_folder import TrainedModel
 from medsaga.settings import FineTuneSettings
 from medsaga.training.card import make_card
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from medsaga.data.intensity import IntensityRule
     from medsaga.data.volume import Volume
+    from medsaga.kept_slices import SliceName
     from medsaga.model_card import ModelCard
 
 
@@ -46,6 +48,7 @@ def fine_tune(
     settings: FineTuneSettings | None = None,
     *,
     start: TrainedModel | Path | str | None = None,
+    earlier: Sequence[SliceName] = (),
     axis: int | None = None,
     slices: Sequence[int] | None = None,
     window: tuple[float, float] | None = None,
@@ -73,6 +76,10 @@ def fine_tune(
         `settings.backbone`. It keeps its working size and intensity window unless the
         settings name others. If it knows the very classes that are painted, the head
         stage is left out. The model itself is not changed.
+    earlier
+        Slices that trained `start` and train on beside the new ones, as its card names
+        them; `start` is then a folder of a :class:`~medsaga.ModelLibrary`, which keeps
+        them.
     axis
         Array axis to slice along: 0 axial, 1 coronal, 2 sagittal for files with an
         affine. None takes the one along which the fewest slices carry a label.
@@ -102,15 +109,19 @@ def fine_tune(
     Raises
     ------
     MedsagaError
-        If there is nothing to learn from, or images and labels do not fit.
+        If there is nothing to learn from, images and labels do not fit, or `earlier`
+        slices are not kept or at another working size.
     """
     started = time.monotonic()
     settings = settings or FineTuneSettings()
     volumes, label_volumes, warnings = as_volume_pairs(images, labels)
-    annotated = _Annotated.find(
-        volumes, label_volumes, axis, slices, class_names, class_colours
-    )
     card = card_of(start)
+    kept = EarlierSlices(
+        None if isinstance(start, TrainedModel) else start, card, tuple(earlier)
+    )
+    annotated = _Annotated.find(
+        volumes, label_volumes, axis, slices, class_names, class_colours, kept
+    )
     rule, intensity_notice = choose_rule(card, settings, volumes, label_volumes, window)
     job = _Job(
         volumes=volumes,
@@ -119,6 +130,7 @@ def fine_tune(
         settings=settings,
         start=start,
         card=card,
+        earlier=kept,
         preview_at=_preview_function(preview_at, volumes, annotated.annotation),
         preview_interval=preview_interval,
         started=started,
@@ -142,7 +154,11 @@ def fine_tune(
             return None
         session.measured["threads"] = threads
         scores = validate(session, session.galore_steps)
-        model = TrainedModel(session.network, make_card(session, begun, scores))
+        model = TrainedModel(
+            network=session.network,
+            card=make_card(session, begun, scores),
+            samples=(*session.training, *session.held_out),
+        )
         with suppress(Stop):  # there is nothing left to stop
             yield scores
     return model
@@ -166,9 +182,14 @@ class _Annotated:
         slices: Sequence[int] | None,
         names: Mapping[int, str] | None,
         colours: Mapping[int, str] | None,
+        earlier: EarlierSlices,
     ) -> _Annotated:
-        annotation = annotated_slices(labels, axis, slices)
-        table = class_table(labels, annotation, names, colours)
+        annotation = annotated_slices(
+            labels, axis, slices, may_be_empty=bool(earlier.wanted)
+        )
+        table = class_table(
+            labels, annotation, names, colours, besides=earlier.classes()
+        )
         notices = [
             annotation.sentence,
             *label_check(labels, annotation, table),
@@ -186,6 +207,7 @@ class _Job:
     settings: FineTuneSettings
     start: TrainedModel | Path | str | None
     card: ModelCard | None
+    earlier: EarlierSlices
     preview_at: Callable[[], PreviewTarget]
     preview_interval: float
     started: float
@@ -217,6 +239,7 @@ def _start(job: _Job) -> Generator[Event, None, tuple[Session, Start]]:
     samples = build_samples(
         job.volumes, job.annotated.labels, annotation, table, job.rule, canvas
     )
+    samples += job.earlier.load(table, canvas)
     training, held_out = split_held_out(samples, len(table))
     session = Session(
         network=network,

@@ -10,6 +10,7 @@ import torch
 
 from medsaga.computing import evaluating
 from medsaga.events import Validated
+from medsaga.inference import predict_image
 from medsaga.metrics import score
 
 if TYPE_CHECKING:
@@ -65,8 +66,12 @@ def validate(session: Session, step: int) -> Validated:
     with evaluating(session.network):
         for index in chosen.round().astype(int):
             sample = samples[index]
-            logits = session.predict(
-                session.images[sample.volume_index], sample.slice_index
+            logits = predict_image(
+                session.network,
+                sample.image,
+                sample.content,
+                sample.truth.shape,
+                session.precision,
             )
             mask = session.table.to_values(logits.argmax(0).cpu().numpy())
             scores = score(mask, sample.truth, session.table.values[1:], sample.spacing)
