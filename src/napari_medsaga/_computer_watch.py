@@ -36,4 +36,4 @@ class ComputerWatch(QObject):
             return
         # A job that was started meanwhile has its preview first, and imports then.
         if not is_computing():
-            medsaga.warm_up("galore")
+            import_engine("galore")

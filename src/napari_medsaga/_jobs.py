@@ -13,7 +13,7 @@ from napari.utils import progress
 from qtpy.QtCore import QObject, QTimer, Signal
 from qtpy.QtWidgets import QApplication, QLabel
 
-from medsaga import Stop
+from medsaga import Preview, Stop
 from napari_medsaga._torch import import_engine
 
 if TYPE_CHECKING:
@@ -88,7 +88,10 @@ class _Drain:
         controls, stream = self._controls, self._make_stream()
         try:
             while not controls.stop.is_set():
-                controls.events.append(next(stream))
+                event = next(stream)
+                controls.events.append(event)
+                if isinstance(event, Preview):  # the first thing to be seen stands
+                    import_engine("galore")
                 controls.running.wait()
             controls.events.append(stream.throw(Stop()))
             while True:  # the last events of an orderly end
@@ -159,7 +162,8 @@ class Job(QObject):
         self._worker.controls = self._controls
         # After `quit` a worker sends no `returned`, only `finished`.
         self._worker.finished.connect(self._on_worker_finished)
-        self._bar = progress(total=100, desc=title)
+        self._title = title
+        self._bar: Any = None
         self._said_that_it_waits = False
         self._timer = QTimer(self)
         self._timer.setInterval(_DRAIN_MS)
@@ -181,9 +185,16 @@ class Job(QObject):
     def start(self) -> None:
         """Start, or wait for the job that is running."""
         _started.add(self)
-        _hold_spinners()
         self._timer.start()
         self._worker.start()
+        # In a turn of its own: beside what a click does already it would be felt.
+        QTimer.singleShot(0, self._add_bar)
+
+    def _add_bar(self) -> None:
+        """Show the job in napari's activity dock."""
+        if self in _started:
+            self._bar = progress(total=100, desc=self._title)
+            _hold_spinners()
 
     def stop(self) -> None:
         """End the stream in order at its next event; it keeps what it has."""
@@ -200,7 +211,7 @@ class Job(QObject):
         """Show in napari's activity dock how much is done, from 0 to 1."""
         percent = int(100 * fraction)
         # Its bar calls processEvents: only for what can be seen.
-        if percent > self._bar.n:
+        if self._bar is not None and percent > self._bar.n:
             self._bar.update(percent - self._bar.n)
 
     def _drain(self) -> None:
@@ -213,7 +224,8 @@ class Job(QObject):
     def _on_worker_finished(self) -> None:
         self._timer.stop()
         self._drain()
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
         application = QApplication.instance()
         if application is not None:
             application.aboutToQuit.disconnect(self._on_about_to_quit)
