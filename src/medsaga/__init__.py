@@ -80,6 +80,12 @@ if TYPE_CHECKING:
     from medsaga.outputs import OutputPlan, Outputs, actual_path
     from medsaga.segmentation import Segmentation, segment
     from medsaga.training.fine_tune import fine_tune
+    from medsaga.training.speed import (
+        Speed,
+        TimeEstimate,
+        estimate_time,
+        measure_speed,
+    )
 
 __version__ = version("napari-medsaga")
 
@@ -98,6 +104,8 @@ _LAZY = {
     "Scores": "medsaga.metrics",
     "Segmentation": "medsaga.segmentation",
     "SliceName": "medsaga.kept_slices",
+    "Speed": "medsaga.training.speed",
+    "TimeEstimate": "medsaga.training.speed",
     "TrainedModel": "medsaga.model_folder",
     "Volume": "medsaga.data.volume",
     "WINDOWS": "medsaga.data.intensity",
@@ -109,6 +117,7 @@ _LAZY = {
     "class_table": "medsaga.data.classes",
     "count_classes": "medsaga.data.classes",
     "describe_computer": "medsaga.computing",
+    "estimate_time": "medsaga.training.speed",
     "evaluate_files": "medsaga.metrics",
     "fine_tune": "medsaga.training.fine_tune",
     "image_files": "medsaga.data.files",
@@ -116,6 +125,7 @@ _LAZY = {
     "load_card": "medsaga.model_card",
     "load_model": "medsaga.model_folder",
     "looks_like_hounsfield": "medsaga.data.intensity",
+    "measure_speed": "medsaga.training.speed",
     "missing_weights": "medsaga.checkpoints",
     "output_path": "medsaga.data.files",
     "pair_files": "medsaga.data.files",
@@ -156,8 +166,10 @@ __all__ = [
     "SegmentedSlice",
     "Setting",
     "SliceName",
+    "Speed",
     "Stop",
     "Stream",
+    "TimeEstimate",
     "TrainedModel",
     "Validated",
     "Volume",
@@ -172,6 +184,7 @@ __all__ = [
     "describe",
     "describe_computer",
     "drain",
+    "estimate_time",
     "evaluate_files",
     "fine_tune",
     "image_files",
@@ -179,6 +192,7 @@ __all__ = [
     "load_card",
     "load_model",
     "looks_like_hounsfield",
+    "measure_speed",
     "missing_weights",
     "output_path",
     "pair_files",

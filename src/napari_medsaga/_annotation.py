@@ -56,6 +56,8 @@ class AnnotationReport:
     ----------
     number
         Of the query.
+    image
+        What is annotated.
     labels
         Volume with the labels that would train.
     axis
@@ -75,6 +77,7 @@ class AnnotationReport:
     """
 
     number: int
+    image: Volume
     labels: Volume
     axis: int
     slices: tuple[int, ...]
@@ -154,6 +157,7 @@ def _report(
 ) -> AnnotationReport:
     return AnnotationReport(
         number=query.number,
+        image=query.image,
         labels=labels,
         axis=axis,
         slices=slices,

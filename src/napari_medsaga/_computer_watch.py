@@ -1,39 +1,81 @@
-"""Imports torch in a thread when a dock opens, and says what computes here."""
+"""Gets the engine ready when a dock opens: what computes here, and how fast."""
 
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_medsaga._jobs import is_computing
+from medsaga import MedsagaError, preset
+from napari_medsaga._jobs import idle_computer, is_computing
 from napari_medsaga._torch import import_engine
 
+if TYPE_CHECKING:
+    from medsaga import Speed
+
 _DRAW_FIRST_MS = 500
+_measuring = threading.Lock()
+_speed: Speed | None = None
 
 
 class ComputerWatch(QObject):
-    """Makes the engine ready while the user chooses layers."""
+    """Makes the engine ready while the user chooses layers.
 
-    described = Signal(str)
-    """Emits `(device, cores and free memory)`, once it is known."""
+    Attributes
+    ----------
+    computer
+        Device, cores and free memory; empty until they are known.
+    """
+
+    changed = Signal()
+    """Emitted when the computer, and then its speed, is known."""
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
+        self.computer = ""
         # Loading torch's libraries holds the interpreter: the dock is drawn first.
         QTimer.singleShot(_DRAW_FIRST_MS, self._on_drawn)
 
-    def _on_drawn(self) -> None:
-        threading.Thread(target=self._warm_up, daemon=True).start()
+    @property
+    def speed(self) -> Speed | None:
+        """How fast the default model is here; None until it is measured."""
+        return _speed
 
-    def _warm_up(self) -> None:
+    def _on_drawn(self) -> None:
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
         import_engine()
         import medsaga
 
+        self.computer = medsaga.describe_computer()
         try:
-            self.described.emit(medsaga.describe_computer())
+            self.changed.emit()
+            # A job that was started meanwhile has its preview first, and imports then.
+            if not is_computing():
+                import_engine("galore")
+                _measure()
+            self.changed.emit()
         except RuntimeError:  # the dock was closed in the meantime
             return
-        # A job that was started meanwhile has its preview first, and imports then.
-        if not is_computing():
-            import_engine("galore")
+
+
+def _measure() -> None:
+    """Measure the default model once, unless a job has or wants the computer."""
+    global _speed
+    with _measuring, idle_computer() as is_wanted:
+        if _speed is not None or is_wanted is None:
+            return
+        from medsaga import measure_speed
+
+        stream = measure_speed(preset("balanced"))
+        try:
+            while not is_wanted():
+                next(stream)
+        except StopIteration as end:
+            _speed = end.value
+        except MedsagaError:  # no weights: said where the model is chosen
+            return
+        finally:
+            stream.close()

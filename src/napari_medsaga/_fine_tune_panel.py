@@ -12,13 +12,14 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from medsaga import Event, FineTuneSettings, MedsagaError, ModelLibrary
+from medsaga import Event, MedsagaError
 from napari_medsaga._computer_watch import ComputerWatch
 from napari_medsaga._data_box import DataBox
 from napari_medsaga._dock_scroll import DockScroll
 from napari_medsaga._jobs import Job
 from napari_medsaga._layers import class_colours, class_names, slice_shown, volume_of
 from napari_medsaga._plan_box import PlanBox
+from napari_medsaga._plan_sentence import describe_plan
 from napari_medsaga._predictions import prediction_of
 from napari_medsaga._run_box import RunBox
 from napari_medsaga._training import TrainingRequest, TrainingResult, run_training
@@ -63,7 +64,6 @@ class FineTunePanel(QWidget):
         self.training: _Training | None = None
         self._cursor = _Cursor()
         self._wants_start = False
-        self._computer = ""
         self._followed: Path | None = None
         self._painted: list[Labels] = []
 
@@ -96,7 +96,8 @@ class FineTunePanel(QWidget):
         self.run.stopped.connect(self._on_stop_clicked)
         self.run.paused.connect(self._on_pause_toggled)
         self.run.advanced.connect(self._on_advanced)
-        self._watch.described.connect(self._on_computer_described)
+        self._watch.changed.connect(self._show_plan)
+        self.run.segments.toggled.connect(self._show_plan)
         self._viewer.layers.events.inserted.connect(self._on_layers_changed)
         self._viewer.layers.events.removed.connect(self._on_layers_changed)
         self._viewer.dims.events.point.connect(self._on_point_changed)
@@ -134,11 +135,7 @@ class FineTunePanel(QWidget):
         elif followed is not None and self.plan.start_model() == followed:
             self.plan.start_as_before()
 
-    def _on_computer_described(self, computer: str) -> None:
-        self._computer = computer
-        self._show_plan()
-
-    def _show_plan(self) -> None:
+    def _show_plan(self, _: object = None) -> None:
         report = self.data.report()
         problem = self.plan.problem()
         try:
@@ -154,8 +151,16 @@ class FineTunePanel(QWidget):
         self.run.start.setEnabled(can_start)
         if problem is not None or settings is None:
             self.run.plan.setText(problem or "")
-        else:
-            self.run.plan.setText(_describe_plan(self._computer, settings))
+            return
+        sentence = describe_plan(
+            self._watch.computer,
+            settings,
+            self._watch.speed,
+            None if report is None else report.image,
+            0 if report is None else report.axis,
+            segments=self.run.segments.isChecked(),
+        )
+        self.run.plan.setText(sentence)
 
     # Start, pause, stop
 
@@ -339,38 +344,6 @@ def _tell_what_was_kept(status: str, value: Any) -> None:
         )
     elif status == "failed":
         show_error(str(value))
-
-
-def _describe_plan(computer: str, settings: FineTuneSettings) -> str:
-    """Say what a training will compute on, and how long it will take."""
-    if not computer:
-        return "Getting ready (the first time takes some seconds)…"
-    if not settings.steps:
-        duration = _duration(settings.minutes * 60)
-        return f"{computer}: preview in 10 s, trained in about {duration}."
-    measured = _seconds_per_step(settings)
-    if measured is None:
-        return f"{computer}: {settings.steps} steps; the time is known after the first."
-    duration = _duration(10 + settings.steps * measured)
-    return (
-        f"{computer}: {settings.steps} steps, trained in about {duration} "
-        f"({measured:.1f} s a step last time)."
-    )
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.3g} min"
-
-
-def _seconds_per_step(settings: FineTuneSettings) -> float | None:
-    """Give what a step like these took in the last such training, if there was one."""
-    for entry in ModelLibrary().entries():
-        if entry.card is None or entry.card.backbone != settings.backbone:
-            continue
-        then = entry.card.settings
-        if then["batch_size"] == settings.batch_size:
-            return entry.card.measured.get("seconds_per_step")
-    return None
 
 
 def _describe_result(result: TrainingResult, *, is_stopped: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import threading
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -17,7 +18,7 @@ from medsaga import Preview, Stop
 from napari_medsaga._torch import import_engine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from medsaga import Event, Stream
 
@@ -118,6 +119,21 @@ class _Worker(FunctionWorker):
 def is_computing() -> bool:
     """Whether a job has the computer."""
     return _computer.locked()
+
+
+@contextmanager
+def idle_computer() -> Iterator[Callable[[], bool] | None]:
+    """Hold the computer inside the block, unless a job has it.
+
+    Gives None then, and else a function that says whether a job waits for it.
+    """
+    if not _computer.acquire(blocking=False):
+        yield None
+        return
+    try:
+        yield lambda: any(job.is_waiting for job in list(_started))
+    finally:
+        _computer.release()
 
 
 class Job(QObject):

@@ -20,6 +20,7 @@ from superqt import QCollapsible
 
 from medsaga import PRESETS, FineTuneSettings, missing_weights, preset
 from napari_medsaga._form import SettingsForm
+from napari_medsaga._plan_sentence import duration
 from napari_medsaga._start_choice import StartChoice
 
 if TYPE_CHECKING:
@@ -151,10 +152,4 @@ class PlanBox(QWidget):
 
 
 def _preset_title(name: str) -> str:
-    return f"{name} ({_duration(preset(name).minutes)})"
-
-
-def _duration(minutes: float) -> str:
-    if minutes < 1:
-        return f"{minutes * 60:.0f} s"
-    return f"{minutes:g} min" if minutes < 60 else f"{minutes / 60:g} h"
+    return f"{name} ({duration(preset(name).minutes * 60)})"

@@ -26,6 +26,7 @@ from medsaga import (
     MedsagaError,
     ModelLibrary,
     describe,
+    estimate_time,
     load_card,
 )
 from napari_medsaga import _annotation, _fine_tune_panel
@@ -867,6 +868,22 @@ class TestCorrections:
 
 
 class TestPlan:
+    def test_the_time_comes_from_a_measured_step(self, panel, viewer, qtbot):
+        """Once the default is measured, which is done once in a process."""
+        text = panel.run.plan.text
+        qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
+        settings = replace(PRESETS["balanced"], steps=10)
+        panel.plan.set_settings(settings)
+        report = panel.data.report()
+        estimate = estimate_time(panel._watch.speed, settings, report.image, 0)
+        assert f"(10 steps of {estimate.seconds_per_step:.2g} s)" in text()
+        assert ", 12 slices segmented in" in text()
+        assert "GB free: preview in 10 s" in text()
+        panel.run.segments.setChecked(False)
+        assert "segmented" not in text()
+        panel.plan.set_settings(PRESETS["balanced"])
+        assert "steps of" in text()
+
     def test_every_setting_has_a_control_with_its_help(self, panel):
         for setting in describe(FineTuneSettings):
             if setting.name == "backbone":

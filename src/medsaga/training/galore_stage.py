@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from medsaga.settings import FineTuneSettings
     from medsaga.training.session import Session
 
 _MEASURED_STEPS = 4
@@ -179,8 +180,15 @@ def _plan_steps(
     Minutes are those of a laptop: a GPU is through with the same steps sooner.
     """
     left = session.seconds_left - (_VALIDATIONS + 1) * seconds_to_validate
-    affordable = _MEASURED_STEPS + max(1, int(left / seconds_per_step))
-    usual = int(_STEPS_PER_MINUTE * session.settings.minutes)
+    return planned_steps(session.settings, left, seconds_per_step)
+
+
+def planned_steps(
+    settings: FineTuneSettings, seconds_left: float, seconds_per_step: float
+) -> int:
+    """Plan the steps of a stage that may take `seconds_left`."""
+    affordable = _MEASURED_STEPS + max(1, int(seconds_left / seconds_per_step))
+    usual = int(_STEPS_PER_MINUTE * settings.minutes)
     return min(affordable, max(_MEASURED_STEPS + 1, usual))
 
 

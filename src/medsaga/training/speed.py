@@ -1,0 +1,155 @@
+"""How fast this computer trains and segments, and what a training will take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from medsaga.computing import autocast, computing_threads, pick_device, pick_precision
+from medsaga.data.canvas import Canvas, choose_long_side
+from medsaga.events import Notice, Stream
+from medsaga.inference import predict_image
+from medsaga.training.galore_stage import planned_steps
+from medsaga.training.losses import SegmentationLoss
+from medsaga.training.optimizer import LayerwiseOptimizer, parameter_groups
+from medsaga.training.start import start_from_backbone
+
+if TYPE_CHECKING:
+    from medsaga.data.volume import Volume
+    from medsaga.settings import FineTuneSettings
+
+_SIDE = 128
+_STEPS = 3
+_SECONDS_BEFORE_THE_STEPS = 10.0  # the head stage and its preview
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """What a step and a slice take with one backbone at one size.
+
+    Attributes
+    ----------
+    backbone
+        Its name.
+    batch_size, side
+        Slices in a step, and rows and columns of each.
+    multiple, stride
+        The backbone's: what sizes are multiples of, and its embedding's stride.
+    seconds_per_step, seconds_per_slice
+        Of a training step of all of the model, and of the prediction of one slice.
+    """
+
+    backbone: str
+    batch_size: int
+    side: int
+    multiple: int
+    stride: int
+    seconds_per_step: float
+    seconds_per_slice: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeEstimate:
+    """What a training will take: its steps, and the segmentation after it."""
+
+    steps: int
+    seconds_per_step: float
+    seconds: float
+    seconds_to_segment: float
+
+
+def measure_speed(settings: FineTuneSettings) -> Stream[Speed]:
+    """Take a few steps of a training of the backbone, on noise; some seconds.
+
+    Nothing of it is kept. Close the stream to end it early.
+
+    Yields
+    ------
+    Notice
+        Before each step.
+
+    Raises
+    ------
+    MedsagaError
+        If the backbone's weights are not there.
+    """
+    device = pick_device()
+    network = start_from_backbone(settings, 2).network.to(device)
+    network = network.to(memory_format=torch.channels_last)
+    stride = network.backbone.embedding.stride
+    side = _SIDE * max(1, stride // 4)
+    with computing_threads():
+        precision = pick_precision(settings.precision, network, device, side)
+        loss_of = SegmentationLoss(settings.loss_dice_weight)
+        optimizer = LayerwiseOptimizer(parameter_groups(network, settings))
+        images = torch.rand(settings.batch_size, 3, side, side, device=device)
+        images = images.to(memory_format=torch.channels_last)
+        targets = (images[:, 0] > 0.5).long()
+        network.train()
+        with optimizer:
+            for step in range(_STEPS):  # the first compiles kernels
+                yield Notice(message=f"Measuring a step ({step + 1} of {_STEPS}).")
+                started = time.monotonic()
+                with autocast(device, precision):
+                    logits = network(images)
+                loss_of(logits, targets).backward()
+                _wait_for(device)
+                seconds_per_step = time.monotonic() - started
+        network.eval()
+        size = (side, side)
+        for _ in range(2):
+            started = time.monotonic()
+            predict_image(network, images[0].cpu(), size, size, precision)
+            _wait_for(device)
+            seconds_per_slice = time.monotonic() - started
+    return Speed(
+        backbone=settings.backbone,
+        batch_size=settings.batch_size,
+        side=side,
+        multiple=network.backbone.size_multiple,
+        stride=stride,
+        seconds_per_step=seconds_per_step,
+        seconds_per_slice=seconds_per_slice,
+    )
+
+
+def estimate_time(
+    speed: Speed, settings: FineTuneSettings, image: Volume, axis: int
+) -> TimeEstimate:
+    """Estimate what a training on slices of `image` takes, in proportion to its pixels.
+
+    Parameters
+    ----------
+    speed
+        Measured with the same backbone.
+    settings
+        Of the training.
+    image, axis
+        Its slices across `axis` train and are segmented.
+    """
+    rows, cols = (n for i, n in enumerate(image.shape) if i != axis)
+    spacing = image.slice_spacing(axis)
+    long_side = choose_long_side(
+        [((rows, cols), spacing)], settings, speed.multiple, speed.stride
+    )
+    canvas = Canvas(long_side=long_side, multiple=speed.multiple)
+    height, width = canvas.padded_shape(rows, cols, spacing)
+    part = height * width / speed.side**2
+    per_step = speed.seconds_per_step * part * settings.batch_size / speed.batch_size
+    left = settings.minutes * 60 - _SECONDS_BEFORE_THE_STEPS
+    steps = settings.steps or planned_steps(settings, left, per_step)
+    return TimeEstimate(
+        steps=steps,
+        seconds_per_step=per_step,
+        seconds=_SECONDS_BEFORE_THE_STEPS + steps * per_step,
+        seconds_to_segment=image.shape[axis] * speed.seconds_per_slice * part,
+    )
+
+
+def _wait_for(device: torch.device) -> None:
+    """Wait until a GPU is done, which computes on after a call has returned."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,63 @@
+"""The sentence that says, before a training, what it will use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medsaga import FineTuneSettings, Speed, Volume
+
+
+def describe_plan(
+    computer: str,
+    settings: FineTuneSettings,
+    speed: Speed | None,
+    image: Volume | None,
+    axis: int,
+    *,
+    segments: bool,
+) -> str:
+    """Say what a training computes on, how long it takes, and the segmentation after.
+
+    Parameters
+    ----------
+    computer
+        Device, cores and free memory; empty while they are not known.
+    settings
+        Of the training.
+    speed
+        As measured here, None before that.
+    image, axis
+        What is trained on, if it is known, across which axis.
+    segments
+        Whether the whole volume is segmented when done.
+    """
+    if not computer:
+        return "Getting ready (the first time takes some seconds)…"
+    preview = "preview in 10 s, " if settings.stages != "galore" else ""
+    planned = duration(settings.minutes * 60)
+    if speed is None or speed.backbone != settings.backbone or image is None:
+        if settings.steps:
+            return f"{computer}: {settings.steps} steps; the first tells the time."
+        return f"{computer}: {preview}trained in about {planned}."
+    from medsaga import estimate_time  # torch, which is imported by now
+
+    estimate = estimate_time(speed, settings, image, axis)
+    trained = planned
+    if settings.steps or estimate.seconds < settings.minutes * 60:
+        trained = duration(estimate.seconds)
+    steps = f"{estimate.steps} steps of {estimate.seconds_per_step:.2g} s"
+    sentence = f"{computer}: {preview}trained in about {trained} ({steps})"
+    if segments:
+        n = image.shape[axis]
+        slices = "1 slice" if n == 1 else f"{n} slices"
+        needed = duration(max(1, estimate.seconds_to_segment))
+        sentence += f", {slices} segmented in {needed} more"
+    return f"{sentence}."
+
+
+def duration(seconds: float) -> str:
+    """Say a time: 30 s, 2 min, 1.5 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.2g} min" if seconds < 3600 else f"{seconds / 3600:.2g} h"
