@@ -67,7 +67,11 @@ class MedSAGa(nn.Module):
         Tensor
             (batch, k, height / output_stride, width / output_stride).
         """
-        parts = self.logit_parts(self.backbone(images))
+        return self.logits(self.backbone(images))
+
+    def logits(self, pyramid: Sequence[Tensor]) -> Tensor:
+        """Return the logits of a pyramid that the backbone gave."""
+        parts = self.logit_parts(pyramid)
         return parts.decoder if parts.head is None else parts.decoder + parts.head
 
     def logit_parts(self, pyramid: Sequence[Tensor]) -> LogitParts:

@@ -27,9 +27,14 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "fp32", "bf16"]
 Projection = Literal["std", "full", "left", "right"]
 Stages = Literal["both", "head", "galore"]
+StrategyName = Literal[
+    "medsaga", "medsaga-v1", "medsaga-v2", "samed", "full", "decoder"
+]
 Intensity = Literal[
     "auto", "percentiles", "soft tissue", "lung", "bone", "brain", "spleen and liver"
 ]
+# As their authors compare them.
+_ONE_STAGE: tuple[StrategyName, ...] = ("medsaga-v1", "medsaga-v2", "samed")
 
 
 def _number(
@@ -63,6 +68,16 @@ class FineTuneSettings:
         bool,
         _choice("Model", "Add the detail head over the feature pyramid to the logits."),
     ] = True
+    strategy: Annotated[
+        StrategyName,
+        _choice(
+            "Model",
+            "What learns: all of the model, the encoder by GaLore (medsaga); of the "
+            "encoder its attention alone (v1); without SAM's decoder (v2); low-rank "
+            "updates of attention (samed); all without GaLore (full); all but the "
+            "encoder (decoder).",
+        ),
+    ] = "medsaga"
     stages: Annotated[
         Stages,
         _choice(
@@ -290,6 +305,13 @@ class FineTuneSettings:
     def __post_init__(self) -> None:
         for setting in describe(type(self)):
             setting.check(getattr(self, setting.name))
+        if self.strategy in _ONE_STAGE and (
+            self.detail_head or self.stages != "galore"
+        ):
+            raise MedsagaError(
+                f"The strategy {self.strategy} runs without the detail head and in one "
+                "stage: switch detail_head off and set stages to galore."
+            )
         if self.stages != "galore" and not self.detail_head:
             raise MedsagaError(
                 "The head stage fits the detail head: switch detail_head on, or set "

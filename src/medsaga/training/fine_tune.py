@@ -21,6 +21,7 @@ from medsaga.settings import FineTuneSettings
 from medsaga.training.card import make_card
 from medsaga.training.galore_stage import run_galore_stage
 from medsaga.training.head_stage import run_head_stage
+from medsaga.training.low_rank import merge_low_rank_updates
 from medsaga.training.session import PreviewTarget, Session
 from medsaga.training.start import (
     Start,
@@ -30,6 +31,7 @@ from medsaga.training.start import (
     start_from_backbone,
     start_from_model,
 )
+from medsaga.training.strategy import apply_strategy
 from medsaga.training.validation import split_held_out, validate
 
 if TYPE_CHECKING:
@@ -152,6 +154,7 @@ def fine_tune(
                 yield from run_galore_stage(session)
         if not session.is_usable:
             return None
+        merge_low_rank_updates(session.network)
         session.measured["threads"] = threads
         scores = validate(session, session.galore_steps)
         model = TrainedModel(
@@ -232,6 +235,7 @@ def _start(job: _Job) -> Generator[Event, None, tuple[Session, Start]]:
         job.settings,
     )
     network = begun.network.to(device).to(memory_format=torch.channels_last)
+    apply_strategy(network, settings.strategy, settings.seed)
     canvas = choose_canvas(
         job.card, settings, network.backbone, job.volumes, annotation
     )

@@ -18,6 +18,8 @@ from medsaga.training.optimizer import (
     lr_factor,
     parameter_groups,
 )
+from medsaga.training.pyramid_cache import PyramidCache
+from medsaga.training.strategy import STRATEGIES
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
@@ -101,7 +103,9 @@ def _steps(
     seconds_to_validate: float,
 ) -> Generator[Event, None, None]:
     loss_of = SegmentationLoss(session.settings.loss_dice_weight)
-    batches = _batches(session)
+    is_frozen = STRATEGIES[session.settings.strategy].encoder == "nothing"
+    cache = PyramidCache(session) if is_frozen else None
+    batches = _batches(session, cache)
     step, total = 0, session.settings.steps
     if not total:
         # The learning rate of the measured steps must not depend on the total.
@@ -109,10 +113,14 @@ def _steps(
     clock = _Clock()
     while not total or step < total:
         optimizer.set_lr_factor(_factor(session, step, total))
-        images, targets = next(batches)
+        views, images, targets = next(batches)
         # Dropout: the same numbers in every training of this seed, at this step.
         with seeded(session.device, session.settings.seed, step), session.autocast():
-            logits = session.network(session.to_device(images))
+            logits = (
+                session.network(session.to_device(images))
+                if cache is None
+                else session.network.logits(cache.pyramid(views, images))
+            )
         loss = loss_of(logits, targets.to(session.device))
         loss.backward()  # the weights are updated in here
         step += 1
@@ -136,21 +144,29 @@ def _steps(
         clock.restart()
 
 
-def _batches(session: Session) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Give augmented batches without end; the order is shuffled anew in each round."""
+def _batches(
+    session: Session, cache: PyramidCache | None
+) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+    """Give numbers, images and targets of augmented views without end.
+
+    The order is shuffled anew in each round over the slices.
+    """
     augment, settings = session.augmenter(), session.settings
-    n, view = len(session.training), 0
+    n, n_drawn, view = len(session.training), 0, 0
     order = np.empty(0, dtype=int)
     while True:
-        pairs = []
+        views, pairs = [], []
         for _ in range(settings.batch_size):
+            view = n_drawn % cache.n_views if cache else n_drawn
             if view % n == 0:
                 rng = np.random.default_rng([settings.seed, view // n])
                 order = rng.permutation(n)
             sample = session.training[order[view % n]]
-            pairs.append(augment(sample.image, sample.target, _FIRST_VIEW + view))
-            view += 1
-        yield collate(pairs)
+            pair = augment(sample.image, sample.target, _FIRST_VIEW + view)
+            pairs.append(cache.pad(*pair) if cache else pair)
+            views.append(view)
+            n_drawn += 1
+        yield views, *collate(pairs)
 
 
 class _Clock:

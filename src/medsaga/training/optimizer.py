@@ -16,6 +16,7 @@ from medsaga.training.galore import (
     largest_rank,
     projectable,
 )
+from medsaga.training.strategy import STRATEGIES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +42,7 @@ def parameter_groups(
         Has the children `backbone`, `decoder` and, possibly, `detail_head`. Parameters
         that need no gradient are left out.
     settings
-        The rates, betas, weight decay and GaLore's settings are read.
+        The rates, betas, weight decay, strategy and GaLore's settings are read.
 
     Returns
     -------
@@ -60,7 +61,7 @@ def parameter_groups(
         "decoder": settings.decoder_lr,
         "detail_head": settings.head_lr,
     }
-    tables = _table_names(network)
+    tables, projects = _table_names(network), STRATEGIES[settings.strategy].projects
     groups: dict[tuple[str, bool, bool], dict[str, Any]] = {}
     candidates = []
     for name, parameter in network.named_parameters():
@@ -69,7 +70,7 @@ def parameter_groups(
         part = name.partition(".")[0]
         is_matrix = parameter.ndim >= 2 and name not in tables
         is_projected = False
-        if is_matrix and part == "backbone":
+        if is_matrix and part == "backbone" and projects:
             candidates.append(parameter)
             is_projected = projectable(parameter, settings.rank)
         kind = (part, is_matrix, is_projected)

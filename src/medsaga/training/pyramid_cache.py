@@ -1,0 +1,69 @@
+"""The feature maps of a frozen encoder, computed once for each view."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from medsaga.computing import free_memory
+from medsaga.data.sizing import pad_image, pad_target
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medsaga.training.session import Session
+
+_MIB = 2**20
+
+
+class PyramidCache:
+    """Keeps the pyramids of as many augmented views as the memory budget holds.
+
+    While the encoder learns nothing, a view's pyramid is the same in every step, so
+    that a training that comes back to the same views pays for each only once.
+
+    Parameters
+    ----------
+    session
+        The training; its encoder is frozen.
+
+    Attributes
+    ----------
+    n_views
+        How many there are; view n is the same as view n + `n_views`.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._pyramids: dict[int, list[Tensor]] = {}
+        self._size = (
+            max(sample.target.shape[0] for sample in session.training),
+            max(sample.target.shape[1] for sample in session.training),
+        )
+        image = pad_image(session.training[0].image, self._size)
+        size = sum(level.nbytes for level in self._encode(image[None]))
+        free_mb = free_memory(session.device) // 4 // _MIB
+        budget = min(session.settings.feature_cache_mb, free_mb) * _MIB
+        self.n_views = max(len(session.training), budget // size)
+
+    def pad(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Bring a view to the one size that all of them are kept at."""
+        return pad_image(image, self._size), pad_target(target, self._size)
+
+    def pyramid(self, views: Sequence[int], images: Tensor) -> list[Tensor]:
+        """Return the feature maps of a batch (B, 3, H, W) of the `views` of it."""
+        missing = [i for i, view in enumerate(views) if view not in self._pyramids]
+        if missing:
+            levels = self._encode(images[missing])
+            for row, i in enumerate(missing):
+                self._pyramids[views[i]] = [level[row] for level in levels]
+        kept = [self._pyramids[view] for view in views]
+        return [torch.stack(level) for level in zip(*kept, strict=True)]
+
+    def _encode(self, images: Tensor) -> list[Tensor]:
+        session = self._session
+        with torch.no_grad(), session.autocast():
+            levels: list[Tensor] = session.network.backbone(session.to_device(images))
+        return levels
