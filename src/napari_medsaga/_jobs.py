@@ -31,6 +31,8 @@ _SECONDS_TO_KEEP_THE_MODEL = 60.0
 # Two trainings at once slow each other more than tenfold: torch's threads spin while
 # they wait for each other. So a second job waits for the first.
 _computer = threading.Lock()
+# What is done between jobs ends as soon as one wants the computer.
+_between_jobs = threading.Lock()
 _started: set[Job] = set()
 
 
@@ -77,6 +79,8 @@ class _Drain:
             try:
                 controls.is_waiting.clear()
                 import_engine()
+                with _between_jobs:
+                    pass
                 self._drain()
             finally:
                 _computer.release()
@@ -123,17 +127,12 @@ def is_computing() -> bool:
 
 @contextmanager
 def idle_computer() -> Iterator[Callable[[], bool] | None]:
-    """Hold the computer inside the block, unless a job has it.
+    """Hold the computer inside the block for something short, unless a job has it.
 
-    Gives None then, and else a function that says whether a job waits for it.
+    Gives None then, and else a function that says whether a job wants it.
     """
-    if not _computer.acquire(blocking=False):
-        yield None
-        return
-    try:
-        yield lambda: any(job.is_waiting for job in list(_started))
-    finally:
-        _computer.release()
+    with _between_jobs:
+        yield None if is_computing() else is_computing
 
 
 class Job(QObject):

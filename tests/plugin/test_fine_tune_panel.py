@@ -872,6 +872,7 @@ class TestPlan:
         """Once the default is measured, which is done once in a process."""
         text = panel.run.plan.text
         qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
+        wait_until_ready(panel, qtbot)
         settings = replace(PRESETS["balanced"], steps=10)
         panel.plan.set_settings(settings)
         report = panel.data.report()
