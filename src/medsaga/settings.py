@@ -34,7 +34,7 @@ Intensity = Literal[
     "auto", "percentiles", "soft tissue", "lung", "bone", "brain", "spleen and liver"
 ]
 # As their authors compare them.
-_ONE_STAGE: tuple[StrategyName, ...] = ("medsaga-v1", "medsaga-v2", "samed")
+ONE_STAGE: tuple[StrategyName, ...] = ("medsaga-v1", "medsaga-v2", "samed")
 
 
 def _number(
@@ -305,9 +305,7 @@ class FineTuneSettings:
     def __post_init__(self) -> None:
         for setting in describe(type(self)):
             setting.check(getattr(self, setting.name))
-        if self.strategy in _ONE_STAGE and (
-            self.detail_head or self.stages != "galore"
-        ):
+        if self.strategy in ONE_STAGE and (self.detail_head or self.stages != "galore"):
             raise MedsagaError(
                 f"The strategy {self.strategy} runs without the detail head and in one "
                 "stage: switch detail_head off and set stages to galore."

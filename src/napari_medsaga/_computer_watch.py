@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from medsaga import Speed
 
 _DRAW_FIRST_MS = 500
+_SECONDS_TO_END = 60.0
 _measuring = threading.Lock()
+_is_closing = threading.Event()
+_threads: list[threading.Thread] = []
 _speed: Speed | None = None
 
 
@@ -43,7 +47,9 @@ class ComputerWatch(QObject):
         return _speed
 
     def _on_drawn(self) -> None:
-        threading.Thread(target=self._work, daemon=True).start()
+        thread = threading.Thread(target=self._work, daemon=True)
+        _threads.append(thread)
+        thread.start()
 
     def _work(self) -> None:
         import_engine()
@@ -53,12 +59,20 @@ class ComputerWatch(QObject):
         try:
             self.changed.emit()
             # A job that was started meanwhile has its preview first, and imports then.
-            if not is_computing():
+            if not (is_computing() or _is_closing.is_set()):
                 import_engine("galore")
                 _measure()
             self.changed.emit()
         except RuntimeError:  # the dock was closed in the meantime
             return
+
+
+@atexit.register
+def _end_threads() -> None:
+    """Let the threads end: torch aborts the process if it is torn down under them."""
+    _is_closing.set()
+    for thread in _threads:
+        thread.join(_SECONDS_TO_END)
 
 
 def _measure() -> None:
@@ -71,7 +85,7 @@ def _measure() -> None:
 
         stream = measure_speed(preset("balanced"))
         try:
-            while not is_wanted():
+            while not (is_wanted() or _is_closing.is_set()):
                 next(stream)
         except StopIteration as end:
             _speed = end.value

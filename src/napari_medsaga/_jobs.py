@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from napari.qt.threading import FunctionWorker, create_worker
 from napari.utils import progress
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, QThreadPool, QTimer, Signal
 from qtpy.QtWidgets import QApplication, QLabel
 
 from medsaga import Preview, Stop
@@ -201,6 +201,7 @@ class Job(QObject):
         """Start, or wait for the job that is running."""
         _started.add(self)
         self._timer.start()
+        _make_room_in_pool()
         self._worker.start()
         # In a turn of its own: beside what a click does already it would be felt.
         QTimer.singleShot(0, self._add_bar)
@@ -262,6 +263,17 @@ def _stop_started() -> None:
     """End what runs on without a window, such as after a script has come to its end."""
     for job in list(_started):
         job.stop_and_wait()
+
+
+def _make_room_in_pool() -> None:
+    """Have a thread for one more worker: a job that waits for another occupies one.
+
+    Qt gives its pool as many threads as there are cores. With a single one, neither a
+    second job nor any other plugin's worker would start before the first has ended.
+    """
+    pool = QThreadPool.globalInstance()
+    if pool.activeThreadCount() >= pool.maxThreadCount():
+        pool.setMaxThreadCount(pool.activeThreadCount() + 1)
 
 
 def _hold_spinners() -> None:

@@ -128,7 +128,7 @@ def test_samed_leaves_the_keys_as_they_were(backbone):
 
 
 def test_a_model_of_samed_is_like_any_other(image, labels, tmp_path):
-    settings = settings_of("samed", steps=2, long_side=64, precision="fp32")
+    settings = settings_of("samed", steps=2, long_side=64, precision="bf16")
     model = drain(fine_tune(image, labels, settings))
     again = load_model(save_model(model, tmp_path / "model"))
     assert again.card.settings["strategy"] == "samed"

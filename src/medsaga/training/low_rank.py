@@ -49,8 +49,12 @@ class LowRankUpdate(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the updated (rows, width) weight."""
-        updated = weight.index_add(0, self.queries, self.queries_up @ self.queries_down)
-        return updated.index_add(0, self.values, self.values_up @ self.values_down)
+        # Under autocast the products would be bf16, and the sum none at all.
+        with torch.autocast(weight.device.type, enabled=False):
+            queries = self.queries_up @ self.queries_down
+            values = self.values_up @ self.values_down
+            updated = weight.index_add(0, self.queries, queries)
+            return updated.index_add(0, self.values, values)
 
 
 def add_low_rank_updates(network: nn.Module) -> int:

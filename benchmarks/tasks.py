@@ -1,0 +1,151 @@
+"""The tasks of the benchmark, from a folder of real images with ground truth.
+
+That folder holds `multi-organ-ct-3mm`, `chest-xray`, `hippocampus-mri`,
+`nuclei-microscopy` and `spleen-ct`. What trains is never judged, and is split from it
+by patient where there is more than one.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import imageio.v3 as imageio
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import medsaga
+from medsaga import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+Image = tuple[Volume, Volume]  # with its truth
+
+
+@dataclass(frozen=True)
+class Task:
+    """What trains, and what is judged: images with truth, and the slices that count."""
+
+    training: list[Image]
+    test: list[tuple[Volume, Volume, list[int]]]
+
+
+def _annotate(image: Volume, truth: Volume, slices: list[int]) -> Image:
+    labels = np.zeros_like(truth.array)
+    labels[slices] = truth.array[slices]
+    return image, truth.with_array(labels)
+
+
+def _one_volume(image: Volume, truth: Volume, slices: list[int]) -> Task:
+    rest = [i for i in range(image.shape[0]) if i not in slices]
+    return Task([_annotate(image, truth, slices)], [(image, truth, rest)])
+
+
+def ct(data: Path, n: int) -> Task:
+    """Six organs on n of the 30 axial slices of one CT; the others are judged."""
+    folder = data / "multi-organ-ct-3mm"
+    truth = medsaga.read_labels(folder / "example_seg.nii.gz")
+    wanted = np.isin(truth.array, (1, 2, 3, 5, 20, 52))
+    truth = truth.with_array(np.where(wanted, truth.array, 0))
+    image = medsaga.read_volume(folder / "example_ct_sm.nii.gz")
+    return _one_volume(image, truth, _spread(image.shape[0], n))
+
+
+def spleen(data: Path, n: int) -> Task:
+    """The spleen on n of the labelled slices of one CT."""
+    image = medsaga.read_volume(data / "spleen-ct" / "image.nii.gz")
+    truth = medsaga.read_labels(data / "spleen-ct" / "label.nii.gz")
+    labelled = np.flatnonzero(truth.array.any(axis=(1, 2)))
+    return _one_volume(image, truth, labelled[_spread(len(labelled), n)].tolist())
+
+
+def hippo(data: Path, n: int) -> Task:
+    """Two parts of the hippocampus on one slice of each of n volumes.
+
+    Volumes 6 to 25 are judged, whatever n is.
+    """
+    folder = data / "hippocampus-mri"
+    pairs = [
+        (
+            medsaga.read_volume(path),
+            medsaga.read_labels(folder / "labels" / path.name),
+        )
+        for path in sorted((folder / "images").iterdir())
+    ]
+    training = []
+    chosen_pairs = [*pairs[:5], *pairs[25:]][:n]
+    for (image, truth), number in zip(chosen_pairs, cycle((3, 8, 12, 16, 20))):
+        labelled = np.flatnonzero(truth.array.any(axis=(1, 2)))
+        chosen = int(labelled[number % len(labelled)])
+        training.append(_annotate(image, truth, [chosen]))
+    return Task(training, [(i, t, list(range(i.shape[0]))) for i, t in pairs[5:25]])
+
+
+def nuclei(data: Path, n: int) -> Task:
+    """Nuclei on n of 66 microscopy images in grey; the others are judged."""
+    folder = data / "nuclei-microscopy"
+    pairs = [
+        (_read_grey(path), medsaga.read_labels(folder / "masks" / path.name))
+        for path in sorted((folder / "images").iterdir())
+    ]
+    chosen = [0, 13, 26, 39, 52] if n == 5 else _spread(len(pairs), n)
+    rest = [(i, t, [0]) for k, (i, t) in enumerate(pairs) if k not in chosen]
+    return Task([pairs[k] for k in chosen], rest)
+
+
+def cxr(data: Path, n: int, side: int = 256) -> Task:
+    """Lungs and heart on chest X-rays of n patients; the other patients are judged."""
+    folder = data / "chest-xray"
+    rows = list(csv.DictReader((folder / "index.csv").open(encoding="utf-8")))
+    patients = list(dict.fromkeys(row["patientid"] for row in rows))
+    chosen = patients[::7][:5] if n == 5 else _picked(patients, n)
+    training: dict[str, Image] = {}
+    test = []
+    for row in rows:
+        name, patient = f"{row['name']}.png", row["patientid"]
+        image = _resize(_read_grey(folder / "images" / name), "area", side)
+        mask = medsaga.read_labels(folder / "masks" / name)
+        truth = _resize(mask, "nearest-exact", side)
+        if patient in chosen:
+            training.setdefault(patient, (image, truth))
+        else:
+            test.append((image, truth, [0]))
+    return Task(list(training.values()), test)
+
+
+TASKS: Mapping[str, Callable[[Path, int], Task]] = {
+    "ct": ct,
+    "cxr": cxr,
+    "cxr768": partial(cxr, side=768),
+    "hippo": hippo,
+    "nuclei": nuclei,
+    "spleen": spleen,
+}
+
+
+def _spread(total: int, n: int) -> list[int]:
+    """Pick n indices, each in the middle of one of n equal parts."""
+    return [int((i + 0.5) * total / n) for i in range(n)]
+
+
+def _picked(items: list[str], n: int) -> list[str]:
+    return [items[i] for i in _spread(len(items), n)]
+
+
+def _read_grey(path: Path) -> Volume:
+    pixels = imageio.imread(path)
+    if pixels.ndim == 3:  # ITU-R BT.601 luma
+        pixels = (pixels[..., :3] @ (0.299, 0.587, 0.114)).round().astype(np.uint8)
+    return medsaga.volume_from_array(pixels, name=path.stem, rgb=False)
+
+
+def _resize(volume: Volume, mode: str, size: int) -> Volume:
+    planes = torch.from_numpy(volume.array).float()[None]
+    resized = F.interpolate(planes, size=(size, size), mode=mode)[0].round()
+    return volume.with_array(resized.numpy().astype(np.uint8))
