@@ -118,7 +118,8 @@ def set_up(command: str) -> None:
     if not PYTHON.exists():
         make_venv(uv)
     if uv:
-        install = [uv, "pip", "install", "--python", str(PYTHON)]
+        # As pip does; else every process of the tests compiles all that it imports.
+        install = [uv, "pip", "install", "--compile-bytecode", "--python", str(PYTHON)]
     else:
         install = [str(PYTHON), "-m", "pip", "install", "--quiet"]
         run([*install, "--upgrade", "pip"])  # `--group` came with pip 25.1

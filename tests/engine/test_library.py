@@ -110,7 +110,13 @@ def test_a_model_that_is_added_is_listed_and_loads(library, model):
     assert (entry.path, entry.name, entry.problem) == (path, "CT", None)
     assert path == library.folder / "CT"
     assert entry.card == load_model(path).card == model.card
-    assert contents(library.folder) == ["CT", f"CT/{CARD}", f"CT/{WEIGHTS}"]
+    # Beside the model are the slices that trained it.
+    assert contents(library.folder) == [
+        "CT",
+        f"CT/{CARD}",
+        "CT/slices.safetensors",
+        f"CT/{WEIGHTS}",
+    ]
 
 
 def test_the_entry_tells_images_and_mean_dice(library, model):

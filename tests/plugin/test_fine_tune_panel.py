@@ -789,6 +789,13 @@ class TestCorrections:
         )
         assert "2 slices of the predicted layer changed, 4 more" in sentence(panel)
         slices.item(3).setCheckState(Qt.CheckState.Unchecked)
+        # They go with the model that they trained, and with no other start.
+        panel.plan.set_settings(TINY)
+        wait_until_ready(panel, qtbot)
+        panel.run.start.click()
+        qtbot.waitUntil(lambda: "choose it under Start" in panel.run.status.text())
+        assert panel.training is None
+        panel.plan.continue_from(first.path)
         click_and_wait(panel, qtbot)
         card = next(e.card for e in ModelLibrary().entries() if e.path != first.path)
         assert card.base_weights == first.name
@@ -814,23 +821,6 @@ class TestCorrections:
         card = next(e.card for e in ModelLibrary().entries() if e.path != first.path)
         assert card.classes.values == (0, *VALUES)
         assert len(card.training_slices) == 5
-
-    def test_the_originals_of_other_images_need_their_model(
-        self, panel, viewer, arrays, qtbot
-    ):
-        panel.run.segments.setChecked(False)
-        click_and_wait(panel, qtbot)
-        viewer.add_image(arrays[0][:6].copy(), name="other")
-        segment_only(viewer, qtbot, "other")
-        predicted = viewer.layers["other – blobs"]
-        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
-        panel.data.image.choose(viewer.layers["other"])
-        qtbot.waitUntil(lambda: "1 slice of the predicted" in sentence(panel))
-        panel.plan.set_settings(TINY)
-        wait_until_ready(panel, qtbot)
-        panel.run.start.click()
-        qtbot.waitUntil(lambda: "choose it under Start" in panel.run.status.text())
-        assert panel.training is None
 
     def test_the_originals_train_as_they_were_painted(
         self, panel, viewer, layers, qtbot
