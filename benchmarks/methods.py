@@ -93,10 +93,7 @@ class _Prepared:
         self.table = class_table(labels, annotation)
         self.rule, _ = choose_intensity(settings.intensity, images, labels, None)
         sizes = [
-            (
-                tuple(n for i, n in enumerate(images[v].shape) if i != self.axis),
-                images[v].slice_spacing(self.axis),
-            )
+            (images[v].slice_shape(self.axis), images[v].slice_spacing(self.axis))
             for v, _ in annotation.slices
         ]
         side = choose_long_side(sizes, settings, _MULTIPLE)

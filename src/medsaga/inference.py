@@ -48,8 +48,8 @@ def predict_slice(
         (k, rows, columns), fp32, on the network's device.
     """
     image, content = working_image(volume, axis, index, limits, canvas)
-    rows, cols = (n for i, n in enumerate(volume.shape) if i != axis)
-    return predict_image(network, image, content, (rows, cols), precision)
+    size = volume.slice_shape(axis)
+    return predict_image(network, image, content, size, precision)
 
 
 def predict_image(

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _DRAW_FIRST_MS = 500
 _SECONDS_TO_END = 60.0
-_measuring = threading.Lock()
 _is_closing = threading.Event()
 _threads: list[threading.Thread] = []
 _speed: Speed | None = None
@@ -78,7 +77,7 @@ def _end_threads() -> None:
 def _measure() -> None:
     """Measure the default model once, unless a job has or wants the computer."""
     global _speed
-    with _measuring, idle_computer() as is_wanted:
+    with idle_computer() as is_wanted:  # one at a time
         if _speed is not None or is_wanted is None:
             return
         from medsaga import measure_speed

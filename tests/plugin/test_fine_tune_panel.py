@@ -566,6 +566,16 @@ def segment_only(viewer, qtbot, name):
     qtbot.waitUntil(button.isEnabled, timeout=TIMEOUT)
 
 
+def train_and_predict_another(panel, viewer, arrays, qtbot):
+    """Give the model of one image, and the layer that it predicted on another."""
+    panel.run.segments.setChecked(False)
+    click_and_wait(panel, qtbot)
+    first = ModelLibrary().entries()[0]
+    viewer.add_image(arrays[0][:6].copy(), name="other")
+    segment_only(viewer, qtbot, "other")
+    return first, viewer.layers["other – blobs"]
+
+
 class TestErrors:
     def test_a_sentence_of_the_engine_is_shown_once(
         self, panel, qtbot, monkeypatch, capsys
@@ -767,12 +777,7 @@ class TestCorrections:
     def test_corrections_on_another_image_train_with_the_originals(
         self, panel, viewer, layers, arrays, qtbot
     ):
-        panel.run.segments.setChecked(False)
-        click_and_wait(panel, qtbot)
-        first = ModelLibrary().entries()[0]
-        viewer.add_image(arrays[0][:6].copy(), name="other")
-        segment_only(viewer, qtbot, "other")
-        predicted = viewer.layers["other – blobs"]
+        first, predicted = train_and_predict_another(panel, viewer, arrays, qtbot)
         for index in (2, 5):
             predicted.data_setitem(
                 (np.full(9, index), np.arange(3, 12), np.full(9, 35)), 5
@@ -807,12 +812,7 @@ class TestCorrections:
         ]
 
     def test_emptying_a_slice_is_a_correction_too(self, panel, viewer, arrays, qtbot):
-        panel.run.segments.setChecked(False)
-        click_and_wait(panel, qtbot)
-        first = ModelLibrary().entries()[0]
-        viewer.add_image(arrays[0][:6].copy(), name="other")
-        segment_only(viewer, qtbot, "other")
-        predicted = viewer.layers["other – blobs"]
+        first, predicted = train_and_predict_another(panel, viewer, arrays, qtbot)
         place = np.nonzero(predicted.data[2])
         predicted.data_setitem((np.full(len(place[0]), 2), *place), 0)
         panel.data.image.choose(viewer.layers["other"])

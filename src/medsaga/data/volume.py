@@ -70,6 +70,11 @@ class Volume:
         """Name slice `index`: as the volume, with the index in 3-D."""
         return self.name if self.is_2d else f"{self.name} [{index}]"
 
+    def slice_shape(self, axis: int) -> tuple[int, int]:
+        """Rows and columns of a slice across `axis`."""
+        rows, cols = (n for i, n in enumerate(self.shape) if i != axis)
+        return rows, cols
+
     def slice_spacing(self, axis: int) -> tuple[float, float] | None:
         """Pixel size in mm along (rows, columns) of a slice across `axis`."""
         if self.spacing is None:

@@ -132,7 +132,7 @@ def estimate_time(
     image, axis
         Its slices across `axis` train and are segmented.
     """
-    rows, cols = (n for i, n in enumerate(image.shape) if i != axis)
+    rows, cols = image.slice_shape(axis)
     spacing = image.slice_spacing(axis)
     long_side = choose_long_side(
         [((rows, cols), spacing)], settings, speed.multiple, speed.stride

@@ -165,10 +165,10 @@ def choose_canvas(
     if card is not None and not settings.long_side:
         return card.canvas
     axis = annotation.axis
-    sizes = []
-    for v, _ in annotation.slices:
-        rows, cols = (n for i, n in enumerate(volumes[v].shape) if i != axis)
-        sizes.append(((rows, cols), volumes[v].slice_spacing(axis)))
+    sizes = [
+        (volumes[v].slice_shape(axis), volumes[v].slice_spacing(axis))
+        for v, _ in annotation.slices
+    ]
     long_side = choose_long_side(
         sizes, settings, backbone.size_multiple, backbone.embedding.stride
     )
