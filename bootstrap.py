@@ -61,6 +61,8 @@ LIBRARIES = {
     "libxcb-xkb.so.1": "libxcb-xkb1",
 }
 PROGRAMS = {"Xvfb": "xvfb", "xauth": "xauth"}
+# A process a core, each of which takes up to 2 GB.
+PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadscope")
 # An editable install must be repeated when one of these changes.
 INSTALLED_FROM = (
     "pyproject.toml",
@@ -96,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
         return run([str(PYTHON), "-m", "napari_medsaga", *rest])
     os.chdir(ROOT)
     if command == "test":
-        return run([str(PYTHON), "-m", "pytest", *rest])
+        return run([str(PYTHON), "-m", "pytest", *PARALLEL, *rest])
     return lint()
 
 

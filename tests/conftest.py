@@ -11,6 +11,12 @@ import pytest
 os.environ.setdefault("QT_API", "pyside6")
 os.environ.setdefault("PYTEST_QT_API", os.environ["QT_API"])
 
+# Processes that share cores slow torch down manyfold: each worker keeps to its own.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+if WORKER and hasattr(os, "sched_setaffinity"):
+    CORES = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {CORES[int(WORKER.removeprefix("gw")) % len(CORES)]})
+
 
 @pytest.fixture(scope="session")
 def repository() -> Path:

@@ -86,9 +86,12 @@ def wait_until_ready(panel, qtbot):
 
 def click_and_wait(panel, qtbot):
     wait_until_ready(panel, qtbot)
+    panel.run.status.clear()  # a training that fails at once is over before it is seen
     panel.run.start.click()
-    qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
-    qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+    qtbot.waitUntil(
+        lambda: panel.training is None and bool(panel.run.status.text()),
+        timeout=TIMEOUT,
+    )
 
 
 def start_and_preview(panel, qtbot):
@@ -862,6 +865,7 @@ class TestPlan:
         """Once the default is measured, which is done once in a process."""
         text = panel.run.plan.text
         qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: bool(panel._watch.computer), timeout=TIMEOUT)
         wait_until_ready(panel, qtbot)
         settings = replace(PRESETS["balanced"], steps=10)
         panel.plan.set_settings(settings)
