@@ -8,15 +8,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medsaga.backbones.base import Level
 from medsaga.computing import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from medsaga.backbones.base import Level
-
 _WIDTH = 128
 _DROPOUT = 0.1
+# SAM's decoder gives its masks at a quarter of the embedding's stride.
+_DECODER_SCALE = 4
+
+
+class ConvStem(nn.Module):
+    """Fine feature maps for a backbone that has none: three strided convolutions.
+
+    A ViT's tokens are 16 pixels apart, too coarse for the edges of small structures.
+    """
+
+    levels = (Level(64, 4), Level(128, 8))
+
+    def __init__(self) -> None:
+        super().__init__()
+        (fine, _), (coarse, _) = self.levels
+        self.to_half = nn.Conv2d(3, fine // 2, 3, stride=2, padding=1)
+        self.to_quarter = nn.Conv2d(fine // 2, fine, 3, stride=2, padding=1)
+        self.to_eighth = nn.Conv2d(fine, coarse, 3, stride=2, padding=1)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Return (B, 64, H / 4, W / 4) and (B, 128, H / 8, W / 8) maps of images."""
+        quarter = F.gelu(self.to_quarter(F.gelu(self.to_half(images))))
+        return [quarter, F.gelu(self.to_eighth(quarter))]
 
 
 class DetailHead(nn.Module):
@@ -28,32 +50,55 @@ class DetailHead(nn.Module):
     Parameters
     ----------
     levels
-        The pyramid's channels and strides.
+        Channels and strides of the backbone's pyramid. If none is as fine as the mask
+        decoder's output, a :class:`ConvStem` adds some.
     n_classes
         Number of classes k, background included.
+
+    Attributes
+    ----------
+    levels
+        The stem's, if there is one, and then the backbone's.
     """
 
     def __init__(self, levels: Sequence[Level], n_classes: int) -> None:
         super().__init__()
-        self.levels = tuple(levels)
+        finest = min(level.stride for level in levels)
+        is_coarse = finest > max(1, levels[-1].stride // _DECODER_SCALE)
+        self.stem = ConvStem() if is_coarse else None
+        self.levels: tuple[Level, ...] = (
+            *(self.stem.levels if self.stem else ()),
+            *levels,
+        )
         self.reduce = nn.ModuleList(
-            nn.Conv2d(level.channels, _WIDTH, 1, bias=False) for level in levels
+            nn.Conv2d(level.channels, _WIDTH, 1, bias=False) for level in self.levels
         )
         self.bias = nn.Parameter(torch.zeros(_WIDTH, 1, 1))
         # Of whole channels: random numbers for every pixel cost 3 % of a step.
         self.dropout = nn.Dropout2d(_DROPOUT)
         self.classify = nn.Conv2d(_WIDTH, n_classes, 1)
 
-    def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
-        """Return (B, k, h, w) logits of a pyramid's finest resolution."""
-        logits: Tensor = self.classify(self.dropout(F.relu(self._mix(pyramid))))
+    def forward(self, pyramid: Sequence[Tensor], images: Tensor) -> Tensor:
+        """Return (B, k, h, w) logits of the finest level's resolution.
+
+        Parameters
+        ----------
+        pyramid
+            What the backbone gives of `images`.
+        images
+            (B, 3, H, W) in [0, 1].
+        """
+        mixed = self._mix(self.features(pyramid, images))
+        logits: Tensor = self.classify(self.dropout(F.relu(mixed)))
         return logits
 
-    def _mix(self, pyramid: Sequence[Tensor]) -> Tensor:
+    def features(self, pyramid: Sequence[Tensor], images: Tensor) -> list[Tensor]:
+        """Return the maps that the head looks at, one for each of `levels`."""
+        return [*(self.stem(images) if self.stem else ()), *pyramid]
+
+    def _mix(self, maps: Sequence[Tensor]) -> Tensor:
         sums: dict[tuple[int, ...], Tensor] = {}  # maps of one size add up before
-        for reduce, level in zip(
-            self.reduce, pyramid, strict=True
-        ):  # they are enlarged
+        for reduce, level in zip(self.reduce, maps, strict=True):  # they are enlarged
             reduced = reduce(level)
             size = reduced.shape[-2:]
             sums[size] = sums[size] + reduced if size in sums else reduced

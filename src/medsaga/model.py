@@ -67,19 +67,19 @@ class MedSAGa(nn.Module):
         Tensor
             (batch, k, height / output_stride, width / output_stride).
         """
-        return self.logits(self.backbone(images))
+        return self.logits(self.backbone(images), images)
 
-    def logits(self, pyramid: Sequence[Tensor]) -> Tensor:
-        """Return the logits of a pyramid that the backbone gave."""
-        parts = self.logit_parts(pyramid)
+    def logits(self, pyramid: Sequence[Tensor], images: Tensor) -> Tensor:
+        """Return the logits of images and of the pyramid that the backbone gave."""
+        parts = self.logit_parts(pyramid, images)
         return parts.decoder if parts.head is None else parts.decoder + parts.head
 
-    def logit_parts(self, pyramid: Sequence[Tensor]) -> LogitParts:
-        """Return what the decoder and the detail head each say of a pyramid."""
+    def logit_parts(self, pyramid: Sequence[Tensor], images: Tensor) -> LogitParts:
+        """Return what the decoder and the detail head each say."""
         decoder = self.decoder(pyramid[-1])
         if self.detail_head is None:
             return LogitParts(decoder, None)
-        head = self.detail_head(pyramid)
+        head = self.detail_head(pyramid, images)
         if head.shape[-2:] != decoder.shape[-2:]:
             head = F.interpolate(
                 head, size=decoder.shape[-2:], mode="bilinear", align_corners=False

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from medsaga.backbones.base import Level
 from medsaga.backbones.tiny import build_tiny
+from medsaga.backbones.vit import ViTBackbone
 from medsaga.detail_head import DetailHead, PixelFit, sample_pyramid
 from medsaga.model import MedSAGa
 
@@ -35,7 +36,7 @@ def test_levels_of_one_stride_are_summed_before_they_are_enlarged():
         for r, m in zip(head.reduce, pyramid, strict=True)
     )
     expected = head.classify(F.relu(expected + head.bias))
-    torch.testing.assert_close(head(pyramid), expected)
+    torch.testing.assert_close(head(pyramid, torch.empty(0)), expected)
 
 
 def _fit_on_image(network, image, target):
@@ -44,7 +45,8 @@ def _fit_on_image(network, image, target):
     _, upscaled = network.decoder.decode(pyramid[-1])
     points = torch.cartesian_prod(*(torch.arange(n) for n in target.shape))
     size = tuple(target.shape)
-    features = sample_pyramid([*pyramid, upscaled], points, size).detach()
+    maps = network.detail_head.features(pyramid, image)
+    features = sample_pyramid([*maps, upscaled], points, size).detach()
     fit = PixelFit(
         features.clone(),
         target.flatten(),
@@ -88,6 +90,45 @@ def test_both_the_decoder_and_the_head_say_something_after_the_fit():
     fit, _ = _fit_on_image(network, image, target)
     network.decoder.start_from_linear_map(fit.write_to(network.detail_head))
     with torch.no_grad():
-        parts = network.logit_parts(network.backbone(image))
+        parts = network.logit_parts(network.backbone(image), image)
     assert parts.decoder.std() > 0.01
     assert parts.head.std() > 0.01
+
+
+class TestStem:
+    def test_only_a_backbone_without_fine_maps_gets_one(self):
+        assert DetailHead(build_tiny().levels, 3).stem is None
+        head = DetailHead(_small_vit().levels, 3)
+        assert [level.stride for level in head.levels] == [4, 8, 16, 16, 16]
+
+    def test_it_tells_apart_what_lies_within_one_token(self):
+        """Blocks of 4 pixels, four by four of them in each token of a ViT."""
+        torch.manual_seed(0)
+        network = MedSAGa(_small_vit(), 2).eval()
+        blocks = torch.randint(2, (1, 1, 16, 16))
+        target = F.interpolate(blocks.float(), scale_factor=4)[0, 0].long()
+        image = 0.3 + 0.4 * target.expand(1, 3, -1, -1).float()
+        fit, _ = _fit_on_image(network, image, target)
+        network.decoder.start_from_linear_map(fit.write_to(network.detail_head))
+        assert _accuracy(network, image, target) > 0.85
+        with torch.no_grad():
+            for weight in network.detail_head.reduce[:2].parameters():
+                weight.zero_()
+        assert _accuracy(network, image, target) < 0.7
+
+    def test_it_learns(self):
+        network = MedSAGa(_small_vit(), 2)
+        network(torch.rand(2, 3, 64, 32)).square().mean().backward()
+        for name, parameter in network.detail_head.stem.named_parameters():
+            assert parameter.grad.abs().max() > 0, name
+
+
+def _small_vit():
+    return ViTBackbone("small", width=32, depth=2, heads=2, global_blocks=(0,))
+
+
+def _accuracy(network, image, target):
+    with torch.no_grad():
+        logits = network(image)
+    enlarged = F.interpolate(logits, size=target.shape, mode="bilinear")[0]
+    return (enlarged.argmax(0) == target).float().mean()

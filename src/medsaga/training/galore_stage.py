@@ -115,11 +115,12 @@ def _steps(
         optimizer.set_lr_factor(_factor(session, step, total))
         views, images, targets = next(batches)
         # Dropout: the same numbers in every training of this seed, at this step.
+        images = session.to_device(images)
         with seeded(session.device, session.settings.seed, step), session.autocast():
             logits = (
-                session.network(session.to_device(images))
+                session.network(images)
                 if cache is None
-                else session.network.logits(cache.pyramid(views, images))
+                else session.network.logits(cache.pyramid(views, images), images)
             )
         loss = loss_of(logits, targets.to(session.device))
         loss.backward()  # the weights are updated in here

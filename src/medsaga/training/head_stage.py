@@ -129,17 +129,21 @@ def _plan_views(session: Session) -> int:
 
 def _features_at(session: Session, image: Tensor, points: Tensor) -> Tensor:
     """Return the frozen pyramid's and the decoder's features at pixels of one image."""
-    network = session.network
+    network, images = session.network, session.to_device(image[None])
+    assert network.detail_head is not None
     with evaluating(network), session.autocast():
-        pyramid = network.backbone(session.to_device(image[None]))
+        pyramid = network.backbone(images)
         _, upscaled = network.decoder.decode(pyramid[-1])
+        maps = network.detail_head.features(pyramid, images)
     size = (image.shape[-2], image.shape[-1])
-    return sample_pyramid([*pyramid, upscaled], points.to(session.device), size)
+    return sample_pyramid([*maps, upscaled], points.to(session.device), size)
 
 
 def _n_features(session: Session) -> int:
-    pyramid = sum(level.channels for level in session.network.backbone.levels)
-    return pyramid + session.network.decoder.feature_channels
+    head = session.network.detail_head
+    assert head is not None
+    seen_by_head: int = sum(level.channels for level in head.levels)
+    return seen_by_head + session.network.decoder.feature_channels
 
 
 @dataclass(frozen=True)
