@@ -130,11 +130,18 @@ class ClassMaskDecoder(nn.Module):
             and this row as its bias, so that the masks mean something from the first
             step of the training and depend on the tokens only as it learns.
         """
-        with torch.no_grad():
-            for mlp, row in zip(self.output_hypernetworks_mlps, weights, strict=True):
-                last = mlp.layers[-1]
-                last.weight.zero_()
-                last.bias.copy_(row)
+        for index, row in enumerate(weights):
+            self.set_linear_map(index, row)
+
+    @torch.no_grad()
+    def set_linear_map(self, index: int, row: Tensor) -> None:
+        """Make the mask of class `index` the inner product of `row` and the features.
+
+        `row` has `feature_channels` numbers.
+        """
+        last = self.output_hypernetworks_mlps[index].layers[-1]
+        last.weight.zero_()
+        last.bias.copy_(row)
 
 
 _SOURCES = {

@@ -88,9 +88,12 @@ class DetailHead(nn.Module):
         images
             (B, 3, H, W) in [0, 1].
         """
-        mixed = self._mix(self.features(pyramid, images))
-        logits: Tensor = self.classify(self.dropout(F.relu(mixed)))
+        logits: Tensor = self.classify(self.dropout(self.hidden(pyramid, images)))
         return logits
+
+    def hidden(self, pyramid: Sequence[Tensor], images: Tensor) -> Tensor:
+        """Return the (B, 128, h, w) maps that are classified."""
+        return F.relu(self._mix(self.features(pyramid, images)))
 
     def features(self, pyramid: Sequence[Tensor], images: Tensor) -> list[Tensor]:
         """Return the maps that the head looks at, one for each of `levels`."""

@@ -14,7 +14,7 @@ from medsaga.data.annotation import Annotation, annotated_slices
 from medsaga.data.classes import ClassTable, class_table, label_check
 from medsaga.data.inputs import ImageLike, as_volume_pairs
 from medsaga.data.samples import build_samples
-from medsaga.events import Event, Notice, Stop, Stream
+from medsaga.events import Event, Notice, Stop, Stream, Validated
 from medsaga.kept_slices import EarlierSlices
 from medsaga.model_folder import TrainedModel
 from medsaga.settings import FineTuneSettings
@@ -35,7 +35,7 @@ from medsaga.training.strategy import apply_strategy
 from medsaga.training.validation import split_held_out, validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from medsaga.data.intensity import IntensityRule
@@ -163,8 +163,21 @@ def fine_tune(
             samples=(*session.training, *session.held_out),
         )
         with suppress(Stop):  # there is nothing left to stop
+            yield from _tell_unlearned(session, scores)
             yield scores
     return model
+
+
+def _tell_unlearned(session: Session, scores: Validated) -> Iterator[Notice]:
+    """Say in plain words which classes the model does not find."""
+    for value, dice in scores.dice.items():
+        if dice == 0:
+            name = session.table.names[session.table.values.index(value)]
+            yield Notice(
+                message=f"{name} was not learned: the model finds nothing of it on the "
+                f"{scores.measured_on}. Paint it on more slices, or give the training "
+                "more time."
+            )
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import numpy as np
 
 from medsaga.computing import peak_memory, seeded
 from medsaga.data.sizing import collate
-from medsaga.events import Event, Notice, Progress, Stop
+from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.training.averaging import BestWeights, WeightAverage
 from medsaga.training.losses import SegmentationLoss
+from medsaga.training.lost_classes import lost_classes, refit_class
 from medsaga.training.optimizer import (
     LayerwiseOptimizer,
     lr_factor,
@@ -57,12 +58,13 @@ def run_galore_stage(session: Session) -> Generator[Event, None, None]:
     average = WeightAverage(session.network)
     best = BestWeights(session.network)
     seconds_to_validate = yield from _validate_start(session, best)
+    score_at_start = best.score
     session.network.train()
     with suppress(Stop), optimizer:
         yield from _steps(session, optimizer, average, best, seconds_to_validate)
     session.network.eval()
     session.measured["optimizer_state_bytes"] = optimizer.state_bytes()
-    yield from _keep_best(session, average, best)
+    yield from _keep_best(session, average, best, score_at_start)
 
 
 def _validate_start(
@@ -79,9 +81,17 @@ def _validate_start(
 
 
 def _keep_best(
-    session: Session, average: WeightAverage, best: BestWeights
+    session: Session,
+    average: WeightAverage,
+    best: BestWeights,
+    score_at_start: float,
 ) -> Generator[Event, None, None]:
     if session.held_out:
+        if session.galore_steps and best.score == score_at_start:
+            yield Notice(
+                message="Training all of the model made it no better on the held-out "
+                "slices, so the model that it began with is kept."
+            )
         best.write()
         return
     average.write()
@@ -139,10 +149,24 @@ def _steps(
             if session.held_out:
                 best.offer(scores.mean_dice)
             yield scores
+            yield from _mend(session, scores)
             if _ends_early(session, best):
                 yield Notice(message=f"Stopped at step {step}: no longer improving.")
                 return
         clock.restart()
+
+
+def _mend(session: Session, scores: Validated) -> Iterator[Notice]:
+    """Fit the classes anew that were lost, which the loss alone seldom brings back."""
+    if session.galore_steps <= session.settings.warmup_steps:
+        return
+    suspects = [value for value, dice in scores.dice.items() if dice == 0]
+    for index in lost_classes(session, suspects):
+        refit_class(session, index)
+        yield Notice(
+            message=f"The training lost {session.table.names[index]} from sight, so "
+            "its output was fitted anew."
+        )
 
 
 def _batches(

@@ -1,0 +1,142 @@
+"""Classes that a training has lost: noticed, and fitted anew where they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from medsaga.computing import evaluating
+from medsaga.detail_head import sample_pyramid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from medsaga.data.samples import Sample
+    from medsaga.training.session import Session
+
+_MOST_SLICES = 8
+_PIXELS = 1000
+_DECAY = 1e-3
+_FIT_STEPS = 50
+
+
+def lost_classes(session: Session, suspects: Iterable[int]) -> list[int]:
+    """Find the classes that the network sees nowhere on its own training slices.
+
+    Parameters
+    ----------
+    session
+        The training.
+    suspects
+        Label values to look for.
+
+    Returns
+    -------
+    list of int
+        Their indices, of those that are on a training slice at all.
+    """
+    lost = []
+    for value in suspects:
+        index = session.table.values.index(value)
+        slices = _slices_with(session.training, index)
+        if slices and not any(_is_seen(session, sample, index) for sample in slices):
+            lost.append(index)
+    return lost
+
+
+def refit_class(session: Session, index: int) -> None:
+    """Fit the outputs of one class anew, the rest of the network left as it is.
+
+    Its row of the detail head and its mask of the decoder become the logistic
+    regression on the features that lead to them, against the other classes' logits as
+    they are. As at the start of the training, the decoder's mask then is the same
+    combination of its features on every image.
+    """
+    slices = _slices_with(session.training, index)
+    parts = [_features_and_others(session, sample, index) for sample in slices]
+    features, others, is_class = (torch.cat(part) for part in zip(*parts, strict=True))
+    deviation = features.std(0).clamp_min(1e-4)
+    row = _fit_row(features / deviation, others, is_class) / deviation
+    network = session.network
+    n_decoder = network.decoder.feature_channels
+    network.decoder.set_linear_map(index, row[:n_decoder])
+    if network.detail_head is not None:
+        with torch.no_grad():
+            network.detail_head.classify.weight[index, :, 0, 0] = row[n_decoder:-1]
+            bias = network.detail_head.classify.bias
+            assert bias is not None
+            bias[index] = row[-1]
+
+
+def _slices_with(samples: Sequence[Sample], index: int) -> list[Sample]:
+    """Give the slices that show most of a class, the first ones first."""
+    showing = [sample for sample in samples if bool((sample.target == index).any())]
+    showing.sort(key=lambda sample: -int((sample.target == index).sum()))
+    return showing[:_MOST_SLICES]
+
+
+def _is_seen(session: Session, sample: Sample, index: int) -> bool:
+    with evaluating(session.network), session.autocast():
+        logits = session.network(session.to_device(sample.image[None]))
+    target = sample.target[None, None].float()
+    shown = F.interpolate(target, size=logits.shape[-2:], mode="nearest-exact")[0, 0]
+    found = logits[0].argmax(0).cpu() == index
+    return bool((found & (shown == index)).any())
+
+
+def _features_and_others(
+    session: Session, sample: Sample, index: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sample pixels: features of the class's outputs, other logits, and whether it is.
+
+    The other classes' logits are brought down to one number, their log-sum-exp, which
+    is all that the probability of the class depends on.
+    """
+    network, images = session.network, session.to_device(sample.image[None])
+    points = _draw_points(sample.target, index, session.settings.seed)
+    with evaluating(network), session.autocast():
+        pyramid = network.backbone(images)
+        maps = [network.decoder.decode(pyramid[-1])[1]]
+        if network.detail_head is not None:
+            maps.append(network.detail_head.hidden(pyramid, images))
+        logits = network.logits(pyramid, images)
+    size = (sample.image.shape[-2], sample.image.shape[-1])
+    places = points.to(session.device)
+    features = sample_pyramid(maps, places, size)
+    sampled = sample_pyramid([logits], places, size)
+    others = torch.cat([sampled[:, :index], sampled[:, index + 1 :]], 1).logsumexp(1)
+    if network.detail_head is not None:  # which alone has a bias
+        features = F.pad(features, (0, 1), value=1.0)
+    is_class = sample.target[points[:, 0], points[:, 1]] == index
+    return features, others, is_class.to(others)
+
+
+def _draw_points(target: Tensor, index: int, seed: int) -> Tensor:
+    """Draw pixels of the class and as many of the others: (n, 2) rows, columns."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for wanted in (target == index, (target != index) & (target >= 0)):
+        pixels = wanted.nonzero()
+        drawn.append(pixels[torch.randperm(len(pixels), generator=generator)[:_PIXELS]])
+    return torch.cat(drawn)
+
+
+def _fit_row(features: Tensor, others: Tensor, is_class: Tensor) -> Tensor:
+    row = torch.zeros(features.shape[1], device=features.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS(
+        [row], max_iter=_FIT_STEPS, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        margin = features @ row - others
+        loss = F.binary_cross_entropy_with_logits(margin, is_class)
+        loss = loss + _DECAY * row.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    return row.detach()
