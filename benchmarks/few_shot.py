@@ -159,6 +159,8 @@ def main() -> None:
         print(f"  Dice {result['mean_dice']:.4f} after {result['seconds']:.0f} s")
         return
     run_all(options)
+    if not any((options.out / "cells").glob("*.json")):
+        raise SystemExit("No cell was finished, so that there is nothing to report.")
     from report import write_report
 
     write_report(options.out)

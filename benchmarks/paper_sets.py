@@ -218,7 +218,9 @@ def _usable_slices(spec: VolumeSet, cases: Cases) -> Mapping[str, list[int]]:
         return found
 
     files = [label for _, (_, label) in sorted(cases.items())]
-    return remembered(f"{spec.name}-{spec.fewest_classes}", files, look)
+    kind = f"{spec.name}-{spec.fewest_classes}"
+    usable: Mapping[str, list[int]] = remembered(kind, files, look)
+    return usable
 
 
 def _trains(spec: VolumeSet, files: tuple[Path, Path], slices: list[int]) -> Image:
