@@ -17,7 +17,7 @@ SEED = 0
 """Of the split and of the draw, whatever the seed of the training is."""
 
 TEST_SHARE = 0.2
-"""Of the patients. The paper (arXiv 2407.15042) splits by patient, in unknown shares."""
+"""Of the patients: the shares of the paper (arXiv 2407.15042) are unknown to us."""
 
 
 def split_patients(
