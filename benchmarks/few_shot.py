@@ -10,6 +10,11 @@ OUT/cells; what is there already is not run again, so that a run can be stopped 
 continued. In the end OUT/results.md, OUT/results.json and OUT/*.png are written from
 all the cells.
 Run nothing else meanwhile: the methods get the same seconds, not the same steps.
+
+For the paper's data sets DATA is the folder of one of them (docs/benchmark.md says what
+to download)::
+
+    python benchmarks/few_shot.py /data/Task09_Spleen OUT --tasks spleen-msd --n 100 200
 """
 
 from __future__ import annotations
@@ -32,10 +37,10 @@ from medsaga.computing import peak_memory, pick_device
 def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
     """Train once and judge what was trained on what was not."""
     from methods import METHODS
-    from tasks import TASKS
+    from tasks import make_task
 
     medsaga.warm_up("galore")  # imports are not part of the time
-    task = TASKS[cell["task"]](data, cell["n"])
+    task = make_task(cell["task"], data, cell["n"])
     settings = replace(
         medsaga.preset("balanced"),
         minutes=cell["minutes"],
@@ -43,6 +48,7 @@ def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
         backbone=cell["backbone"],
         **cell["set"],
     )
+    before = peak_memory(pick_device()) / 2**20
     started = time.monotonic()
     fitted = METHODS[cell["method"]](task, settings)
     seconds = time.monotonic() - started
@@ -56,8 +62,10 @@ def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
         "hd95": hd95,
         "seconds": seconds,
         "peak_memory_mb": memory,
+        "peak_memory_before_mb": before,  # reading a large volume may be the peak
         "losses": fitted.losses,
         **fitted.facts,
+        **task.facts,
     }
 
 
@@ -141,13 +149,18 @@ def main() -> None:
     parser.add_argument("--cell", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cell:
-        result = run_cell(options.data, options.cell)
+        try:
+            result = run_cell(options.data, options.cell)
+        except medsaga.MedsagaError as error:
+            raise SystemExit(f"  {error}") from None
         partial = options.out.with_suffix(".part")
         partial.write_text(json.dumps(result), encoding="utf-8")
         os.replace(partial, options.out)
         print(f"  Dice {result['mean_dice']:.4f} after {result['seconds']:.0f} s")
         return
     run_all(options)
+    if not any((options.out / "cells").glob("*.json")):
+        raise SystemExit("No cell was finished, so that there is nothing to report.")
     from report import write_report
 
     write_report(options.out)

@@ -67,7 +67,7 @@ def fit_medsaga(task: Task, settings: FineTuneSettings) -> Fitted:
             print(event.message)
 
     images, labels = zip(*task.training, strict=True)
-    model = drain(medsaga.fine_tune(images, labels, settings), note)
+    model = drain(medsaga.fine_tune(images, labels, settings, axis=task.axis), note)
     assert model is not None
     facts = {
         "first_preview_seconds": previews[0] if previews else None,
@@ -88,7 +88,7 @@ class _Prepared:
 
     def __init__(self, task: Task, settings: FineTuneSettings) -> None:
         images, labels = map(list, zip(*task.training, strict=True))
-        annotation = annotated_slices(labels)
+        annotation = annotated_slices(labels, task.axis)
         self.axis = annotation.axis
         self.table = class_table(labels, annotation)
         self.rule, _ = choose_intensity(settings.intensity, images, labels, None)

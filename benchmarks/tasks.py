@@ -1,50 +1,65 @@
-"""The tasks of the benchmark, from a folder of real images with ground truth.
+"""The tasks of the benchmark, by name.
 
-That folder holds `multi-organ-ct-3mm`, `chest-xray`, `hippocampus-mri`,
-`nuclei-microscopy` and `spleen-ct`. What trains is never judged, and is split from it
-by patient where there is more than one.
+Most come from a folder of real images with ground truth that holds
+`multi-organ-ct-3mm`, `chest-xray`, `hippocampus-mri`, `nuclei-microscopy` and
+`spleen-ct`. The data sets of the paper are in `paper_sets` and `chest_xray8`. What
+trains is never judged, and is split from it by patient where there is more than one.
 """
 
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-import imageio.v3 as imageio
 import numpy as np
-import torch
-from torch.nn import functional as F
+from chest_xray8 import chestxray8
+from images import Image, Task, annotate, read_grey, resize
+from paper_sets import amos, isles, spleen_msd
 
 import medsaga
-from medsaga import Volume
+from medsaga import MedsagaError, Volume
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-Image = tuple[Volume, Volume]  # with its truth
 
+def make_task(name: str, data: Path, n: int) -> Task:
+    """Make a task with n annotated slices.
 
-@dataclass(frozen=True)
-class Task:
-    """What trains, and what is judged: images with truth, and the slices that count."""
+    Parameters
+    ----------
+    name
+        One of `TASKS`. `amos@20` judges on 20 of the patients that `amos` judges on:
+        any of `PAPER_TASKS` can be cut short like that.
+    data
+        The folder of its images.
+    n
+        How many slices train.
 
-    training: list[Image]
-    test: list[tuple[Volume, Volume, list[int]]]
-
-
-def _annotate(image: Volume, truth: Volume, slices: list[int]) -> Image:
-    labels = np.zeros_like(truth.array)
-    labels[slices] = truth.array[slices]
-    return image, truth.with_array(labels)
+    Raises
+    ------
+    MedsagaError
+        If there is no such task, or its images are not there as they should be.
+    """
+    name, at, patients = name.partition("@")
+    if name not in TASKS:
+        raise MedsagaError(f"There is no task {name}: give {', '.join(TASKS)}.")
+    if not at:
+        return TASKS[name](data, n)
+    if name not in PAPER_TASKS or not patients.isdecimal() or int(patients) < 1:
+        raise MedsagaError(
+            f"{name}@{patients} is no task: put a number of patients after the @ of "
+            f"{', '.join(PAPER_TASKS)}, as in amos@20."
+        )
+    return PAPER_TASKS[name](data, n, test_patients=int(patients))
 
 
 def _one_volume(image: Volume, truth: Volume, slices: list[int]) -> Task:
     rest = [i for i in range(image.shape[0]) if i not in slices]
-    return Task([_annotate(image, truth, slices)], [(image, truth, rest)])
+    return Task([annotate(image, truth, slices)], [(image, truth, rest)])
 
 
 def ct(data: Path, n: int) -> Task:
@@ -83,7 +98,7 @@ def hippo(data: Path, n: int) -> Task:
     for (image, truth), number in zip(chosen_pairs, cycle((3, 8, 12, 16, 20))):
         labelled = np.flatnonzero(truth.array.any(axis=(1, 2)))
         chosen = int(labelled[number % len(labelled)])
-        training.append(_annotate(image, truth, [chosen]))
+        training.append(annotate(image, truth, [chosen]))
     return Task(training, [(i, t, list(range(i.shape[0]))) for i, t in pairs[5:25]])
 
 
@@ -91,7 +106,7 @@ def nuclei(data: Path, n: int) -> Task:
     """Nuclei on n of 66 microscopy images in grey; the others are judged."""
     folder = data / "nuclei-microscopy"
     pairs = [
-        (_read_grey(path), medsaga.read_labels(folder / "masks" / path.name))
+        (read_grey(path), medsaga.read_labels(folder / "masks" / path.name))
         for path in sorted((folder / "images").iterdir())
     ]
     chosen = [0, 13, 26, 39, 52] if n == 5 else _spread(len(pairs), n)
@@ -109,9 +124,9 @@ def cxr(data: Path, n: int, side: int = 256) -> Task:
     test = []
     for row in rows:
         name, patient = f"{row['name']}.png", row["patientid"]
-        image = _resize(_read_grey(folder / "images" / name), "area", side)
+        image = resize(read_grey(folder / "images" / name), "area", side)
         mask = medsaga.read_labels(folder / "masks" / name)
-        truth = _resize(mask, "nearest-exact", side)
+        truth = resize(mask, "nearest-exact", side)
         if patient in chosen:
             training.setdefault(patient, (image, truth))
         else:
@@ -119,7 +134,14 @@ def cxr(data: Path, n: int, side: int = 256) -> Task:
     return Task(list(training.values()), test)
 
 
+PAPER_TASKS: Mapping[str, Callable[..., Task]] = {
+    "amos": amos,
+    "chestxray8": chestxray8,
+    "isles": isles,
+    "spleen-msd": spleen_msd,
+}
 TASKS: Mapping[str, Callable[[Path, int], Task]] = {
+    **PAPER_TASKS,
     "ct": ct,
     "cxr": cxr,
     "cxr768": partial(cxr, side=768),
@@ -136,16 +158,3 @@ def _spread(total: int, n: int) -> list[int]:
 
 def _picked(items: list[str], n: int) -> list[str]:
     return [items[i] for i in _spread(len(items), n)]
-
-
-def _read_grey(path: Path) -> Volume:
-    pixels = imageio.imread(path)
-    if pixels.ndim == 3:  # ITU-R BT.601 luma
-        pixels = (pixels[..., :3] @ (0.299, 0.587, 0.114)).round().astype(np.uint8)
-    return medsaga.volume_from_array(pixels, name=path.stem, rgb=False)
-
-
-def _resize(volume: Volume, mode: str, size: int) -> Volume:
-    planes = torch.from_numpy(volume.array).float()[None]
-    resized = F.interpolate(planes, size=(size, size), mode=mode)[0].round()
-    return volume.with_array(resized.numpy().astype(np.uint8))
