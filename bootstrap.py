@@ -62,7 +62,10 @@ LIBRARIES = {
 }
 PROGRAMS = {"Xvfb": "xvfb", "xauth": "xauth"}
 # A process a core, each of which takes up to 2 GB.
-PARALLEL = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadscope")
+PARALLEL = (
+    *("-n", "logical", "--maxprocesses", "4"),
+    *("--dist", "loadscope", "--no-loadscope-reorder"),
+)
 # An editable install must be repeated when one of these changes.
 INSTALLED_FROM = (
     "pyproject.toml",

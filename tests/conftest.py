@@ -18,6 +18,15 @@ if WORKER and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {CORES[int(WORKER.removeprefix("gw")) % len(CORES)]})
 
 
+# So that no process is left with a minute's test when the others are done.
+SLOWEST = ("test_quality.py", "test_readme.py", "test_window.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The top folder of the source tree."""
