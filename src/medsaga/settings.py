@@ -167,6 +167,16 @@ class FineTuneSettings:
         ),
     ] = "auto"
 
+    neighbours: Annotated[
+        bool,
+        _choice(
+            "Image",
+            "Show the model the slices below and above a slice too, as its colour "
+            "channels. Grey volumes only; best where all are equally far apart, since "
+            "the distance is not looked at.",
+        ),
+    ] = False
+
     loss_dice_weight: Annotated[
         float,
         _number(
