@@ -3,6 +3,7 @@ from __future__ import annotations
 import tracemalloc
 from dataclasses import replace
 
+import dask.array
 import numpy as np
 import pytest
 import torch
@@ -241,6 +242,22 @@ def test_stopped_in_a_later_plane_those_before_it_decide(
     assert result.n_segmented == n_before
     check_mean(result, runs[:n_planes], model.card)
     assert (result.probabilities is None) == (n_before > 7)
+
+
+def test_a_lazy_volume_votes_without_being_computed_slice_by_slice(model, small):
+    computed = []
+
+    def load(block):
+        computed.append(None)
+        return block
+
+    meta = np.array((), small.array.dtype)
+    lazy = dask.array.from_array(small.array, chunks=(1, 12, 9), name=False)
+    lazy = dask.array.map_blocks(load, lazy, meta=meta)
+    result = drain(segment(model, small.with_array(lazy), VOTED))
+    assert len(computed) <= 2 * 7  # for the percentiles, and for all the planes
+    expected = drain(segment(model, small, VOTED)).mask.array
+    np.testing.assert_array_equal(result.mask.array, expected)
 
 
 @pytest.mark.parametrize("own", [1, 2])
