@@ -2,13 +2,15 @@
 
     python benchmarks/few_shot.py DATA OUT [--tasks ct hippo] [--n 5 10]
         [--methods medsaga unet] [--seeds 0 1 2] [--minutes 2] [--backbone NAME]
-        [--set NAME=VALUE]
+        [--set NAME=VALUE] [--segment NAME=VALUE,...]
 
 A cell is one training: a task with N annotated slices, a method, a seed. Each runs in
 a process of its own, so that its peak memory is its own, and leaves one file in
 OUT/cells; what is there already is not run again, so that a run can be stopped and
-continued. In the end OUT/results.md, OUT/results.json and OUT/*.png are written from
-all the cells.
+continued. `--set` is a setting of the training. `--segment`, as often as wanted, is a
+way to segment (such as `largest_component=true,fill_holes=true`) by which each training
+is judged too. In the end OUT/results.md, OUT/results.json and OUT/*.png are written
+from all the cells.
 Run nothing else meanwhile: the methods get the same seconds, not the same steps.
 
 For the paper's data sets DATA is the folder of one of them (docs/benchmark.md says what
@@ -25,13 +27,18 @@ import os
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import medsaga
+from medsaga.cleaning import clean_mask
 from medsaga.computing import peak_memory, pick_device
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
@@ -53,13 +60,12 @@ def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
     fitted = METHODS[cell["method"]](task, settings)
     seconds = time.monotonic() - started
     memory = peak_memory(pick_device()) / 2**20
-    dice, hd95 = judge(fitted, task)
-    mean = sum(dice.values()) / len(dice)
+    ways = [medsaga.SegmentSettings(**given) for given in ({}, *cell["segment"])]
+    plain, *others = judge(fitted, task, ways)
+    names = [name_of(given) for given in cell["segment"]]
     return cell | {
-        "mean_dice": mean,
-        "mean_hd95": sum(hd95.values()) / len(hd95) if hd95 else None,
-        "dice": dice,
-        "hd95": hd95,
+        **plain,
+        "segmented": dict(zip(names, others, strict=True)),
         "seconds": seconds,
         "peak_memory_mb": memory,
         "peak_memory_before_mb": before,  # reading a large volume may be the peak
@@ -69,32 +75,73 @@ def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def judge(fitted: Any, task: Any) -> tuple[dict[str, float], dict[str, float]]:
-    """Mean Dice and HD95 of each class over the test images, at their resolution."""
-    dice: dict[int, list[float]] = {value: [] for value in fitted.values}
-    hd95: dict[int, list[float]] = {value: [] for value in fitted.values}
+def judge(
+    fitted: Any, task: Any, ways: list[medsaga.SegmentSettings]
+) -> list[dict[str, Any] | None]:
+    """Score each way to segment, None where the method cannot.
+
+    Mean Dice and HD95 of each class over the test images, at their resolution.
+    """
+    scores: list[list[medsaga.Scores]] = [[] for _ in ways]
     for image, truth, slices in task.test:
-        mask = fitted.predict(image)[slices]
-        scores = medsaga.score(mask, truth.array[slices], fitted.values, truth.spacing)
-        for value, number in scores.dice.items():
-            dice[value].append(number)
-        for value, number in scores.hd95.items():
-            hd95[value].append(number)
-    return _means(dice), _means(hd95)
+        masks = {
+            votes: fitted.predict(image, votes)
+            for votes in {way.three_planes for way in ways}
+            if fitted.votes or not votes
+        }
+        for way, found in zip(ways, scores, strict=True):
+            if way.three_planes not in masks:
+                continue
+            mask = clean_mask(masks[way.three_planes], fitted.values, way)
+            found.append(
+                medsaga.score(
+                    mask[slices], truth.array[slices], fitted.values, truth.spacing
+                )
+            )
+    return [_summary(found) if found else None for found in scores]
 
 
-def _means(numbers: dict[int, list[float]]) -> dict[str, float]:
-    return {str(v): sum(row) / len(row) for v, row in numbers.items() if row}
+def _summary(scores: list[medsaga.Scores]) -> dict[str, Any]:
+    dice = _means([found.dice for found in scores])
+    hd95 = _means([found.hd95 for found in scores])
+    return {
+        "mean_dice": sum(dice.values()) / len(dice),
+        "mean_hd95": sum(hd95.values()) / len(hd95) if hd95 else None,
+        "dice": dice,
+        "hd95": hd95,
+    }
+
+
+def _means(scores: list[Mapping[int, float]]) -> dict[str, float]:
+    rows: dict[int, list[float]] = defaultdict(list)
+    for row in scores:
+        for value, number in row.items():
+            rows[value].append(number)
+    return {str(value): sum(row) / len(row) for value, row in rows.items()}
+
+
+def parse_settings(texts: list[str], kind: type) -> dict[str, Any]:
+    """Give the settings that texts such as ``rank=32`` stand for."""
+    kinds = {setting.name: setting.type for setting in medsaga.describe(kind)}
+    given = dict(text.split("=", 1) for text in texts)
+    return {
+        name: text == "true" if kinds[name] is bool else kinds[name](text)
+        for name, text in given.items()
+    }
+
+
+def name_of(given: dict[str, Any]) -> str:
+    """Name a way to segment as it was asked for."""
+    return ",".join(f"{name}={str(value).lower()}" for name, value in given.items())
 
 
 def plan_cells(options: argparse.Namespace) -> list[dict[str, Any]]:
     """List the cells, so that every method has one seed before any has two."""
-    kinds = {s.name: s.type for s in medsaga.describe(medsaga.FineTuneSettings)}
-    given = dict(text.split("=", 1) for text in options.set)
-    values = {
-        name: text == "true" if kinds[name] is bool else kinds[name](text)
-        for name, text in given.items()
-    }
+    values = parse_settings(options.set, medsaga.FineTuneSettings)
+    ways = [
+        parse_settings(text.split(","), medsaga.SegmentSettings)
+        for text in options.segment
+    ]
     return [
         {
             "task": task,
@@ -104,6 +151,7 @@ def plan_cells(options: argparse.Namespace) -> list[dict[str, Any]]:
             "minutes": options.minutes,
             "backbone": options.backbone,
             "set": values,
+            "segment": ways,
         }
         for seed, n, task, method in product(
             options.seeds, options.n, options.tasks, options.methods
@@ -115,6 +163,7 @@ def file_of(out: Path, cell: dict[str, Any]) -> Path:
     """Name the file of a cell by what makes it what it is."""
     parts = [cell["task"], cell["n"], cell["method"], cell["backbone"]]
     parts += [f"{cell['minutes']:g}min", *(f"{k}={v}" for k, v in cell["set"].items())]
+    parts += [name_of(given) for given in cell["segment"]]
     name = "_".join(str(part).replace("/", "-") for part in [*parts, cell["seed"]])
     return out / "cells" / f"{name}.json"
 
@@ -146,6 +195,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--backbone", default="lite_medsam")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument(
+        "--segment", action="append", default=[], metavar="NAME=VALUE,..."
+    )
     parser.add_argument("--cell", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.cell:
@@ -157,6 +209,8 @@ def main() -> None:
         partial.write_text(json.dumps(result), encoding="utf-8")
         os.replace(partial, options.out)
         print(f"  Dice {result['mean_dice']:.4f} after {result['seconds']:.0f} s")
+        for name, judged in result["segmented"].items():
+            print(f"  {name}: {judged['mean_dice']:.4f}" if judged else f"  no {name}")
         return
     run_all(options)
     if not any((options.out / "cells").glob("*.json")):

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tasks import Task
 
-Predictor = Callable[[Volume], "NDArray[Any]"]
+Predictor = Callable[[Volume, bool], "NDArray[Any]"]
+"""A volume, and whether three planes vote (where a method can), to its mask."""
 _MULTIPLE = 32
 
 
@@ -49,6 +50,7 @@ class Fitted:
 
     predict: Predictor
     values: tuple[int, ...]
+    votes: bool = False
     losses: list[float] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -77,10 +79,11 @@ def fit_medsaga(task: Task, settings: FineTuneSettings) -> Fitted:
         / 2**20,
     }
 
-    def predict(volume: Volume) -> NDArray[Any]:
-        return drain(medsaga.segment(model, volume)).mask.array
+    def predict(volume: Volume, three_planes: bool = False) -> NDArray[Any]:
+        options = medsaga.SegmentSettings(three_planes=three_planes)
+        return drain(medsaga.segment(model, volume, options)).mask.array
 
-    return Fitted(predict, model.card.classes.values[1:], losses, facts)
+    return Fitted(predict, model.card.classes.values[1:], True, losses, facts)
 
 
 class _Prepared:
@@ -97,7 +100,9 @@ class _Prepared:
             for v, _ in annotation.slices
         ]
         side = choose_long_side(sizes, settings, _MULTIPLE)
-        self.canvas = Canvas(long_side=side, multiple=_MULTIPLE)
+        self.canvas = Canvas(
+            long_side=side, multiple=_MULTIPLE, neighbours=settings.neighbours
+        )
         self.samples = build_samples(
             images, labels, annotation, self.table, self.rule, self.canvas
         )
@@ -155,7 +160,7 @@ def fit_unet(
             losses.append(loss.item())
     network.eval()
 
-    def predict(volume: Volume) -> NDArray[Any]:
+    def predict(volume: Volume, _: bool = False) -> NDArray[Any]:
         limits = data.rule.limits(volume)
         with computing_threads():
             masks = [
@@ -174,7 +179,7 @@ def fit_unet(
         return data.table.to_values(indices)
 
     facts = {"steps": len(losses), "precision": precision}
-    return Fitted(predict, data.table.values[1:], losses, facts)
+    return Fitted(predict, data.table.values[1:], losses=losses, facts=facts)
 
 
 def _order(seed: int, view: int, n: int) -> int:
@@ -191,7 +196,7 @@ def fit_forest(task: Task, settings: FineTuneSettings) -> Fitted:
     features, targets = [], []
     for sample in data.samples:
         rows, cols = sample.content
-        image = sample.image[0, :rows, :cols].numpy()
+        image = sample.image[1, :rows, :cols].numpy()  # between its neighbours, if any
         features.append(_features(multiscale_basic_features, image))
         targets.append(sample.target[:rows, :cols].numpy().ravel())
     x, y = np.concatenate(features), np.concatenate(targets)
@@ -204,12 +209,12 @@ def fit_forest(task: Task, settings: FineTuneSettings) -> Fitted:
     ).fit(x[y >= 0], y[y >= 0])
 
     def logits(image: torch.Tensor) -> torch.Tensor:
-        x = _features(multiscale_basic_features, image[0].cpu().numpy())
+        x = _features(multiscale_basic_features, image[1].cpu().numpy())
         scores = np.zeros((len(x), len(data.table)), np.float32)
         scores[:, forest.classes_] = forest.predict_proba(x)
         return torch.from_numpy(scores.T.reshape(-1, *image.shape[1:]))
 
-    def predict(volume: Volume) -> NDArray[Any]:
+    def predict(volume: Volume, _: bool = False) -> NDArray[Any]:
         limits = data.rule.limits(volume)
         masks = [
             predict_slice(

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 Cell = dict[str, Any]
@@ -21,9 +21,10 @@ def write_report(out: Path) -> None:
     short = [{k: v for k, v in cell.items() if k != "losses"} for cell in cells]
     text = json.dumps(short, indent=1)
     (out / "results.json").write_text(text + "\n", encoding="utf-8")
+    judged = [row for cell in cells for row in _by_way(cell)]
     tables = [
-        _table("Dice", cells, lambda c: c["mean_dice"], 3),
-        _table("HD95", cells, lambda c: c["mean_hd95"], 1),
+        _table("Dice", judged, lambda c: c["mean_dice"], 3),
+        _table("HD95", judged, lambda c: c["mean_hd95"], 1),
         _table("Peak memory, MB", cells, lambda c: c["peak_memory_mb"], 0),
         _table("Seconds", cells, lambda c: c["seconds"], 0),
     ]
@@ -37,7 +38,16 @@ def label(cell: Cell) -> str:
     """What a method is called: with all that was set otherwise than by default."""
     given = [f"{name}={value}" for name, value in cell["set"].items()]
     backbone = [cell["backbone"]] if cell["backbone"] != "lite_medsam" else []
-    return " ".join([cell["method"], *backbone, *given])
+    way = [f"({cell['way']})"] if "way" in cell else []
+    return " ".join([cell["method"], *backbone, *given, *way])
+
+
+def _by_way(cell: Cell) -> Iterator[Cell]:
+    """Give a cell, then its scores by each other way to segment."""
+    yield cell
+    for way, scores in cell.get("segmented", {}).items():
+        if scores is not None:
+            yield cell | scores | {"way": way}
 
 
 def _grouped(cells: Iterable[Cell], value: Any) -> dict[tuple[str, str], list[float]]:

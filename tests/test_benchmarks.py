@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import medsaga
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -34,6 +36,7 @@ def options_of(out: Path, **changes) -> argparse.Namespace:
         "minutes": 2.0,
         "backbone": "lite_medsam",
         "set": ["rank=32", "flips=true"],
+        "segment": [],
     }
     return argparse.Namespace(**(given | changes))
 
@@ -60,6 +63,46 @@ def test_only_what_is_missing_is_run(few_shot, tmp_path, monkeypatch):
     done.write_text("{}")
     few_shot.run_all(options)
     assert started == [cells[0], cells[1], cells[3]]
+
+
+def test_each_training_is_judged_by_every_way_to_segment(few_shot, tmp_path):
+    ways = ["three_planes=true", "largest_component=true,fill_holes=true"]
+    cell = few_shot.plan_cells(options_of(tmp_path, segment=ways))[0]
+    assert [few_shot.name_of(given) for given in cell["segment"]] == ways
+    plain = few_shot.plan_cells(options_of(tmp_path))[0]
+    assert few_shot.file_of(tmp_path, cell) != few_shot.file_of(tmp_path, plain)
+
+    truth = np.zeros((4, 12, 12), np.uint8)
+    truth[:, 2:7, 2:7] = 1
+    mask = truth.copy()
+    mask[1:3, 4, 4] = 0
+    mask[1:3, 9:, 9:] = 1
+    fitted = argparse.Namespace(
+        predict=lambda _, votes: truth if votes else mask, values=(1,), votes=True
+    )
+    volume = medsaga.volume_from_array(truth)
+    task = argparse.Namespace(test=[(volume, volume, [1, 2, 3])])
+    settings = [
+        medsaga.SegmentSettings(**given)
+        for given in ({}, *cell["segment"], {"fill_holes": True})
+    ]
+    found = few_shot.judge(fitted, task, settings)
+    dice = [scores["mean_dice"] for scores in found]
+    assert dice[1] == dice[2] == 1
+    assert dice[0] < dice[3] < 1
+    fitted.votes = False
+    found = few_shot.judge(fitted, task, settings)
+    assert found[1] is None
+    assert [scores["mean_dice"] for scores in (found[0], found[2])] == [dice[0], 1]
+
+
+def test_the_report_has_a_row_for_every_way(few_shot, tmp_path):
+    from report import _by_way, label
+
+    cell = few_shot.plan_cells(options_of(tmp_path, set=[]))[0]
+    cell |= {"mean_dice": 0.7, "segmented": {"a=true": {"mean_dice": 0.8}, "b": None}}
+    rows = [(label(row), row["mean_dice"]) for row in _by_way(cell)]
+    assert rows == [("medsaga", 0.7), ("medsaga (a=true)", 0.8)]
 
 
 def test_the_report_gives_means_and_spread_over_seeds(few_shot, tmp_path):

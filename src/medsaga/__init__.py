@@ -26,6 +26,7 @@ from medsaga.events import (
     Stop,
     Stream,
     Validated,
+    VotedSlice,
     drain,
 )
 from medsaga.settings import (
@@ -173,6 +174,7 @@ __all__ = [
     "TrainedModel",
     "Validated",
     "Volume",
+    "VotedSlice",
     "__version__",
     "actual_path",
     "annotated_slices",

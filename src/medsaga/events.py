@@ -95,9 +95,11 @@ class Preview(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentedSlice(Event):
-    """Slice `index` of `total` along `axis` is segmented.
+    """Slice `index` along `axis` is segmented, and so `done` of `total` are.
 
-    `mask` is (rows, columns) with label values.
+    `total` also counts the slices of other planes that vote. `mask` is (rows, columns)
+    with label values, before any vote or cleaning: what :func:`medsaga.segment`
+    returns is final.
     """
 
     image_name: str
@@ -105,6 +107,25 @@ class SegmentedSlice(Event):
     index: int
     total: int
     mask: NDArray[np.integer] = field(repr=False)
+
+    @property
+    def done(self) -> int:
+        """Slices done: the model's own plane comes first, in order."""
+        return self.index + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VotedSlice(Event):
+    """Slice `index` along `axis`, not the model's own, has voted: `done` of `total`.
+
+    The mask changes once a plane is through.
+    """
+
+    image_name: str
+    axis: int
+    index: int
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ def predict_slice(
     limits
         The intensities that become 0 and 1.
     canvas
-        The working size.
+        The working size, and what the channels hold.
     precision
         The number format to compute in.
 
@@ -46,6 +46,11 @@ def predict_slice(
     -------
     Tensor
         (k, rows, columns), fp32, on the network's device.
+
+    Raises
+    ------
+    MedsagaError
+        If the model looks at neighbouring slices and the volume has colours.
     """
     image, content = working_image(volume, axis, index, limits, canvas)
     size = volume.slice_shape(axis)

@@ -35,8 +35,8 @@ class ModelCard:
     detail_head
         Whether the logits include the detail head's.
     classes, intensity, canvas, axis
-        Label values with names and colours, intensity window, working size, and the
-        array axis that is sliced along.
+        Label values with names and colours, intensity window, working size and
+        whether neighbouring slices are seen, and the array axis that is sliced along.
     settings
         The training's settings with everything planned filled in:
         ``FineTuneSettings(**settings)`` repeats it exactly.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medsaga.cleaning import clean_mask
 from medsaga.computing import (
     FixedPrecision,
     computing_threads,
@@ -20,7 +21,7 @@ from medsaga.computing import (
     pick_precision,
 )
 from medsaga.data.inputs import ImageLike, as_volume
-from medsaga.events import SegmentedSlice, Stop, Stream
+from medsaga.events import Event, SegmentedSlice, Stop, Stream, VotedSlice
 from medsaga.inference import predict_slice
 from medsaga.model_folder import TrainedModel, load_model
 from medsaga.settings import SegmentSettings
@@ -44,13 +45,16 @@ class Segmentation:
         (z, y, x) label values, in the image's place in space.
     probabilities
         (k, z, y, x) float16, classes in the card's order, background first; or None.
+        They are what the model says, whatever was cleaned of the mask.
     entropy
         (z, y, x) float32: entropy of the probabilities over its largest possible
         value, so from 0 (sure) to 1 (undecided); or None.
     n_segmented
-        Slices done; fewer than there are when it was stopped. The others are 0.
+        Slices done; fewer than there are when it was stopped. The mask is then not
+        cleaned. Stopped in the model's own plane, the other slices are 0; stopped in
+        a later one, the planes before it have voted, and there are no probabilities.
     n_slices
-        Slices that there are.
+        Slices that there are, in all the planes that vote.
     """
 
     mask: Volume
@@ -80,7 +84,8 @@ def segment(
 ) -> Stream[Segmentation]:
     """Segment an image slice by slice with a trained model.
 
-    Beyond the image and what is returned, the memory does not grow with the slices.
+    Beyond the image and what is returned, the memory does not grow with the slices,
+    but for a vote of three planes: that takes 2 bytes a voxel and class.
 
     Parameters
     ----------
@@ -89,12 +94,14 @@ def segment(
     image
         A file, an array (z, y, x) or (y, x), or a `Volume`.
     settings
-        What to give beside the mask.
+        What to do to the mask, and what to give beside it.
 
     Yields
     ------
     SegmentedSlice
-        Each slice's mask.
+        Each slice's mask, as the model predicts it in its own plane.
+    VotedSlice
+        Each slice of the other planes, where these vote.
 
     Returns
     -------
@@ -104,20 +111,23 @@ def segment(
     Raises
     ------
     MedsagaError
-        If the model or the image cannot be read.
+        If the model or the image cannot be read, or the image has colours and the
+        model looks at neighbouring slices.
     """
     settings = settings or SegmentSettings()
     model = load_model(model) if isinstance(model, (Path, str)) else model
     volume = as_volume(image)
-    axis = 0 if volume.is_2d else model.card.axis
-    output = _Output.allocate(model, volume, axis, settings)
-    n_slices, done = volume.shape[axis], 0
+    planes = _planes(model, volume, settings)
+    if len(planes) > 1:
+        # Each slice across the stack of a lazy array would compute all of it.
+        volume = volume.with_array(np.asarray(volume.array))
+    output = _Output.allocate(model, volume, planes, settings)
     with computing_threads(), suppress(Stop):
         device = pick_device()
         network = model.network.to(device)
         precision = _pick_precision(model, settings, device)
         limits = model.card.intensity.limits(volume)
-        for index in range(n_slices):
+        for axis, index in output.slices():
             with evaluating(network):
                 logits = predict_slice(
                     network,
@@ -128,16 +138,18 @@ def segment(
                     canvas=model.card.canvas,
                     precision=precision,
                 )
-            mask = output.write(index, logits)
-            done += 1
-            yield SegmentedSlice(
-                image_name=volume.name,
-                axis=axis,
-                index=index,
-                total=n_slices,
-                mask=mask,
-            )
-    return output.result(volume, done)
+            yield output.take(axis, index, logits)
+    return output.result(settings)
+
+
+def _planes(
+    model: TrainedModel, volume: Volume, settings: SegmentSettings
+) -> tuple[int, ...]:
+    """Give the axes to slice along, the model's own first."""
+    own = 0 if volume.is_2d else model.card.axis
+    if not settings.three_planes or min(volume.shape) == 1:
+        return (own,)
+    return own, *(axis for axis in range(3) if axis != own)
 
 
 def _pick_precision(
@@ -153,52 +165,124 @@ def _pick_precision(
     )
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class _Output:
-    """The arrays that are filled slice by slice."""
+    """The arrays that are filled slice by slice.
 
+    `chances` are probabilities, of several planes their sum.
+    """
+
+    volume: Volume
     table: ClassTable
-    axis: int
+    planes: tuple[int, ...]
     mask: NDArray[np.integer]
-    probabilities: NDArray[np.float16] | None
+    chances: NDArray[np.float16] | None
     entropy: NDArray[np.float32] | None
+    done: int = 0
 
     @classmethod
     def allocate(
-        cls, model: TrainedModel, volume: Volume, axis: int, settings: SegmentSettings
+        cls,
+        model: TrainedModel,
+        volume: Volume,
+        planes: tuple[int, ...],
+        settings: SegmentSettings,
     ) -> _Output:
         table, shape = model.card.classes, volume.shape
         dtype = table.to_values(np.zeros(1, dtype=int)).dtype
+        needs_chances = settings.probabilities or len(planes) > 1
         return cls(
-            table,
-            axis,
-            np.zeros(shape, dtype),
-            np.zeros((len(table), *shape), np.float16)
-            if settings.probabilities
+            volume=volume,
+            table=table,
+            planes=planes,
+            mask=np.zeros(shape, dtype),
+            chances=np.zeros((len(table), *shape), np.float16)
+            if needs_chances
             else None,
-            np.zeros(shape, np.float32) if settings.entropy else None,
+            entropy=np.zeros(shape, np.float32) if settings.entropy else None,
         )
 
-    def write(self, index: int, logits: Tensor) -> NDArray[np.integer]:
-        """Write one slice of all outputs; returns its label values."""
-        place = (slice(None),) * self.axis + (index,)
+    def slices(self) -> Iterator[tuple[int, int]]:
+        """Give axis and index of every slice, plane by plane."""
+        for axis in self.planes:
+            for index in range(self.volume.shape[axis]):
+                yield axis, index
+
+    @property
+    def total(self) -> int:
+        """Slices that there are in all planes."""
+        return sum(self.volume.shape[axis] for axis in self.planes)
+
+    def take(self, axis: int, index: int, logits: Tensor) -> Event:
+        """Take in one slice, and give the event that says so."""
+        self.done += 1
+        if axis != self.planes[0]:
+            return self._vote(axis, index, logits)
+        place = _place(axis, index)
         mask = self.table.to_values(logits.argmax(0).cpu().numpy())
         self.mask[place] = mask
-        if self.probabilities is not None or self.entropy is not None:
+        if self.chances is not None or self.entropy is not None:
             chances = torch.softmax(logits, 0)
-            if self.probabilities is not None:
-                self.probabilities[(slice(None), *place)] = chances.cpu().numpy()
+            if self.chances is not None:
+                self.chances[(slice(None), *place)] = chances.cpu().numpy()
             if self.entropy is not None:
-                entropy = torch.special.entr(chances).sum(0) / math.log(len(self.table))
-                self.entropy[place] = entropy.cpu().numpy()
-        return mask
+                self.entropy[place] = self._entropy_of(chances)
+        return SegmentedSlice(
+            image_name=self.volume.name,
+            axis=axis,
+            index=index,
+            total=self.total,
+            mask=mask,
+        )
 
-    def result(self, volume: Volume, n_segmented: int) -> Segmentation:
+    def _vote(self, axis: int, index: int, logits: Tensor) -> VotedSlice:
+        assert self.chances is not None
+        place = (slice(None), *_place(axis, index))
+        # In single precision: numpy has no fast sum of halves.
+        chances = torch.softmax(logits, 0).cpu().numpy()
+        self.chances[place] = self.chances[place] + chances
+        if index == self.volume.shape[axis] - 1:
+            self._count(self.chances, self.planes.index(axis) + 1)
+        return VotedSlice(
+            image_name=self.volume.name,
+            axis=axis,
+            index=index,
+            done=self.done,
+            total=self.total,
+        )
+
+    def _count(self, chances: NDArray[np.float16], n_planes: int) -> None:
+        """Decide on the mean of the planes that are through, slice by slice."""
+        is_last = n_planes == len(self.planes)
+        for index in range(self.volume.shape[0]):
+            mean = chances[:, index].astype(np.float32) / n_planes
+            self.mask[index] = self.table.to_values(mean.argmax(0))
+            if self.entropy is not None:
+                self.entropy[index] = self._entropy_of(torch.from_numpy(mean))
+            if is_last:
+                chances[:, index] = mean
+
+    def _entropy_of(self, chances: Tensor) -> NDArray[np.float32]:
+        entropy = torch.special.entr(chances).sum(0) / math.log(len(self.table))
+        found: NDArray[np.float32] = entropy.cpu().numpy()
+        return found
+
+    def result(self, settings: SegmentSettings) -> Segmentation:
+        is_complete, mask = self.done == self.total, self.mask
+        if is_complete:
+            mask = clean_mask(mask, self.table.values[1:], settings)
+        # After a stop in a later plane they are sums, of that plane in part.
+        are_means = is_complete or self.done <= self.volume.shape[self.planes[0]]
+        wanted = settings.probabilities and are_means
         entropy = self.entropy
         return Segmentation(
-            mask=volume.with_array(self.mask),
-            probabilities=self.probabilities,
-            entropy=None if entropy is None else volume.with_array(entropy),
-            n_segmented=n_segmented,
-            n_slices=volume.shape[self.axis],
+            mask=self.volume.with_array(mask),
+            probabilities=self.chances if wanted else None,
+            entropy=None if entropy is None else self.volume.with_array(entropy),
+            n_segmented=self.done,
+            n_slices=self.total,
         )
+
+
+def _place(axis: int, index: int) -> tuple[slice | int, ...]:
+    return (slice(None),) * axis + (index,)

@@ -167,6 +167,16 @@ class FineTuneSettings:
         ),
     ] = "auto"
 
+    neighbours: Annotated[
+        bool,
+        _choice(
+            "Image",
+            "Show the model the slices below and above a slice too, as its colour "
+            "channels. Grey volumes only; best where all are equally far apart, since "
+            "the distance is not looked at.",
+        ),
+    ] = False
+
     loss_dice_weight: Annotated[
         float,
         _number(
@@ -321,6 +331,32 @@ class FineTuneSettings:
 class SegmentSettings:
     """Everything that a segmentation can be told."""
 
+    three_planes: Annotated[
+        bool,
+        _choice(
+            "Mask",
+            "Segment a volume along all three axes and average the probabilities. It "
+            "takes the time of the slices of all axes, many times as long for a thin "
+            "stack, and 2 bytes of memory a voxel and class. Probably worse where "
+            "slices are more than twice as thick as a pixel.",
+        ),
+    ] = False
+    largest_component: Annotated[
+        bool,
+        _choice(
+            "Mask",
+            "Keep only the largest connected part of each class: in 3-D, of a 2-D "
+            "image in 2-D. Not for classes of several parts, such as nuclei.",
+        ),
+    ] = False
+    fill_holes: Annotated[
+        bool,
+        _choice(
+            "Mask",
+            "Fill the background that a class encloses on all sides: in 3-D, of a 2-D "
+            "image in 2-D. Other classes inside stay.",
+        ),
+    ] = False
     probabilities: Annotated[
         bool, _choice("Output", "Also give each class's probability.")
     ] = False

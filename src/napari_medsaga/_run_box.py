@@ -93,8 +93,8 @@ class RunBox(QWidget):
         elif isinstance(event, Validated):
             self.plot.add_scores(event)
         elif isinstance(event, SegmentedSlice):
-            done = event.index + 1
-            self._show(done / event.total, f"segmented slice {done} of {event.total}")
+            text = f"segmented slice {event.done} of {event.total}"
+            self._show(event.done / event.total, text)
         elif isinstance(event, Notice):
             earlier = self.notice.toolTip()
             self.notice.setText(event.message)

@@ -65,7 +65,7 @@ class ResultLayer:
         self._layer: Labels | None = None
         self._array: NDArray[np.integer] | None = None
         self._data: NDArray[np.integer] | None = None
-        self._written: set[int] = set()
+        self._written: dict[int, NDArray[np.integer]] = {}
         self._is_stale = False
         self._last_refresh = 0.0
 
@@ -97,7 +97,7 @@ class ResultLayer:
         if self.is_gone or done.index in self._written:
             return
         array = self._add(done.mask.dtype)
-        self._written.add(done.index)
+        self._written[done.index] = done.mask
         target = array[(slice(None),) * done.axis + (done.index,)]
         np.copyto(target, done.mask, where=target == 0)
         self._is_stale = self._is_stale or self._is_shown(done.axis, done.index)
@@ -115,10 +115,11 @@ class ResultLayer:
         self._last_refresh = time.monotonic()
 
     def finish(self, mask: Volume) -> None:
-        """Show all of it, and remember what was predicted, for corrections."""
-        self.refresh(at_once=True)
+        """Show the final mask, and remember what was predicted, for corrections."""
         if self._layer is None or self.is_gone:
             return
+        self._replace_slices(mask)
+        self.refresh(at_once=True)
         prediction = Prediction(
             model=self._model.path,
             created=self._card.created,
@@ -128,6 +129,21 @@ class ResultLayer:
             earlier=kept_labels(self._model.path),
         )
         remember_prediction(self._layer, prediction)
+
+    def _replace_slices(self, mask: Volume) -> None:
+        """Put the mask in the place of the slices that it was before vote and cleaning.
+
+        What the user has made otherwise in the meantime stays.
+        """
+        assert self._array is not None
+        axis = 0 if self._is_2d else self._card.axis
+        for index, before in self._written.items():
+            place = (slice(None),) * axis + (index,)
+            shown, final = self._array[place], mask.array[place]
+            if not np.array_equal(before, final):
+                np.copyto(shown, final, where=shown == before)
+                self._is_stale = True
+        self._written.clear()
 
     def maps(self, done: ItemDone) -> Iterator[tuple[Image, Labels]]:
         """Make the layers of probabilities and entropy, and what they go under.

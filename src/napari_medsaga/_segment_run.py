@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from medsaga import SegmentedSlice
+from medsaga import SegmentedSlice, VotedSlice
 from napari_medsaga._filling_layer import add_quietly
 from napari_medsaga._jobs import Job
 from napari_medsaga._queue import (
@@ -130,7 +130,9 @@ class SegmentRun(QObject):
             case ItemStarted(number=number):
                 row = self._by_number[number]
                 row.state, row.n_done = "running", 0
-            case ItemEvent(number=number, event=SegmentedSlice() as done):
+            case ItemEvent(
+                number=number, event=SegmentedSlice() | VotedSlice() as done
+            ):
                 row = self._by_number[number]
                 self._show_slice(row, done)
             case ItemDone(number=number):
@@ -145,13 +147,14 @@ class SegmentRun(QObject):
                 return
         self.row_changed.emit(row)
 
-    def _show_slice(self, row: Row, done: SegmentedSlice) -> None:
+    def _show_slice(self, row: Row, done: SegmentedSlice | VotedSlice) -> None:
         if row.state != "running":  # skipped; this slice was under way
             return
-        row.n_done, row.n_slices = row.n_done + 1, done.total
+        row.n_done, row.n_slices = done.done, done.total
         if row.result is None:
             return
-        row.result.write(done)
+        if isinstance(done, SegmentedSlice):
+            row.result.write(done)
         if row.result.is_gone and row.item is not None:
             row.item.skip.set()
             row.state, row.message, row.item = "stopped", _SKIPPED, None

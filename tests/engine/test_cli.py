@@ -152,6 +152,21 @@ def test_segment_writes_what_the_engine_gives_in_the_image_s_place(
     assert f"{mean:.3f}" in scores.stdout.splitlines()[-1]
 
 
+def test_segment_votes_and_cleans_as_the_engine_does(model, images, tmp_path):
+    options = ("three_planes", "largest_component", "fill_holes")
+    flags = [f"--{name.replace('_', '-')}" for name in options]
+    result = run("segment", model, images, "--out", tmp_path, *flags)
+    assert result.exit_code == 0, result.output
+    settings = medsaga.SegmentSettings(**dict.fromkeys(options, True))
+    image = images / "ct.nii.gz"
+    expected = medsaga.drain(medsaga.segment(model, image, settings))
+    written = medsaga.read_labels(tmp_path / "ct.nii.gz").array
+    np.testing.assert_array_equal(written, expected.mask.array)
+    # Slices of all planes are counted.
+    n_slices = sum(expected.mask.shape)
+    assert f"{n_slices}/{n_slices}" in result.stderr
+
+
 def test_info_tells_what_the_card_holds(model):
     result = run("info", model)
     assert result.exit_code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import dask.array
@@ -321,3 +322,72 @@ class TestEarlierSlices:
         larger = replace(quick, long_side=128)
         with pytest.raises(MedsagaError, match="leave long_side at 0"):
             drain(fine_tune(image, labels, larger, start=kept, earlier=[name]))
+
+
+class TestNeighbours:
+    """A model that sees the slices below and above goes on doing so."""
+
+    @pytest.fixture
+    def wanted(self, quick):
+        return replace(quick, neighbours=True, steps=1, head_views=4, head_steps=20)
+
+    @pytest.fixture
+    def kept(self, image, labels, wanted, tmp_path):
+        model = drain(fine_tune(image, labels, wanted))
+        return ModelLibrary(tmp_path / "library").add(model, "three")
+
+    def test_the_model_folder_knows_and_segments_so(self, image, kept):
+        model = load_model(kept)
+        assert model.card.canvas.neighbours
+        assert model.card.settings["neighbours"]
+        canvas = replace(model.card.canvas, neighbours=False)
+        alone = replace(model, card=replace(model.card, canvas=canvas))
+        with_them, without = (drain(segment(m, image)) for m in (model, alone))
+        assert (with_them.mask.array != without.mask.array).any()
+        # Whatever is more than a slice away changes nothing.
+        far = np.array(image.array)
+        far[[0, 1, 2, 3, 7, 8, 9, 10, 11]] = far[::-1][[0, 1, 2, 3, 7, 8, 9, 10, 11]]
+        elsewhere = drain(segment(model, image.with_array(far)))
+        np.testing.assert_array_equal(elsewhere.mask.array[5], with_them.mask.array[5])
+
+    def test_it_trains_on_so_with_the_slices_that_it_keeps(
+        self, image, labels, quick, kept
+    ):
+        earlier = tuple(load_model(kept).card.training_slices[0])
+        new = keep_slices(as_volume(labels).array, [4])
+        other = replace(as_volume(image), name="other")
+        for long_side in (0, 64):
+            settings = replace(quick, steps=1, long_side=long_side)
+            model, _ = _collect(other, new, settings, start=kept, earlier=[earlier])
+            assert model.card.canvas.neighbours
+            assert model.card.settings["neighbours"]
+            planes = [s.image for s in model.samples]
+            assert len(planes) == 2
+            assert all(not torch.equal(p[0], p[1]) for p in planes)
+
+    def test_a_model_without_them_goes_on_without(self, image, labels, wanted, trained):
+        model, events = _collect(image, labels, wanted, start=trained)
+        assert not model.card.canvas.neighbours
+        assert not model.card.settings["neighbours"]
+        notices = [e.message for e in events if isinstance(e, Notice)]
+        assert any("trained without neighbours" in message for message in notices)
+
+    @pytest.mark.parametrize("is_colour", [True, False])
+    def test_where_there_are_none_it_is_said(self, image, labels, wanted, is_colour):
+        if is_colour:
+            grey = as_volume(image).array
+            rgb = np.stack([grey] * 3, axis=-1).clip(0, 255).astype(np.uint8)
+            picture, mask = rgb, as_volume(labels).array
+        else:
+            picture, mask = as_volume(image).array[4], as_volume(labels).array[4]
+        model, events = _collect(picture, mask, wanted)
+        assert not model.card.canvas.neighbours
+        notices = [e.message for e in events if isinstance(e, Notice)]
+        assert any("no neighbours to look at" in message for message in notices)
+
+    def test_a_card_from_before_there_were_any_is_read(self, trained, tmp_path):
+        folder = save_model(trained, tmp_path / "old")
+        card = json.loads((folder / "card.json").read_text())
+        del card["canvas"]["neighbours"], card["settings"]["neighbours"]
+        (folder / "card.json").write_text(json.dumps(card))
+        assert load_model(folder).card.canvas == trained.card.canvas

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -312,3 +314,46 @@ def test_mirrored_arrays_are_taken():
     labels = [v.with_array(v.array[:, ::-1, ::-1]) for v in labels]
     annotation = annotated_slices(labels, axis=0)
     assert len(build_samples(images, labels, annotation, table, RULE, CANVAS)) == 3
+
+
+class TestNeighbours:
+    canvas = replace(CANVAS, neighbours=True)
+
+    @pytest.fixture
+    def volume(self):
+        return volume_from_array(np.random.default_rng(0).uniform(0, 99, (6, 20, 16)))
+
+    def seen(self, volume, axis, index, canvas):
+        return working_image(volume, axis, index, RULE.limits(volume), canvas)[0]
+
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_the_channels_are_the_slices_below_at_and_above(self, volume, axis):
+        last = volume.shape[axis] - 1
+        for index in (0, 1, 3, last):
+            image = self.seen(volume, axis, index, self.canvas)
+            for channel, there in enumerate((index - 1, index, index + 1)):
+                alone = self.seen(volume, axis, min(max(there, 0), last), CANVAS)
+                assert torch.equal(image[channel], alone[0])
+
+    def test_one_slice_alone_is_seen_three_times(self):
+        flat = volume_from_array(np.random.default_rng(0).uniform(0, 99, (20, 16)))
+        three, grey = (self.seen(flat, 0, 0, c) for c in (self.canvas, CANVAS))
+        assert torch.equal(three, grey)
+
+    def test_colours_are_refused(self):
+        array = np.zeros((5, 20, 16, 3), np.uint8)
+        colour = volume_from_array(array, rgb=True, name="stain")
+        with pytest.raises(MedsagaError, match=r"stain is a colour image.*neighbours"):
+            self.seen(colour, 0, 2, self.canvas)
+
+    def test_samples_have_them_and_the_slice_s_own_target(self, volume):
+        labels = painted((6, 20, 16), (4, np.s_[2, 3:9, 3:9]))
+        annotation = annotated_slices([labels], axis=0)
+        table = class_table([labels], annotation)
+        rule = (annotation, table, RULE)
+        (sample,) = build_samples([volume], [labels], *rule, self.canvas)
+        (plain,) = build_samples([volume], [labels], *rule, CANVAS)
+        assert torch.equal(sample.image, self.seen(volume, 0, 2, self.canvas))
+        assert torch.equal(sample.image[1], plain.image[1])
+        assert not torch.equal(sample.image[0], sample.image[1])
+        assert torch.equal(sample.target, plain.target)

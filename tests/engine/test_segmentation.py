@@ -3,14 +3,19 @@ from __future__ import annotations
 import tracemalloc
 from dataclasses import replace
 
+import dask.array
 import numpy as np
 import pytest
+import torch
 from tests.phantom import VALUES, make_phantom
 
 from medsaga import drain, fine_tune, segment
+from medsaga.cleaning import clean_mask
+from medsaga.computing import evaluating
 from medsaga.data.intensity import IntensityRule
 from medsaga.data.volume import Volume
-from medsaga.events import SegmentedSlice, Stop
+from medsaga.events import SegmentedSlice, Stop, VotedSlice
+from medsaga.inference import predict_slice
 from medsaga.model_folder import save_model
 from medsaga.settings import SegmentSettings
 
@@ -115,3 +120,160 @@ def test_memory_does_not_grow_with_the_slices(model):
     few, many = (_peak_beyond_output(model, n) for n in (4, 64))
     slices_kept = (many - few) / (64 * 64)
     assert slices_kept < 30  # of the 60 that there are more
+
+
+CLEANED = SegmentSettings(largest_component=True, fill_holes=True)
+
+
+def test_the_finished_mask_is_cleaned_and_the_rest_is_as_before(model, image):
+    raw = drain(segment(model, image, SegmentSettings(probabilities=True)))
+    wanted = replace(CLEANED, probabilities=True)
+    events = []
+    result = drain(segment(model, image, wanted), events.append)
+    stacked = np.stack([e.mask for e in events])
+    np.testing.assert_array_equal(stacked, raw.mask.array)
+    np.testing.assert_array_equal(result.probabilities, raw.probabilities)
+    expected = clean_mask(raw.mask.array, VALUES, CLEANED)
+    assert (expected != raw.mask.array).any()
+    np.testing.assert_array_equal(result.mask.array, expected)
+
+
+@pytest.mark.parametrize("n_before", [5, 12])
+def test_what_was_stopped_is_not_cleaned_but_what_was_just_finished_is(
+    model, image, n_before
+):
+    raw = drain(segment(model, image)).mask.array
+    result = stop_after(segment(model, image, CLEANED), n_before)
+    expected = clean_mask(raw, VALUES, CLEANED) if n_before == 12 else raw
+    assert (clean_mask(raw[:5], VALUES, CLEANED) != raw[:5]).any()
+    np.testing.assert_array_equal(result.mask.array[:n_before], expected[:n_before])
+
+
+def stop_after(stream, n_events: int):
+    for _ in range(n_events):
+        next(stream)
+    with pytest.raises(StopIteration) as end:
+        stream.throw(Stop())
+    return end.value.value
+
+
+VOTED = SegmentSettings(three_planes=True)
+
+
+@pytest.fixture(scope="module")
+def small() -> Volume:
+    """A volume whose axes differ in length, of nothing that the model knows."""
+    array = np.random.default_rng(0).normal(110, 60, (7, 12, 9))
+    return Volume(array=array, spacing=(3.0, 1.0, 1.0), name="small")
+
+
+@pytest.fixture(scope="module")
+def runs(model, small) -> list[np.ndarray]:
+    """Probabilities (k, z, y, x) along each of the axes, each in a run of its own."""
+    limits = model.card.intensity.limits(small)
+    found = []
+    with evaluating(model.network):
+        for axis in range(3):
+            slices = [
+                torch.softmax(
+                    predict_slice(
+                        model.network,
+                        small,
+                        axis,
+                        index,
+                        limits=limits,
+                        canvas=model.card.canvas,
+                        precision="fp32",
+                    ),
+                    0,
+                )
+                for index in range(small.shape[axis])
+            ]
+            found.append(torch.stack(slices, dim=axis + 1).numpy())
+    return found
+
+
+def check_mean(result, runs, card) -> None:
+    """The mask is the argmax of the mean, but where half precision cannot tell."""
+    mean = np.mean(runs, axis=0)
+    expected = card.classes.to_values(mean.argmax(0))
+    first, second = np.sort(mean, axis=0)[:-3:-1]
+    clear = first - second > 5e-3
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(result.mask.array[clear], expected[clear])
+
+
+def test_three_planes_give_the_mean_of_three_runs(model, small, runs):
+    wanted = SegmentSettings(three_planes=True, probabilities=True, entropy=True)
+    result = drain(segment(model, small, wanted))
+    assert result.is_complete
+    assert (result.n_segmented, result.n_slices) == (28, 28)
+    check_mean(result, runs, model.card)
+    mean = np.mean(runs, axis=0)
+    np.testing.assert_allclose(result.probabilities, mean, atol=2e-3)
+    entropy = torch.special.entr(torch.from_numpy(mean)).sum(0) / np.log(4)
+    np.testing.assert_allclose(result.entropy.array, entropy, atol=1e-2)
+    plain = drain(segment(model, small)).mask.array
+    assert (result.mask.array != plain).any()
+    lean = drain(segment(model, small, VOTED))
+    np.testing.assert_array_equal(lean.mask.array, result.mask.array)
+    assert lean.probabilities is None
+    assert lean.entropy is None
+
+
+def test_the_events_count_all_planes_and_show_the_model_s_own(model, small):
+    events = []
+    drain(segment(model, small, VOTED), events.append)
+    assert [type(e) for e in events] == [SegmentedSlice] * 7 + [VotedSlice] * 21
+    assert [(e.done, e.total) for e in events] == [(i, 28) for i in range(1, 29)]
+    places = [(axis, i) for axis, n in enumerate((7, 12, 9)) for i in range(n)]
+    assert [(e.axis, e.index) for e in events] == places
+    plain = drain(segment(model, small)).mask.array
+    np.testing.assert_array_equal(np.stack([e.mask for e in events[:7]]), plain)
+
+
+@pytest.mark.parametrize(("n_before", "n_planes"), [(7, 1), (18, 1), (19, 2), (27, 2)])
+def test_stopped_in_a_later_plane_those_before_it_decide(
+    model, small, runs, n_before, n_planes
+):
+    wanted = SegmentSettings(three_planes=True, probabilities=True, fill_holes=True)
+    result = stop_after(segment(model, small, wanted), n_before)
+    assert not result.is_complete
+    assert result.n_segmented == n_before
+    check_mean(result, runs[:n_planes], model.card)
+    assert (result.probabilities is None) == (n_before > 7)
+
+
+def test_a_lazy_volume_votes_without_being_computed_slice_by_slice(model, small):
+    computed = []
+
+    def load(block):
+        computed.append(None)
+        return block
+
+    meta = np.array((), small.array.dtype)
+    lazy = dask.array.from_array(small.array, chunks=(1, 12, 9), name=False)
+    lazy = dask.array.map_blocks(load, lazy, meta=meta)
+    result = drain(segment(model, small.with_array(lazy), VOTED))
+    assert len(computed) <= 2 * 7  # for the percentiles, and for all the planes
+    expected = drain(segment(model, small, VOTED)).mask.array
+    np.testing.assert_array_equal(result.mask.array, expected)
+
+
+@pytest.mark.parametrize("own", [1, 2])
+def test_the_model_s_own_plane_comes_first(model, small, runs, own):
+    model = replace(model, card=replace(model.card, axis=own))
+    events = []
+    result = drain(segment(model, small, VOTED), events.append)
+    n = small.shape[own]
+    assert [e.axis for e in events[: n + 1]] == [own] * n + [0]
+    check_mean(result, runs, model.card)
+
+
+@pytest.mark.parametrize("shape", [(30, 20), (1, 30, 20)])
+def test_a_single_slice_has_one_plane(model, shape):
+    array = np.random.default_rng(0).normal(110, 60, shape)
+    result = drain(segment(model, array, VOTED))
+    assert result.n_slices == 1
+    plain = drain(segment(model, array)).mask.array
+    np.testing.assert_array_equal(result.mask.array, plain)

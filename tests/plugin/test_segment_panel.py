@@ -458,6 +458,35 @@ def test_what_is_painted_while_it_fills_stays(
     assert np.array_equal(result.data, truth)
 
 
+def test_the_layer_ends_as_the_voted_and_cleaned_mask(
+    model: Path, viewer: Viewer, open_dock: Callable[[], Dock]
+) -> None:
+    noise = np.random.default_rng(0).normal(110, 60, (20, 14, 16))
+    image = viewer.add_image(noise.astype(np.float32), name="ct")
+    dock = open_dock()
+    options = ("three_planes", "largest_component", "fill_holes")
+    for name in options:
+        dock.click(name)
+    dock.start()
+    dock.wait_for_slices()
+    result = result_of(viewer, "ct")
+    result.data[-1, :9, :9] = 117
+    dock.click("pause")
+    dock.wait()
+    raw = expected(model, image).mask.array
+    final = expected(model, image, **dict.fromkeys(options, True)).mask.array
+    assert (raw != final).any()
+    # Where the user has painted what was predicted, nothing was changed by hand.
+    truth = final.copy()
+    truth[-1, :9, :9][raw[-1, :9, :9] != 117] = 117
+    assert (truth != final).any()
+    assert np.array_equal(result.data, truth)
+    written = prediction_of(result)
+    assert written is not None
+    assert np.array_equal(written.written, final)
+    assert dock.rows() == [("ct", "done", "")]
+
+
 def test_probabilities_and_entropy_lie_on_the_image(
     model: Path, viewer: Viewer, open_dock: Callable[[], Dock]
 ) -> None:

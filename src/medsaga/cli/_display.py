@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from medsaga import Event, Notice, Progress, SegmentedSlice, Validated
+from medsaga import Event, Notice, Progress, SegmentedSlice, Validated, VotedSlice
 
 _STAGES = {
     "features": "Head stage, features",
@@ -71,7 +71,7 @@ class Display:
                 )
             case Progress():
                 self._show_training(event)
-            case SegmentedSlice():
+            case SegmentedSlice() | VotedSlice():
                 self._show_slice(event)
 
     def work(self, label: str, done: int = 0, total: int = 0, detail: str = "") -> None:
@@ -103,12 +103,12 @@ class Display:
         left = f"{format_seconds(event.seconds_left)} left"
         self.work(_STAGES[event.stage], event.step, event.total, loss + left)
 
-    def _show_slice(self, event: SegmentedSlice) -> None:
-        done = event.index + 1
-        if event.index == 0:
+    def _show_slice(self, event: SegmentedSlice | VotedSlice) -> None:
+        done = event.done
+        if done == 1:
             self.work(event.image_name, done, event.total)
             return
-        per_slice = (time.monotonic() - self._started) / event.index
+        per_slice = (time.monotonic() - self._started) / (done - 1)
         left = f"{format_seconds(per_slice * (event.total - done))} left"
         self.work(event.image_name, done, event.total, left)
 

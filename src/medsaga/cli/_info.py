@@ -49,7 +49,8 @@ def _of_model(card: "ModelCard") -> Iterable[tuple[str, str]]:
     yield "Backbone", f"{card.backbone}, {head} detail head"
     yield "Started from", f"{card.base_weights}{sha256}"
     yield "Working size", f"{card.canvas.long_side} pixels along the long side"
-    yield "Slices across", f"axis {card.axis} ({axis})"
+    seen = ", with the slices below and above" if card.canvas.neighbours else ""
+    yield "Slices across", f"axis {card.axis} ({axis}){seen}"
     yield "Window", f"{unit}{rule.low:g} to {rule.high:g}"
 
 

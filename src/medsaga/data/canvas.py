@@ -1,4 +1,4 @@
-"""The size that a model works at.
+"""The size that a model works at, and whether it sees a slice's neighbours.
 
 A slice is scaled to the canvas at its true proportions (the *content*), then padded at
 the bottom and the right up to a size that the backbone takes.
@@ -26,7 +26,7 @@ _ROUND_TO = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Canvas:
-    """The size that a model works at.
+    """The size that a model works at, and what its three channels hold.
 
     Attributes
     ----------
@@ -34,10 +34,14 @@ class Canvas:
         Pixels along the longer side of the content.
     multiple
         Height and width of the padded image are multiples of it.
+    neighbours
+        Whether the channels are the slice below, the slice itself and the one above;
+        else they are its colours, or grey three times.
     """
 
     long_side: int
     multiple: int
+    neighbours: bool = False
 
     def content_shape(self, rows: int, cols: int, spacing: Spacing | None) -> Size:
         """(height, width) of a scaled slice, before padding.

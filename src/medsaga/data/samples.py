@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from medsaga.data.intensity import IntensityRule, to_unit
 from medsaga.data.sizing import (
     pad_image,
@@ -12,6 +14,7 @@ from medsaga.data.sizing import (
     resize_image,
     resize_target,
 )
+from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,21 +77,45 @@ def working_image(
     limits
         What :meth:`IntensityRule.limits` gives for the volume.
     canvas
-        The size that the model works at.
+        The size that the model works at, and what its channels hold.
 
     Returns
     -------
     image : Tensor
-        (3, H, W) float32 in [0, 1], padded; not to be written into.
+        (3, H, W) float32 in [0, 1], padded; not to be written into. Its channels are
+        the slice's colours, grey three times, or slices `index` - 1, `index` and
+        `index` + 1, of which the volume's ends repeat the slice itself.
     content : tuple of int
         Height and width of the part that is not padding.
+
+    Raises
+    ------
+    MedsagaError
+        If neighbours are wanted of a colour image.
     """
-    picked = volume.slice(axis, index)
+    if canvas.neighbours:
+        picked = _with_neighbours(volume, axis, index)
+    else:
+        picked = volume.slice(axis, index)
     rows, cols = picked.shape[:2]
     spacing = volume.slice_spacing(axis)
     content = canvas.content_shape(rows, cols, spacing)
     image = resize_image(to_unit(picked, limits), content)
     return pad_image(image, canvas.padded_shape(rows, cols, spacing)), content
+
+
+def _with_neighbours(volume: Volume, axis: int, index: int) -> NDArray[Any]:
+    """Give (rows, columns, 3): the slices below, at and above `index`."""
+    if volume.is_rgb:
+        raise MedsagaError(
+            f"{volume.name} is a colour image, and the model looks at the grey slices "
+            "below and above in place of colours: give a grey image, or train a model "
+            "with neighbours off."
+        )
+    last = volume.shape[axis] - 1
+    below, above = max(index - 1, 0), min(index + 1, last)
+    planes = [volume.slice(axis, i) for i in (below, index, above)]
+    return np.stack(planes, axis=-1)
 
 
 def build_samples(
@@ -102,6 +129,11 @@ def build_samples(
     """Make a sample of each annotated slice, in the annotation's order.
 
     Images and labels are pairs of the same shape.
+
+    Raises
+    ------
+    MedsagaError
+        If neighbours are wanted of a colour image.
     """
     axis = annotation.axis
     limits = {v: rule.limits(images[v]) for v in {v for v, _ in annotation.slices}}

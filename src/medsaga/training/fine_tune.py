@@ -30,6 +30,7 @@ from medsaga.training.start import (
     choose_rule,
     start_from_backbone,
     start_from_model,
+    why_no_neighbours,
 )
 from medsaga.training.strategy import apply_strategy
 from medsaga.training.validation import split_held_out, validate
@@ -76,8 +77,9 @@ def fine_tune(
     start
         A trained model, or its folder, to continue from in place of
         `settings.backbone`. It keeps its working size and intensity window unless the
-        settings name others. If it knows the very classes that are painted, the head
-        stage is left out. The model itself is not changed.
+        settings name others, and sees neighbouring slices if it did before. If it knows
+        the very classes that are painted, the head stage is left out. The model itself
+        is not changed.
     earlier
         Slices that trained `start` and train on beside the new ones, as its card names
         them; `start` is then a folder of a :class:`~medsaga.ModelLibrary`, which keeps
@@ -252,6 +254,8 @@ def _start(job: _Job) -> Generator[Event, None, tuple[Session, Start]]:
     canvas = choose_canvas(
         job.card, settings, network.backbone, job.volumes, annotation
     )
+    if settings.neighbours and not canvas.neighbours:
+        yield Notice(message=why_no_neighbours(job.card))
     precision = pick_precision(settings.precision, network, device, canvas.long_side)
     samples = build_samples(
         job.volumes, job.annotated.labels, annotation, table, job.rule, canvas
@@ -274,7 +278,9 @@ def _start(job: _Job) -> Generator[Event, None, tuple[Session, Start]]:
         preview_interval=job.preview_interval,
         started=job.started,
     )
-    session.plan(long_side=canvas.long_side, precision=precision)
+    session.plan(
+        long_side=canvas.long_side, neighbours=canvas.neighbours, precision=precision
+    )
     if job.card is not None:
         session.plan(
             backbone=job.card.settings["backbone"],
@@ -322,8 +328,11 @@ def _describe_plan(session: Session) -> str:
     time_or_steps = (
         f"{settings.steps} steps" if settings.steps else f"{settings.minutes:g} minutes"
     )
+    neighbours = (
+        "seen with the slices below and above, " if session.canvas.neighbours else ""
+    )
     return (
-        f"{len(session.training)} slices train, {held_out}; long side "
+        f"{len(session.training)} slices train, {held_out}; {neighbours}long side "
         f"{session.canvas.long_side} pixels, {session.precision} on {session.device}, "
         f"{time_or_steps}."
     )

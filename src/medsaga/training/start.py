@@ -161,10 +161,16 @@ def choose_canvas(
     volumes: Sequence[Volume],
     annotation: Annotation,
 ) -> Canvas:
-    """Choose the working size: as asked for, as before, or from the images."""
+    """Choose the working size: as asked for, as before, or from the images.
+
+    A model that was trained keeps to what it saw: neighbours or none.
+    """
     if card is not None and not settings.long_side:
         return card.canvas
     axis = annotation.axis
+    neighbours = settings.neighbours and _have_neighbours(volumes, axis)
+    if card is not None:
+        neighbours = card.canvas.neighbours
     sizes = [
         (volumes[v].slice_shape(axis), volumes[v].slice_spacing(axis))
         for v, _ in annotation.slices
@@ -172,7 +178,24 @@ def choose_canvas(
     long_side = choose_long_side(
         sizes, settings, backbone.size_multiple, backbone.embedding.stride
     )
-    return Canvas(long_side=long_side, multiple=backbone.size_multiple)
+    return Canvas(
+        long_side=long_side, multiple=backbone.size_multiple, neighbours=neighbours
+    )
+
+
+def _have_neighbours(volumes: Sequence[Volume], axis: int) -> bool:
+    is_deep = any(volume.shape[axis] > 1 for volume in volumes)
+    return is_deep and not any(volume.is_rgb for volume in volumes)
+
+
+def why_no_neighbours(card: ModelCard | None) -> str:
+    """Say why the slices below and above are not looked at, though asked for."""
+    if card is not None:
+        return "The model was trained without neighbours, and trains on without them."
+    return (
+        "There are no neighbours to look at: they need grey images of several slices, "
+        "and neighbours is off."
+    )
 
 
 def choose_rule(
