@@ -9,19 +9,27 @@ threads and number format.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from dae_former import DAEFormer
 from monai.networks.nets import UNet
 from torch import nn
 
 import medsaga
 from medsaga import FineTuneSettings, Notice, Preview, Progress, Volume, drain
-from medsaga.computing import autocast, computing_threads, pick_device, pick_precision
+from medsaga.computing import (
+    FixedPrecision,
+    autocast,
+    computing_threads,
+    pick_device,
+    pick_precision,
+)
 from medsaga.data.annotation import annotated_slices
 from medsaga.data.augment import Augmenter
 from medsaga.data.canvas import Canvas, choose_long_side
@@ -108,27 +116,34 @@ class _Prepared:
         )
 
 
-def fit_unet(
+def fit_from_scratch(
+    network_of: Callable[[int], nn.Module],
     task: Task,
     settings: FineTuneSettings,
     *,
-    width: int = 16,
-    learning_rate: float = 3e-3,
+    learning_rate: float,
     batch_size: int = 4,
 ) -> Fitted:
-    """Train MONAI's residual U-Net from scratch; the rate decays with the time left."""
+    """Train a network from random weights.
+
+    Parameters
+    ----------
+    network_of
+        From the number of classes to a network, from (batch, 3, rows, columns) to
+        logits of the same size, sides being multiples of 32.
+    task, settings
+        As for every method.
+    learning_rate
+        AdamW's, after the warm-up; it decays with the time left.
+    batch_size
+        Views in a step.
+    """
     started = time.monotonic()
     data, device = _Prepared(task, settings), pick_device()
     torch.manual_seed(settings.seed)
-    network: nn.Module = UNet(
-        spatial_dims=2,
-        in_channels=3,
-        out_channels=len(data.table),
-        channels=tuple(width * 2**i for i in range(5)),
-        strides=(2, 2, 2, 2),
-        num_res_units=2,
-    ).to(device, memory_format=torch.channels_last)
-    augment, loss_of = Augmenter(settings, settings.seed), SegmentationLoss(0.8)
+    network = network_of(len(data.table)).to(device)
+    network = network.to(memory_format=torch.channels_last)
+    loss_of = SegmentationLoss(0.8)
     optimizer = torch.optim.AdamW(
         network.parameters(), learning_rate, weight_decay=0.01
     )
@@ -138,18 +153,15 @@ def fit_unet(
             settings.precision, network, device, data.canvas.long_side
         )
         network.train()
-        while (share := (time.monotonic() - started) / (settings.minutes * 60)) < 1:
-            step, view = len(losses), len(losses) * batch_size
-            factor = min(1, (step + 1) / 30) * lr_factor(
+        batches = _batches(data, settings, batch_size)
+        for share, (images, targets) in zip(
+            _shares(settings, started), batches, strict=False
+        ):
+            factor = min(1, (len(losses) + 1) / 30) * lr_factor(
                 int(1000 * share), 1000, 0, settings.decay_power
             )
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate * factor
-            drawn = [
-                (data.samples[_order(settings.seed, v, len(data.samples))], v)
-                for v in range(view, view + batch_size)
-            ]
-            images, targets = collate([augment(s.image, s.target, v) for s, v in drawn])
             images = images.to(device, memory_format=torch.channels_last)
             with autocast(device, precision):
                 logits = network(images)
@@ -158,33 +170,76 @@ def fit_unet(
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-    network.eval()
-
-    def predict(volume: Volume, _: bool = False) -> NDArray[Any]:
-        limits = data.rule.limits(volume)
-        with computing_threads():
-            masks = [
-                predict_slice(
-                    network,  # type: ignore[arg-type] - anything from images to logits
-                    volume,
-                    data.axis,
-                    index,
-                    limits=limits,
-                    canvas=data.canvas,
-                    precision=precision,
-                ).argmax(0)
-                for index in range(volume.shape[data.axis])
-            ]
-        indices = torch.stack(masks, dim=data.axis).cpu().numpy()
-        return data.table.to_values(indices)
-
     facts = {"steps": len(losses), "precision": precision}
+    predict = partial(_predict, network.eval(), data, precision)
     return Fitted(predict, data.table.values[1:], losses=losses, facts=facts)
+
+
+def _shares(settings: FineTuneSettings, started: float) -> Iterator[float]:
+    """Give, before each step, what part of the steps or of the time is over."""
+    for step in count():
+        seconds = time.monotonic() - started
+        share = (
+            step / settings.steps
+            if settings.steps
+            else seconds / (settings.minutes * 60)
+        )
+        if share >= 1:
+            return
+        yield share
+
+
+def _batches(
+    data: _Prepared, settings: FineTuneSettings, batch_size: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Give augmented views of the slices without end; an epoch draws each once."""
+    augment, n = Augmenter(settings, settings.seed), len(data.samples)
+    for first in count(step=batch_size):
+        drawn = [
+            (data.samples[_order(settings.seed, view, n)], view)
+            for view in range(first, first + batch_size)
+        ]
+        yield collate([augment(s.image, s.target, view) for s, view in drawn])
 
 
 def _order(seed: int, view: int, n: int) -> int:
     rng = np.random.default_rng([seed, view // n])
     return int(rng.permutation(n)[view % n])
+
+
+def _predict(
+    network: nn.Module, data: _Prepared, precision: FixedPrecision, volume: Volume
+) -> NDArray[Any]:
+    """Segment a volume slice by slice; the network gives logits for images."""
+    limits = data.rule.limits(volume)
+    with computing_threads():
+        masks = [
+            predict_slice(
+                network,  # type: ignore[arg-type] # anything from images to logits
+                volume,
+                data.axis,
+                index,
+                limits=limits,
+                canvas=data.canvas,
+                precision=precision,
+            ).argmax(0)
+            for index in range(volume.shape[data.axis])
+        ]
+    indices = torch.stack(masks, dim=data.axis).cpu().numpy()
+    return data.table.to_values(indices)
+
+
+def _unet(n_classes: int, *, width: int = 16) -> nn.Module:
+    """Build MONAI's residual U-Net."""
+    network: nn.Module = UNet(
+        spatial_dims=2,
+        in_channels=3,
+        out_channels=n_classes,
+        channels=tuple(width * 2**i for i in range(5)),
+        strides=(2, 2, 2, 2),
+        num_res_units=2,
+    )
+    return network
 
 
 def fit_forest(task: Task, settings: FineTuneSettings) -> Fitted:
@@ -214,22 +269,7 @@ def fit_forest(task: Task, settings: FineTuneSettings) -> Fitted:
         scores[:, forest.classes_] = forest.predict_proba(x)
         return torch.from_numpy(scores.T.reshape(-1, *image.shape[1:]))
 
-    def predict(volume: Volume, _: bool = False) -> NDArray[Any]:
-        limits = data.rule.limits(volume)
-        masks = [
-            predict_slice(
-                _Forest(logits),  # type: ignore[arg-type] - images to logits
-                volume,
-                data.axis,
-                index,
-                limits=limits,
-                canvas=data.canvas,
-                precision="fp32",
-            ).argmax(0)
-            for index in range(volume.shape[data.axis])
-        ]
-        return data.table.to_values(torch.stack(masks, dim=data.axis).numpy())
-
+    predict = partial(_predict, _Forest(logits), data, "fp32")
     return Fitted(predict, data.table.values[1:])
 
 
@@ -259,8 +299,13 @@ def _strategy(name: Any, task: Task, settings: FineTuneSettings) -> Fitted:
 
 METHODS: dict[str, Callable[..., Fitted]] = {
     **{name: partial(_strategy, name) for name in STRATEGIES},
-    "unet": fit_unet,
-    "unet-wide": partial(fit_unet, width=32),
-    "unet-slow": partial(fit_unet, learning_rate=1e-3),
+    "unet": partial(fit_from_scratch, _unet, learning_rate=3e-3),
+    "unet-wide": partial(
+        fit_from_scratch, partial(_unet, width=32), learning_rate=3e-3
+    ),
+    "unet-slow": partial(fit_from_scratch, _unet, learning_rate=1e-3),
+    # Its paper's rate, 0.05, is for SGD.
+    "dae-former": partial(fit_from_scratch, DAEFormer, learning_rate=1e-3),
+    "dae-former-slow": partial(fit_from_scratch, DAEFormer, learning_rate=5e-4),
     "forest": fit_forest,
 }
