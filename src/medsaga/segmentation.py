@@ -25,6 +25,7 @@ from medsaga.events import Event, SegmentedSlice, Stop, Stream, VotedSlice
 from medsaga.inference import predict_slice
 from medsaga.model_folder import TrainedModel, load_model
 from medsaga.settings import SegmentSettings
+from medsaga.smoothing import is_smoothed, smooth_slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +100,8 @@ def segment(
     Yields
     ------
     SegmentedSlice
-        Each slice's mask, as the model predicts it in its own plane.
+        Each slice's mask, as the model predicts it in its own plane. With smoothing it
+        comes once the next slice is predicted too.
     VotedSlice
         Each slice of the other planes, where these vote.
 
@@ -127,9 +129,10 @@ def segment(
         network = model.network.to(device)
         precision = _pick_precision(model, settings, device)
         limits = model.card.intensity.limits(volume)
-        for axis, index in output.slices():
+
+        def predict(axis: int, index: int) -> Tensor:
             with evaluating(network):
-                logits = predict_slice(
+                return predict_slice(
                     network,
                     volume,
                     axis,
@@ -138,7 +141,13 @@ def segment(
                     canvas=model.card.canvas,
                     precision=precision,
                 )
-            yield output.take(axis, index, logits)
+
+        for axis in planes:
+            stack = (predict(axis, index) for index in range(volume.shape[axis]))
+            if is_smoothed(settings.smooth, volume, axis):
+                stack = smooth_slices(stack)
+            for index, logits in enumerate(stack):
+                yield output.take(axis, index, logits)
     return output.result(settings)
 
 
@@ -201,12 +210,6 @@ class _Output:
             else None,
             entropy=np.zeros(shape, np.float32) if settings.entropy else None,
         )
-
-    def slices(self) -> Iterator[tuple[int, int]]:
-        """Give axis and index of every slice, plane by plane."""
-        for axis in self.planes:
-            for index in range(self.volume.shape[axis]):
-                yield axis, index
 
     @property
     def total(self) -> int:

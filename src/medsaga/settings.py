@@ -33,6 +33,7 @@ StrategyName = Literal[
 Intensity = Literal[
     "auto", "percentiles", "soft tissue", "lung", "bone", "brain", "spleen and liver"
 ]
+Smoothing = Literal["auto", "on", "off"]
 # As their authors compare them.
 ONE_STAGE: tuple[StrategyName, ...] = ("medsaga-v1", "medsaga-v2", "samed")
 
@@ -331,6 +332,15 @@ class FineTuneSettings:
 class SegmentSettings:
     """Everything that a segmentation can be told."""
 
+    smooth: Annotated[
+        Smoothing,
+        _choice(
+            "Mask",
+            "Average what the model says of a slice with its neighbours, 1 : 2 : 1; "
+            "auto does so where slices side by side resemble each other more than "
+            "distant ones, as in a scan.",
+        ),
+    ] = "auto"
     three_planes: Annotated[
         bool,
         _choice(
