@@ -85,20 +85,24 @@ def judge(
     scores: list[list[medsaga.Scores]] = [[] for _ in ways]
     for image, truth, slices in task.test:
         masks = {
-            votes: fitted.predict(image, votes)
-            for votes in {way.three_planes for way in ways}
-            if fitted.votes or not votes
+            way: fitted.predict(image, way)
+            for way in {_uncleaned(way) for way in ways}
+            if fitted.votes or not way.three_planes
         }
         for way, found in zip(ways, scores, strict=True):
-            if way.three_planes not in masks:
+            if _uncleaned(way) not in masks:
                 continue
-            mask = clean_mask(masks[way.three_planes], fitted.values, way)
+            mask = clean_mask(masks[_uncleaned(way)], fitted.values, way)
             found.append(
                 medsaga.score(
                     mask[slices], truth.array[slices], fitted.values, truth.spacing
                 )
             )
     return [_summary(found) if found else None for found in scores]
+
+
+def _uncleaned(way: medsaga.SegmentSettings) -> medsaga.SegmentSettings:
+    return replace(way, largest_component=False, fill_holes=False)
 
 
 def _summary(scores: list[medsaga.Scores]) -> dict[str, Any]:

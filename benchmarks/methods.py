@@ -19,10 +19,18 @@ import numpy as np
 import torch
 from dae_former import DAEFormer
 from monai.networks.nets import UNet
-from torch import nn
+from torch import Tensor, nn
 
 import medsaga
-from medsaga import FineTuneSettings, Notice, Preview, Progress, Volume, drain
+from medsaga import (
+    FineTuneSettings,
+    Notice,
+    Preview,
+    Progress,
+    SegmentSettings,
+    Volume,
+    drain,
+)
 from medsaga.computing import (
     FixedPrecision,
     autocast,
@@ -39,6 +47,7 @@ from medsaga.data.samples import build_samples
 from medsaga.data.sizing import collate
 from medsaga.inference import predict_slice
 from medsaga.settings import ONE_STAGE
+from medsaga.smoothing import is_smoothed, smooth_slices
 from medsaga.training.losses import SegmentationLoss
 from medsaga.training.optimizer import lr_factor
 from medsaga.training.strategy import STRATEGIES
@@ -47,8 +56,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tasks import Task
 
-Predictor = Callable[[Volume, bool], "NDArray[Any]"]
-"""A volume, and whether three planes vote (where a method can), to its mask."""
+Predictor = Callable[[Volume, SegmentSettings], "NDArray[Any]"]
+"""A volume, and how to segment it, to its mask."""
 _MULTIPLE = 32
 
 
@@ -87,9 +96,8 @@ def fit_medsaga(task: Task, settings: FineTuneSettings) -> Fitted:
         / 2**20,
     }
 
-    def predict(volume: Volume, three_planes: bool = False) -> NDArray[Any]:
-        options = medsaga.SegmentSettings(three_planes=three_planes)
-        return drain(medsaga.segment(model, volume, options)).mask.array
+    def predict(volume: Volume, way: SegmentSettings) -> NDArray[Any]:
+        return drain(medsaga.segment(model, volume, way)).mask.array
 
     return Fitted(predict, model.card.classes.values[1:], True, losses, facts)
 
@@ -191,7 +199,7 @@ def _shares(settings: FineTuneSettings, started: float) -> Iterator[float]:
 
 def _batches(
     data: _Prepared, settings: FineTuneSettings, batch_size: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Give augmented views of the slices without end; an epoch draws each once."""
     augment, n = Augmenter(settings, settings.seed), len(data.samples)
     for first in count(step=batch_size):
@@ -208,12 +216,16 @@ def _order(seed: int, view: int, n: int) -> int:
 
 
 def _predict(
-    network: nn.Module, data: _Prepared, precision: FixedPrecision, volume: Volume
+    network: nn.Module,
+    data: _Prepared,
+    precision: FixedPrecision,
+    volume: Volume,
+    way: SegmentSettings,
 ) -> NDArray[Any]:
     """Segment a volume slice by slice; the network gives logits for images."""
     limits = data.rule.limits(volume)
     with computing_threads():
-        masks = [
+        stack: Iterator[Tensor] = (
             predict_slice(
                 network,  # type: ignore[arg-type] # anything from images to logits
                 volume,
@@ -222,9 +234,12 @@ def _predict(
                 limits=limits,
                 canvas=data.canvas,
                 precision=precision,
-            ).argmax(0)
+            )
             for index in range(volume.shape[data.axis])
-        ]
+        )
+        if is_smoothed(way.smooth, volume, data.axis):
+            stack = smooth_slices(stack)
+        masks = [logits.argmax(0) for logits in stack]
     indices = torch.stack(masks, dim=data.axis).cpu().numpy()
     return data.table.to_values(indices)
 
@@ -263,7 +278,7 @@ def fit_forest(task: Task, settings: FineTuneSettings) -> Fitted:
         random_state=settings.seed,
     ).fit(x[y >= 0], y[y >= 0])
 
-    def logits(image: torch.Tensor) -> torch.Tensor:
+    def logits(image: Tensor) -> Tensor:
         x = _features(multiscale_basic_features, image[1].cpu().numpy())
         scores = np.zeros((len(x), len(data.table)), np.float32)
         scores[:, forest.classes_] = forest.predict_proba(x)
@@ -276,12 +291,12 @@ def fit_forest(task: Task, settings: FineTuneSettings) -> Fitted:
 class _Forest(nn.Module):
     """A forest as a network: it has a parameter, by which its device is told."""
 
-    def __init__(self, logits: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, logits: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.device = nn.Parameter(torch.zeros(1))
         self._logits = logits
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         return torch.stack([self._logits(image) for image in images])
 
 

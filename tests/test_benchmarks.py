@@ -78,7 +78,9 @@ def test_each_training_is_judged_by_every_way_to_segment(few_shot, tmp_path):
     mask[1:3, 4, 4] = 0
     mask[1:3, 9:, 9:] = 1
     fitted = argparse.Namespace(
-        predict=lambda _, votes: truth if votes else mask, values=(1,), votes=True
+        predict=lambda _, way: truth if way.three_planes else mask,
+        values=(1,),
+        votes=True,
     )
     volume = medsaga.volume_from_array(truth)
     task = argparse.Namespace(test=[(volume, volume, [1, 2, 3])])

@@ -143,7 +143,9 @@ def segment(
                 )
 
         for axis in planes:
-            stack = (predict(axis, index) for index in range(volume.shape[axis]))
+            stack: Iterator[Tensor] = (
+                predict(axis, index) for index in range(volume.shape[axis])
+            )
             if is_smoothed(settings.smooth, volume, axis):
                 stack = smooth_slices(stack)
             for index, logits in enumerate(stack):
