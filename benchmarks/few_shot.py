@@ -7,8 +7,8 @@
 A cell is one training: a task with N annotated slices, a method, a seed. Each runs in
 a process of its own, so that its peak memory is its own, and leaves one file in
 OUT/cells; what is there already is not run again, so that a run can be stopped and
-continued. In the end OUT/results.md, OUT/results.json and OUT/*.png are written from
-all the cells.
+continued. In the end the report is written from all the cells: OUT/results.md, its
+pictures OUT/*.png, and in OUT/results.json and OUT/tables.json the same as data.
 Run nothing else meanwhile: the methods get the same seconds, not the same steps.
 """
 
