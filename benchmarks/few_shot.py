@@ -1,7 +1,7 @@
 """How good is every strategy on a few annotated slices, in the same time?
 
     python benchmarks/few_shot.py DATA OUT [--tasks ct hippo] [--n 5 10]
-        [--methods medsaga unet] [--seeds 0 1 2] [--minutes 2] [--backbone NAME]
+        [--methods medsaga unet] [--seeds 0 1 2] [--minutes 0.5 2] [--backbone NAME]
         [--set NAME=VALUE] [--segment NAME=VALUE,...]
 
 A cell is one training: a task with N annotated slices, a method, a seed. Each runs in
@@ -9,8 +9,8 @@ a process of its own, so that its peak memory is its own, and leaves one file in
 OUT/cells; what is there already is not run again, so that a run can be stopped and
 continued. `--set` is a setting of the training. `--segment`, as often as wanted, is a
 way to segment (such as `largest_component=true,fill_holes=true`) by which each training
-is judged too. In the end OUT/results.md, OUT/results.json and OUT/*.png are written
-from all the cells.
+is judged too. In the end the report is written from all the cells: OUT/results.md, its
+pictures OUT/*.png, and in OUT/results.json and OUT/tables.json the same as data.
 Run nothing else meanwhile: the methods get the same seconds, not the same steps.
 
 For the paper's data sets DATA is the folder of one of them (docs/benchmark.md says what
@@ -152,13 +152,17 @@ def plan_cells(options: argparse.Namespace) -> list[dict[str, Any]]:
             "n": n,
             "method": method,
             "seed": seed,
-            "minutes": options.minutes,
+            "minutes": minutes,
             "backbone": options.backbone,
             "set": values,
             "segment": ways,
         }
-        for seed, n, task, method in product(
-            options.seeds, options.n, options.tasks, options.methods
+        for seed, minutes, n, task, method in product(
+            options.seeds,
+            options.minutes,
+            options.n,
+            options.tasks,
+            options.methods,
         )
     ]
 
@@ -196,7 +200,7 @@ def main() -> None:
     parser.add_argument("--n", nargs="+", type=int, default=[5])
     parser.add_argument("--methods", nargs="+", default=["medsaga", "unet"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--minutes", nargs="+", type=float, default=[2.0])
     parser.add_argument("--backbone", default="lite_medsam")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument(

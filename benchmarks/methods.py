@@ -131,6 +131,7 @@ def fit_from_scratch(
     *,
     learning_rate: float,
     batch_size: int = 4,
+    warmup_steps: int = 30,
 ) -> Fitted:
     """Train a network from random weights.
 
@@ -145,6 +146,8 @@ def fit_from_scratch(
         AdamW's, after the warm-up; it decays with the time left.
     batch_size
         Views in a step.
+    warmup_steps
+        Steps in which the learning rate rises from 0.
     """
     started = time.monotonic()
     data, device = _Prepared(task, settings), pick_device()
@@ -165,7 +168,7 @@ def fit_from_scratch(
         for share, (images, targets) in zip(
             _shares(settings, started), batches, strict=False
         ):
-            factor = min(1, (len(losses) + 1) / 30) * lr_factor(
+            factor = min(1, (len(losses) + 1) / warmup_steps) * lr_factor(
                 int(1000 * share), 1000, 0, settings.decay_power
             )
             for group in optimizer.param_groups:

@@ -1,140 +1,100 @@
-"""Tables and pictures from the cells of a benchmark."""
+"""The report of a benchmark, in the form of MedSAGa's paper (arXiv 2407.15042).
+
+    python benchmarks/report.py OUT
+
+writes, from the cells in OUT, results.md, results.json (the cells), tables.json (what
+the paper's tables show) and the pictures. Whatever cells there are make a report.
+"""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from statistics import mean, stdev
+import sys
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
+from cells import (
+    DICE,
+    HD95,
+    MEMORY,
+    MINUTES,
+    ablations,
+    by_way,
+    compared,
+    read_cells,
+    warm_up_pairs,
+)
+from published import TABLE_1, TABLE_2, TABLE_3
+from tables import over_n, overview, paper_table
 
-Cell = dict[str, Any]
+if TYPE_CHECKING:
+    from cells import Cell
+
+_HEAD = """# Results
+
+Means over seeds ± the sample's standard deviation (number of seeds); – where there is
+no cell. Dice and HD95 are means over classes and test images. HD95 is in mm, in pixels
+where a data set has no spacing, and leaves out an image where the class is missing in
+the mask or in the truth. N is the number of annotated slices or images. A method's name
+says what was set otherwise than by default."""
 
 
 def write_report(out: Path) -> None:
-    """Write results.md, results.json and the pictures from all of the cells in OUT."""
-    files = sorted((out / "cells").glob("*.json"))
-    cells = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    """Write the texts, the JSON files and the pictures from all cells in OUT."""
+    cells = read_cells(out)
+    judged = [row for cell in cells for row in by_way(cell)]
     short = [{k: v for k, v in cell.items() if k != "losses"} for cell in cells]
-    text = json.dumps(short, indent=1)
-    (out / "results.json").write_text(text + "\n", encoding="utf-8")
-    judged = [row for cell in cells for row in _by_way(cell)]
-    tables = [
-        _table("Dice", judged, lambda c: c["mean_dice"], 3),
-        _table("HD95", judged, lambda c: c["mean_hd95"], 1),
-        _table("Peak memory, MB", cells, lambda c: c["peak_memory_mb"], 0),
-        _table("Seconds", cells, lambda c: c["seconds"], 0),
+    _write_json(out / "results.json", short)
+    tables = {
+        "Table 1: Dice and HD95 over N": over_n(compared(cells), TABLE_1),
+        "Table 2: with and without warm-up": over_n(warm_up_pairs(cells), TABLE_2),
+        "Table 3: ablations": over_n(ablations(cells), TABLE_3),
+    }
+    rows = [
+        {"table": title} | asdict(entry)
+        for title, found in tables.items()
+        for entry in found
     ]
-    (out / "results.md").write_text("\n\n".join(tables) + "\n", encoding="utf-8")
-    _draw_curves(out, cells)
-    _draw_memory(out, cells)
-    _draw_losses(out, cells)
-
-
-def label(cell: Cell) -> str:
-    """What a method is called: with all that was set otherwise than by default."""
-    given = [f"{name}={value}" for name, value in cell["set"].items()]
-    backbone = [cell["backbone"]] if cell["backbone"] != "lite_medsam" else []
-    way = [f"({cell['way']})"] if "way" in cell else []
-    return " ".join([cell["method"], *backbone, *given, *way])
-
-
-def _by_way(cell: Cell) -> Iterator[Cell]:
-    """Give a cell, then its scores by each other way to segment."""
-    yield cell
-    for way, scores in cell.get("segmented", {}).items():
-        if scores is not None:
-            yield cell | scores | {"way": way}
-
-
-def _grouped(cells: Iterable[Cell], value: Any) -> dict[tuple[str, str], list[float]]:
-    groups = defaultdict(list)
-    for cell in cells:
-        number = value(cell)
-        if number is not None:
-            groups[label(cell), f"{cell['task']}-{cell['n']}"].append(number)
-    return groups
-
-
-def _table(title: str, cells: list[Cell], value: Any, digits: int) -> str:
-    """A row a method, a column a task; mean, spread and number of seeds."""
-    groups = _grouped(cells, value)
-    columns = sorted({column for _, column in groups})
-    rows = sorted({row for row, _ in groups})
-    lines = [
-        f"## {title}",
-        "",
-        f"| method | {' | '.join(columns)} | mean |",
-        "|---" * (len(columns) + 2) + "|",
+    _write_json(out / "tables.json", rows)
+    parts = [
+        _HEAD,
+        *(overview(judged, metric) for metric in (DICE, HD95)),
+        *(overview(cells, metric) for metric in (MEMORY, MINUTES)),
+        *(paper_table(title, found) for title, found in tables.items() if found),
+        *_draw(out, cells),
     ]
-    for row in rows:
-        found = [groups.get((row, column)) for column in columns]
-        texts = [_number(numbers, digits) for numbers in found]
-        means = [mean(numbers) for numbers in found if numbers]
-        whole = f"{mean(means):.{digits}f}" if len(means) == len(columns) else "–"
-        lines.append(f"| {row} | {' | '.join(texts)} | {whole} |")
-    return "\n".join(lines)
+    text = "\n\n".join(filter(None, parts))
+    (out / "results.md").write_text(text + "\n", encoding="utf-8")
 
 
-def _number(numbers: list[float] | None, digits: int) -> str:
-    if not numbers:
-        return "–"
-    text = f"{mean(numbers):.{digits}f}"
-    if len(numbers) > 1:
-        text += f" ± {stdev(numbers):.{digits}f}"
-    return f"{text} ({len(numbers)})"
+def _draw(out: Path, cells: list[Cell]) -> list[str]:
+    """Draw the pictures there are cells for, and give the lines that show them."""
+    from figures import draw_curves, draw_losses, draw_memory
 
-
-def _figure(n: int) -> Any:
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    return pyplot.subplots(1, n, figsize=(4 * n, 3.2), squeeze=False, tight_layout=True)
-
-
-def _draw_curves(out: Path, cells: list[Cell]) -> None:
-    """Dice over the number of annotated slices, a panel a task."""
-    tasks = sorted({cell["task"] for cell in cells})
-    figure, (axes,) = _figure(len(tasks))
-    for axis, task in zip(axes, tasks, strict=True):
-        of_task = [cell for cell in cells if cell["task"] == task]
-        for name in sorted({label(cell) for cell in of_task}):
-            points = defaultdict(list)
-            for cell in of_task:
-                if label(cell) == name:
-                    points[cell["n"]].append(cell["mean_dice"])
-            n = sorted(points)
-            axis.plot(n, [mean(points[k]) for k in n], "o-", label=name)
-        axis.set(title=task, xlabel="annotated", ylabel="Dice")
-    axes[0].legend(fontsize=7)
-    figure.savefig(out / "dice.png", dpi=120)
-
-
-def _draw_memory(out: Path, cells: list[Cell]) -> None:
-    names = sorted({label(cell) for cell in cells})
-    figure, ((axis,),) = _figure(1)
-    values = [
-        mean(c["peak_memory_mb"] for c in cells if label(c) == name) for name in names
+    losses = [cell for cell in cells if cell.get("losses")]
+    pictures = [
+        ("memory", "Figure 1: peak memory", draw_memory, cells),
+        ("dice", "Figure 2: Dice over N", draw_curves, compared(cells)),
+        (
+            "warm-up",
+            "Figure 4: the loss with and without warm-up",
+            draw_losses,
+            warm_up_pairs(losses),
+        ),
+        ("loss", "The loss of every method", draw_losses, losses),
     ]
-    axis.barh(names, values)
-    axis.set(xlabel="peak memory, MB")
-    figure.savefig(out / "memory.png", dpi=120)
+    shown = []
+    for name, title, draw, what in pictures:
+        if what:
+            draw(what, out / f"{name}.png")
+            shown.append(f"## {title}\n\n![{title}]({name}.png)")
+    return shown
 
 
-def _draw_losses(out: Path, cells: list[Cell]) -> None:
-    """The loss of the first seed, a panel a task."""
-    tasks = sorted({cell["task"] for cell in cells})
-    figure, (axes,) = _figure(len(tasks))
-    for axis, task in zip(axes, tasks, strict=True):
-        for cell in cells:
-            if cell["task"] == task and cell["seed"] == 0 and cell["losses"]:
-                steps = range(1, len(cell["losses"]) + 1)
-                axis.plot(steps, cell["losses"], lw=0.8, label=label(cell))
-        axis.set(title=task, xlabel="step", ylabel="loss", yscale="log")
-    axes[0].legend(fontsize=7)
-    figure.savefig(out / "loss.png", dpi=120)
+def _write_json(file: Path, content: list[dict[str, Any]]) -> None:
+    file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_report(Path(sys.argv[1]))

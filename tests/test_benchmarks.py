@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 import pytest
 
@@ -21,8 +22,8 @@ def few_shot(monkeypatch):
     import few_shot
 
     yield few_shot
-    for name in ("few_shot", "report", "tasks", "methods"):
-        sys.modules.pop(name, None)
+    for file in BENCHMARKS.glob("*.py"):
+        sys.modules.pop(file.stem, None)
 
 
 def options_of(out: Path, **changes) -> argparse.Namespace:
@@ -33,7 +34,7 @@ def options_of(out: Path, **changes) -> argparse.Namespace:
         "n": [5],
         "methods": ["medsaga", "unet"],
         "seeds": [0, 1],
-        "minutes": 2.0,
+        "minutes": [2.0],
         "backbone": "lite_medsam",
         "set": ["rank=32", "flips=true"],
         "segment": [],
@@ -99,41 +100,164 @@ def test_each_training_is_judged_by_every_way_to_segment(few_shot, tmp_path):
 
 
 def test_the_report_has_a_row_for_every_way(few_shot, tmp_path):
-    from report import _by_way, label
+    from cells import by_way, label
 
     cell = few_shot.plan_cells(options_of(tmp_path, set=[]))[0]
     cell |= {"mean_dice": 0.7, "segmented": {"a=true": {"mean_dice": 0.8}, "b": None}}
-    rows = [(label(row), row["mean_dice"]) for row in _by_way(cell)]
+    rows = [(label(row), row["mean_dice"]) for row in by_way(cell)]
     assert rows == [("medsaga", 0.7), ("medsaga (a=true)", 0.8)]
 
 
-def test_the_report_gives_means_and_spread_over_seeds(few_shot, tmp_path):
-    pytest.importorskip("matplotlib")
-    from report import write_report
-
-    (tmp_path / "cells").mkdir()
-    for cell in few_shot.plan_cells(options_of(tmp_path, set=[])):
-        dice = 0.8 + 0.1 * cell["seed"] - 0.2 * (cell["task"] == "hippo")
-        measured = {
-            "mean_dice": dice - 0.1 * (cell["method"] == "unet"),
+def write_cells(few_shot, out: Path, rows: list[tuple], **measured) -> None:
+    """Write cells of (task, n, method, seed, mean Dice, what is set)."""
+    (out / "cells").mkdir()
+    for task, n, method, seed, dice, given in rows:
+        cell = {
+            "task": task,
+            "n": n,
+            "method": method,
+            "seed": seed,
+            "minutes": 2.0,
+            "backbone": "lite_medsam",
+            "set": given,
+            "mean_dice": dice,
             "mean_hd95": None,
-            "peak_memory_mb": 1000,
+            "peak_memory_mb": 1000 + seed,
             "seconds": 120,
             "losses": [1.0, 0.5],
         }
-        few_shot.file_of(tmp_path, cell).write_text(json.dumps(cell | measured))
-    write_report(tmp_path)
-    lines = (tmp_path / "results.md").read_text().splitlines()
-    assert "| method | ct-5 | hippo-5 | mean |" in lines
-    spread = np.std([0.8, 0.9], ddof=1)
+        file = few_shot.file_of(out, cell)
+        file.write_text(json.dumps(cell | measured), encoding="utf-8")
+
+
+def report_of(out: Path) -> list[str]:
+    from report import write_report
+
+    write_report(out)
+    return (out / "results.md").read_text(encoding="utf-8").splitlines()
+
+
+def part_of(lines: list[str], title: str) -> list[str]:
+    """The table rows below a title of the second level."""
+    first = next(i for i, line in enumerate(lines) if line.startswith(f"## {title}"))
+    rest = [*lines[first + 1 :], "## "]
+    end = next(i for i, line in enumerate(rest) if line.startswith("## "))
+    return [line for line in rest[:end] if line.startswith(("|", "###"))]
+
+
+def pictures_in(out: Path) -> set[str]:
+    """Open every picture and see that something is drawn on it."""
+    for file in out.glob("*.png"):
+        assert imageio.imread(file)[..., :3].std() > 1
+    return {file.stem for file in out.glob("*.png")}
+
+
+def test_the_report_gives_means_and_spread_over_seeds(few_shot, tmp_path):
+    rows = [
+        (task, 5, method, seed, 0.8 + 0.1 * seed - minus - less, {})
+        for task, minus in (("ct", 0), ("hippo", 0.2))
+        for method, less in (("medsaga", 0), ("unet", 0.1))
+        for seed in (0, 1)
+    ]
+    write_cells(few_shot, tmp_path, [*rows, ("ct", 5, "forest", 0, 0.5, {})])
+    lines = report_of(tmp_path)
+    spread = f"± {np.std([0.8, 0.9], ddof=1):.3f} (2)"
+    assert part_of(lines, "Dice") == [
+        "| method | ct-5 | hippo-5 | mean |",
+        "|---|---|---|---|",
+        f"| medsaga | 0.850 {spread} | 0.650 {spread} | 0.750 |",
+        "| forest | 0.500 (1) | – | – |",
+        f"| unet | 0.750 {spread} | 0.550 {spread} | 0.650 |",
+    ]
+    assert "| unet | 1000 ± 1 (2) | 1000 ± 1 (2) | 1000 |" in part_of(lines, "Peak")
+    assert "| forest | 2.00 (1) | – | – |" in part_of(lines, "Minutes")
+    assert not any(line.startswith("## HD95") for line in lines)  # of nothing
+    assert len(json.loads((tmp_path / "results.json").read_text())) == 9
+    assert pictures_in(tmp_path) == {"dice", "memory", "loss"}
+
+
+def test_the_report_has_the_tables_of_the_paper(few_shot, tmp_path):
+    without = {"warmup_steps": 0}
+    rows = [
+        ("chestxray8", 50, "medsaga", 0, 0.90, {}),
+        ("chestxray8", 50, "medsaga", 1, 0.92, {}),
+        ("chestxray8", 100, "medsaga", 0, 0.93, {}),
+        ("chestxray8", 50, "dae-former", 0, 0.80, {}),
+        ("chestxray8", 50, "medsaga", 0, 0.70, without),
+        ("chestxray8", 50, "medsaga-v1", 0, 0.60, {}),
+        ("ct", 5, "medsaga", 0, 0.91, {}),
+        ("ct", 5, "unet", 0, 0.89, {"seed_offset": 1}),
+    ]
+    write_cells(few_shot, tmp_path, rows, mean_hd95=4.5)
+    lines = report_of(tmp_path)
+    paper = "medsaga (paper) | samed (paper) | dae-former (paper)"
+    assert part_of(lines, "Table 1") == [
+        "### chestxray8",
+        f"| N | metric | medsaga | dae-former | {paper} |",
+        "|---|---|---|---|---|---|---|",
+        "| 50 | Dice | 0.910 ± 0.014 (2) | 0.800 (1) | 0.899 | 0.882 | 0.842 |",
+        "| 50 | HD95 | 4.5 ± 0.0 (2) | 4.5 (1) | – | – | – |",
+        "| 100 | Dice | 0.930 (1) | – | – | – | – |",
+        "| 100 | HD95 | 4.5 (1) | – | – | – | – |",
+        "| 1800 | Dice | – | – | 0.938 | 0.943 | 0.949 |",
+        "### ct",
+        "| N | metric | medsaga | unet seed_offset=1 |",
+        "|---|---|---|---|",
+        "| 5 | Dice | 0.910 (1) | 0.890 (1) |",
+        "| 5 | HD95 | 4.5 (1) | 4.5 (1) |",
+    ]
+    warm_up, paper = part_of(lines, "Table 2"), "medsaga warmup_steps=0"
+    assert f"| {paper} | medsaga (paper) | {paper} (paper) |" in warm_up[1]
+    assert warm_up[3] == "| 50 | Dice | 0.910 ± 0.014 (2) | 0.700 (1) | – | – |"
+    assert warm_up[-1] == "| 100 | Dice | – | – | 0.913 | 0.736 |"
+    ablations = part_of(lines, "Table 3")
+    assert ablations[1].startswith("| N | metric | medsaga | medsaga-v1 | medsaga (")
     assert (
-        f"| medsaga | 0.850 ± {spread:.3f} (2) | 0.650 ± {spread:.3f} (2) | 0.750 |"
-        in lines
+        ablations[3]
+        == "| 50 | Dice | 0.910 ± 0.014 (2) | 0.600 (1) | 0.899 | 0.703 | 0.119 |"
     )
-    assert "| unet | – | – | – |" not in lines  # HD95 of nothing has no rows
-    assert len(json.loads((tmp_path / "results.json").read_text())) == 8
-    for name in ("dice", "memory", "loss"):
-        assert (tmp_path / f"{name}.png").stat().st_size > 1000
+    entries = json.loads((tmp_path / "tables.json").read_text())
+    (entry,) = [
+        e
+        for e in entries
+        if (e["table"][:7], e["method"], e["metric"]) == ("Table 3", "medsaga", "Dice")
+        if e["n"] == 50
+    ]
+    assert entry["mean"] == pytest.approx(0.91)
+    assert entry["spread"] == pytest.approx(np.std([0.90, 0.92], ddof=1))
+    assert (entry["seeds"], entry["source"]) == (2, "measured here")
+    assert pictures_in(tmp_path) == {"dice", "memory", "loss", "warm-up"}
+    for name in pictures_in(tmp_path):
+        assert any(f"({name}.png)" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("row", "drawn"),
+    [
+        (("ct", 5, "medsaga", 1, 0.9, {}), {"dice", "memory", "loss"}),
+        (("ct", 5, "medsaga-v2", 2, 0.9, {}), {"memory", "loss"}),
+        (
+            ("ct", 5, "medsaga", 1, 0.9, {"warmup_steps": 0}),
+            {"memory", "loss", "warm-up"},
+        ),
+    ],
+)
+def test_one_cell_makes_a_report(few_shot, tmp_path, row, drawn):
+    write_cells(few_shot, tmp_path, [row])
+    lines = report_of(tmp_path)
+    assert "0.900 (1)" in part_of(lines, "Dice")[-1]
+    assert pictures_in(tmp_path) == drawn
+
+
+def test_a_method_without_losses_and_no_cells_make_a_report(few_shot, tmp_path):
+    write_cells(few_shot, tmp_path, [])
+    assert not any(line.startswith(("|", "!")) for line in report_of(tmp_path))
+    assert pictures_in(tmp_path) == set()
+    (tmp_path / "forest").mkdir()
+    rows = [("ct", 5, "forest", 3, 0.5, {})]
+    write_cells(few_shot, tmp_path / "forest", rows, losses=[])
+    report_of(tmp_path / "forest")
+    assert pictures_in(tmp_path / "forest") == {"dice", "memory"}
 
 
 def test_what_trains_is_never_judged(few_shot, tmp_path):

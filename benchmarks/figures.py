@@ -1,0 +1,98 @@
+"""Pictures from the cells of a benchmark."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from cells import DICE, MEMORY, entries, in_order, label
+from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cells import Cell
+
+
+def draw_curves(cells: list[Cell], file: Path) -> None:
+    """Dice over the number of annotated images, a panel a data set."""
+    figure, panels = _panels(sorted({cell["task"] for cell in cells}))
+    rows, colours = entries(cells, DICE), _colours(cells)
+    for data_set, axes in panels.items():
+        here = [e for e in rows if e.data_set == data_set and e.mean is not None]
+        for name in in_order(entry.method for entry in here):
+            points = sorted((e for e in here if e.method == name), key=lambda e: e.n)
+            axes.errorbar(
+                [entry.n for entry in points],
+                [entry.mean for entry in points],
+                [entry.spread or 0 for entry in points],
+                fmt="o-",
+                capsize=2,
+                color=colours[name],
+                label=name,
+            )
+        axes.set(xlabel="annotated images", ylabel="Dice")
+    _save(figure, file)
+
+
+def draw_memory(cells: list[Cell], file: Path) -> None:
+    """A bar a method: the mean of its peaks, and from the smallest to the largest."""
+    rows = [e for e in entries(cells, MEMORY) if e.mean is not None]
+    names = in_order(entry.method for entry in rows)[::-1]
+    figure = Figure(figsize=(6, 1 + 0.3 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for position, name in enumerate(names):
+        peaks = [entry.mean for entry in rows if entry.method == name]
+        middle = sum(peaks) / len(peaks)
+        reach = [[middle - min(peaks)], [max(peaks) - middle]]
+        axes.barh(position, middle, xerr=reach, capsize=2, color="C0")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="peak memory, MB")
+    _save(figure, file)
+
+
+def draw_losses(cells: list[Cell], file: Path) -> None:
+    """The loss of a method's first seed at its smallest N, a panel a data set."""
+    with_losses = [cell for cell in cells if cell.get("losses")]
+    figure, panels = _panels(sorted({cell["task"] for cell in with_losses}))
+    colours = _colours(cells)
+    for task, axes in panels.items():
+        here = [cell for cell in with_losses if cell["task"] == task]
+        for name in in_order(map(label, here)):
+            cell = min(
+                (cell for cell in here if label(cell) == name),
+                key=lambda cell: (cell["n"], cell["seed"]),
+            )
+            axes.plot(
+                range(1, len(cell["losses"]) + 1),
+                cell["losses"],
+                lw=0.8,
+                color=colours[name],
+                label=f"{name}, N {cell['n']}, seed {cell['seed']}",
+            )
+        axes.set(xlabel="step", ylabel="loss", yscale="log")
+    _save(figure, file)
+
+
+def _colours(cells: list[Cell]) -> dict[str, Any]:
+    """Give each method a colour, the same one in every panel."""
+    palette = mpl.colormaps["tab20"].colors
+    names = in_order(map(label, cells))
+    return {name: palette[i % len(palette)] for i, name in enumerate(names)}
+
+
+def _panels(titles: list[str]) -> tuple[Figure, dict[str, Any]]:
+    figure = Figure(figsize=(4.5 * len(titles), 5), layout="constrained")
+    (row,) = figure.subplots(1, len(titles), squeeze=False)
+    for title, axes in zip(titles, row, strict=True):
+        axes.set_title(title)
+    return figure, dict(zip(titles, row, strict=True))
+
+
+def _save(figure: Figure, file: Path) -> None:
+    """Write a PNG, with a legend below each panel."""
+    for axes in figure.axes:
+        if axes.get_legend_handles_labels()[1]:
+            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
+            axes.legend(fontsize=7, **below)
+    figure.savefig(file, dpi=120)
