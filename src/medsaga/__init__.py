@@ -29,14 +29,9 @@ from medsaga.events import (
     VotedSlice,
     drain,
 )
-from medsaga.settings import (
-    PRESETS,
-    FineTuneSettings,
-    SegmentSettings,
-    Setting,
-    describe,
-    preset,
-)
+from medsaga.presets import PRESETS, preset
+from medsaga.setting_fields import Setting, describe
+from medsaga.settings import FineTuneSettings, SegmentSettings
 
 if TYPE_CHECKING:
     from medsaga.checkpoints import missing_weights

@@ -7,22 +7,11 @@ options are built from these; nothing else repeats them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
-from types import MappingProxyType
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Literal,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from medsaga.errors import MedsagaError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+from medsaga.setting_fields import choice, describe, number
 
 Precision = Literal["auto", "fp32", "bf16"]
 Projection = Literal["std", "full", "left", "right"]
@@ -38,17 +27,6 @@ Smoothing = Literal["auto", "on", "off"]
 ONE_STAGE: tuple[StrategyName, ...] = ("medsaga-v1", "medsaga-v2", "samed")
 
 
-def _number(
-    low: float, high: float, step: float, group: str, tooltip: str
-) -> dict[str, Any]:
-    """Bounds and help of a number. A step above the minimum would round it to 0."""
-    return {"min": low, "max": high, "step": step, "group": group, "tooltip": tooltip}
-
-
-def _choice(group: str, tooltip: str) -> dict[str, Any]:
-    return {"group": group, "tooltip": tooltip}
-
-
 @dataclass(frozen=True, kw_only=True)
 class FineTuneSettings:
     """Everything that a fine-tuning can be told.
@@ -59,7 +37,7 @@ class FineTuneSettings:
 
     backbone: Annotated[
         str,
-        _choice(
+        choice(
             "Model",
             "Model to start from: lite_medsam, vit_b, vit_l, vit_h, or a file with "
             "SAM-format weights.",
@@ -67,11 +45,11 @@ class FineTuneSettings:
     ] = "lite_medsam"
     detail_head: Annotated[
         bool,
-        _choice("Model", "Add the detail head over the feature pyramid to the logits."),
+        choice("Model", "Add the detail head over the feature pyramid to the logits."),
     ] = True
     strategy: Annotated[
         StrategyName,
-        _choice(
+        choice(
             "Model",
             "What learns: all of the model, the encoder by GaLore (medsaga); of the "
             "encoder its attention alone (v1); without SAM's decoder (v2); low-rank "
@@ -81,14 +59,14 @@ class FineTuneSettings:
     ] = "medsaga"
     stages: Annotated[
         Stages,
-        _choice(
+        choice(
             "Plan",
             "Stages to run: the quick head stage, the GaLore stage, or both.",
         ),
     ] = "both"
     minutes: Annotated[
         float,
-        _number(
+        number(
             0.05,
             10_000,
             0.05,
@@ -99,11 +77,11 @@ class FineTuneSettings:
     ] = 2.0
     steps: Annotated[
         int,
-        _number(0, 1_000_000, 1, "Plan", "Steps of the GaLore stage; 0: from minutes."),
+        number(0, 1_000_000, 1, "Plan", "Steps of the GaLore stage; 0: from minutes."),
     ] = 0
     head_views: Annotated[
         int,
-        _number(
+        number(
             0,
             100_000,
             1,
@@ -113,7 +91,7 @@ class FineTuneSettings:
     ] = 0
     head_steps: Annotated[
         int,
-        _number(
+        number(
             0,
             100_000,
             1,
@@ -122,14 +100,14 @@ class FineTuneSettings:
         ),
     ] = 0
     batch_size: Annotated[
-        int, _number(1, 256, 1, "Plan", "Slices in one step of the GaLore stage.")
+        int, number(1, 256, 1, "Plan", "Slices in one step of the GaLore stage.")
     ] = 2
     seed: Annotated[
-        int, _number(0, 2**31 - 1, 1, "Plan", "Seed of everything random.")
+        int, number(0, 2**31 - 1, 1, "Plan", "Seed of everything random.")
     ] = 0
     early_stop: Annotated[
         int,
-        _number(
+        number(
             0,
             1_000,
             1,
@@ -140,7 +118,7 @@ class FineTuneSettings:
 
     long_side: Annotated[
         int,
-        _number(
+        number(
             0,
             4096,
             16,
@@ -150,7 +128,7 @@ class FineTuneSettings:
     ] = 0
     max_long_side: Annotated[
         int,
-        _number(
+        number(
             32,
             4096,
             16,
@@ -161,7 +139,7 @@ class FineTuneSettings:
     ] = 128
     intensity: Annotated[
         Intensity,
-        _choice(
+        choice(
             "Image",
             "Intensities that become black and white: a CT window, robust percentiles, "
             "or whichever fits the images (auto).",
@@ -170,7 +148,7 @@ class FineTuneSettings:
 
     neighbours: Annotated[
         bool,
-        _choice(
+        choice(
             "Image",
             "Show the model the slices below and above a slice too, as its colour "
             "channels. Grey volumes only; best where all are equally far apart, since "
@@ -180,56 +158,52 @@ class FineTuneSettings:
 
     loss_dice_weight: Annotated[
         float,
-        _number(
+        number(
             0, 1, 0.05, "Loss", "Weight of the Dice loss; the rest is cross-entropy."
         ),
     ] = 0.8
 
     encoder_lr: Annotated[
         float,
-        _number(
-            0, 1, 1e-6, "Optimiser", "Learning rate of the image encoder (GaLore)."
-        ),
+        number(0, 1, 1e-6, "Optimiser", "Learning rate of the image encoder (GaLore)."),
     ] = 3e-4
     decoder_lr: Annotated[
-        float, _number(0, 1, 1e-6, "Optimiser", "Learning rate of SAM's mask decoder.")
+        float, number(0, 1, 1e-6, "Optimiser", "Learning rate of SAM's mask decoder.")
     ] = 1e-3
     head_lr: Annotated[
         float,
-        _number(
+        number(
             0, 1, 1e-6, "Optimiser", "Learning rate of the detail head, GaLore stage."
         ),
     ] = 2e-3
     head_fit_lr: Annotated[
         float,
-        _number(
-            0, 1, 1e-6, "Optimiser", "Learning rate of the head's fit, head stage."
-        ),
+        number(0, 1, 1e-6, "Optimiser", "Learning rate of the head's fit, head stage."),
     ] = 1e-3
     warmup_steps: Annotated[
         int,
-        _number(
+        number(
             0, 100_000, 1, "Optimiser", "Steps in which the learning rates rise from 0."
         ),
     ] = 10
     decay_power: Annotated[
         float,
-        _number(
+        number(
             0, 10, 0.05, "Optimiser", "Power of the polynomial decay after the warm-up."
         ),
     ] = 0.9
     beta1: Annotated[
-        float, _number(0, 0.9999, 0.0001, "Optimiser", "AdamW's first beta.")
+        float, number(0, 0.9999, 0.0001, "Optimiser", "AdamW's first beta.")
     ] = 0.9
     beta2: Annotated[
-        float, _number(0, 0.99999, 0.00001, "Optimiser", "AdamW's second beta.")
+        float, number(0, 0.99999, 0.00001, "Optimiser", "AdamW's second beta.")
     ] = 0.999
     weight_decay: Annotated[
-        float, _number(0, 1, 0.0001, "Optimiser", "AdamW's weight decay, on matrices.")
+        float, number(0, 1, 0.0001, "Optimiser", "AdamW's weight decay, on matrices.")
     ] = 0.01
     average_weights: Annotated[
         bool,
-        _choice(
+        choice(
             "Optimiser",
             "Without held-out slices, keep the average of the last quarter's weights "
             "rather than the last ones.",
@@ -237,21 +211,19 @@ class FineTuneSettings:
     ] = True
 
     rank: Annotated[
-        int, _number(1, 4096, 1, "GaLore", "Rank of the gradient's subspace.")
+        int, number(1, 4096, 1, "GaLore", "Rank of the gradient's subspace.")
     ] = 64
     scale: Annotated[
         float,
-        _number(0.001, 100, 0.001, "GaLore", "Factor on the projected-back update."),
+        number(0.001, 100, 0.001, "GaLore", "Factor on the projected-back update."),
     ] = 1.0
     refresh_interval: Annotated[
         int,
-        _number(
-            1, 100_000, 1, "GaLore", "Steps between two refreshes of the subspace."
-        ),
+        number(1, 100_000, 1, "GaLore", "Steps between two refreshes of the subspace."),
     ] = 200
     projection: Annotated[
         Projection,
-        _choice(
+        choice(
             "GaLore",
             "Side that is projected: the smaller one (std), both (full, equation 1 of "
             "the paper), left or right.",
@@ -260,30 +232,28 @@ class FineTuneSettings:
 
     rotation: Annotated[
         float,
-        _number(0, math.pi, 0.01, "Augmentation", "Largest rotation, in radians."),
+        number(0, math.pi, 0.01, "Augmentation", "Largest rotation, in radians."),
     ] = 0.3
     zoom: Annotated[
-        float, _number(0, 0.9, 0.01, "Augmentation", "Largest relative change of size.")
+        float, number(0, 0.9, 0.01, "Augmentation", "Largest relative change of size.")
     ] = 0.2
     shift: Annotated[
         float,
-        _number(0, 0.9, 0.01, "Augmentation", "Largest shift, as a part of the side."),
+        number(0, 0.9, 0.01, "Augmentation", "Largest shift, as a part of the side."),
     ] = 0.1
     contrast: Annotated[
         float,
-        _number(
+        number(
             0, 0.9, 0.01, "Augmentation", "Largest relative change of the contrast."
         ),
     ] = 0.3
     noise: Annotated[
         float,
-        _number(
-            0, 1, 0.005, "Augmentation", "Largest deviation of the Gaussian noise."
-        ),
+        number(0, 1, 0.005, "Augmentation", "Largest deviation of the Gaussian noise."),
     ] = 0.05
     flips: Annotated[
         bool,
-        _choice(
+        choice(
             "Augmentation",
             "Mirror slices at random. Only where left and right look alike: a mirrored "
             "liver is on the wrong side.",
@@ -292,18 +262,18 @@ class FineTuneSettings:
 
     precision: Annotated[
         Precision,
-        _choice("Computer", "Number format; auto measures which is faster here."),
+        choice("Computer", "Number format; auto measures which is faster here."),
     ] = "auto"
     checkpointing: Annotated[
         bool,
-        _choice(
+        choice(
             "Computer",
             "Compute each block twice to keep its activations out of memory.",
         ),
     ] = False
     feature_cache_mb: Annotated[
         int,
-        _number(
+        number(
             16,
             1_000_000,
             16,
@@ -334,7 +304,7 @@ class SegmentSettings:
 
     smooth: Annotated[
         Smoothing,
-        _choice(
+        choice(
             "Mask",
             "Average what the model says of a slice with its neighbours, 1 : 2 : 1; "
             "auto does so where slices side by side resemble each other more than "
@@ -343,7 +313,7 @@ class SegmentSettings:
     ] = "auto"
     three_planes: Annotated[
         bool,
-        _choice(
+        choice(
             "Mask",
             "Segment a volume along all three axes and average the probabilities. It "
             "takes the time of the slices of all axes, many times as long for a thin "
@@ -353,7 +323,7 @@ class SegmentSettings:
     ] = False
     largest_component: Annotated[
         bool,
-        _choice(
+        choice(
             "Mask",
             "Keep only the largest connected part of each class: in 3-D, of a 2-D "
             "image in 2-D. Not for classes of several parts, such as nuclei.",
@@ -361,116 +331,24 @@ class SegmentSettings:
     ] = False
     fill_holes: Annotated[
         bool,
-        _choice(
+        choice(
             "Mask",
             "Fill the background that a class encloses on all sides: in 3-D, of a 2-D "
             "image in 2-D. Other classes inside stay.",
         ),
     ] = False
     probabilities: Annotated[
-        bool, _choice("Output", "Also give each class's probability.")
+        bool, choice("Output", "Also give each class's probability.")
     ] = False
     entropy: Annotated[
         bool,
-        _choice("Output", "Also give the entropy: 0 where sure, 1 where undecided."),
+        choice("Output", "Also give the entropy: 0 where sure, 1 where undecided."),
     ] = False
     precision: Annotated[
         Precision,
-        _choice("Computer", "Number format; auto takes what the model trained in."),
+        choice("Computer", "Number format; auto takes what the model trained in."),
     ] = "auto"
 
     def __post_init__(self) -> None:
         for setting in describe(type(self)):
             setting.check(getattr(self, setting.name))
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One field of a settings dataclass, with its type, default, bounds and help."""
-
-    name: str
-    type: type[Any]
-    choices: tuple[str, ...]
-    default: Any
-    metadata: Mapping[str, Any]
-
-    @property
-    def help(self) -> str:
-        """One sentence for a tooltip or an option's help."""
-        return str(self.metadata["tooltip"])
-
-    def check(self, value: Any) -> None:
-        """Raise MedsagaError, naming the setting, unless the value is allowed."""
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        fits = is_number if self.type is float else type(value) is self.type
-        if not fits:
-            raise MedsagaError(
-                f"{self.name} is {value!r}: give a value of type {self.type.__name__}."
-            )
-        if self.choices and value not in self.choices:
-            raise MedsagaError(
-                f"{self.name} is {value!r}: choose one of {', '.join(self.choices)}."
-            )
-        low, high = self.metadata.get("min"), self.metadata.get("max")
-        if low is not None and high is not None and not low <= value <= high:
-            raise MedsagaError(
-                f"{self.name} is {value}: give a value from {low} to {high}."
-            )
-
-
-def describe(settings_type: type) -> Iterator[Setting]:
-    """Describe each field of a settings dataclass, in order."""
-    hints = get_type_hints(settings_type, include_extras=True)
-    for field in fields(settings_type):
-        kind, metadata = get_args(hints[field.name])[:2]
-        choices = get_args(kind) if get_origin(kind) is Literal else ()
-        yield Setting(
-            name=field.name,
-            type=str if choices else kind,
-            choices=choices,
-            default=field.default,
-            metadata=metadata,
-        )
-
-
-def _paper(settings: FineTuneSettings) -> FineTuneSettings:
-    """MedSAGa's own values (arXiv 2407.15042, section 4)."""
-    return replace(
-        settings,
-        backbone="vit_b",
-        detail_head=False,
-        stages="galore",
-        minutes=60.0,
-        batch_size=12,
-        encoder_lr=1e-3,
-        decoder_lr=5e-3,
-        warmup_steps=250,
-        weight_decay=0.1,
-        average_weights=False,
-        checkpointing=True,
-    )
-
-
-_DEFAULT = FineTuneSettings()
-
-PRESETS: Mapping[str, FineTuneSettings] = MappingProxyType(
-    {
-        "quick": replace(_DEFAULT, minutes=0.5),
-        "balanced": _DEFAULT,
-        "thorough": replace(_DEFAULT, minutes=10.0, max_long_side=256),
-        "paper": _paper(_DEFAULT),
-    }
-)
-
-
-def preset(name: str) -> FineTuneSettings:
-    """Give the settings of a preset: quick, balanced, thorough or paper.
-
-    Raises
-    ------
-    MedsagaError
-        If there is no preset of that name.
-    """
-    if name not in PRESETS:
-        raise MedsagaError(f"There is no preset {name!r}: choose {', '.join(PRESETS)}.")
-    return PRESETS[name]

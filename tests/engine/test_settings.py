@@ -5,13 +5,9 @@ from dataclasses import FrozenInstanceError, asdict, fields, replace
 import pytest
 
 from medsaga.errors import MedsagaError
-from medsaga.settings import (
-    PRESETS,
-    FineTuneSettings,
-    SegmentSettings,
-    describe,
-    preset,
-)
+from medsaga.presets import PRESETS, preset
+from medsaga.setting_fields import describe
+from medsaga.settings import FineTuneSettings, SegmentSettings
 
 
 @pytest.mark.parametrize("kind", [FineTuneSettings, SegmentSettings])
