@@ -315,6 +315,10 @@ def _strategy(name: Any, task: Task, settings: FineTuneSettings) -> Fitted:
     return fit_medsaga(task, replace(settings, strategy=name))
 
 
+# Its paper's rate, 0.05, is for SGD. On a CPU its steps are dear and it needs hundreds
+# of them, so that they are small here, and few of them are warm-up.
+_fit_from_few_views = partial(fit_from_scratch, batch_size=2, warmup_steps=10)
+
 METHODS: dict[str, Callable[..., Fitted]] = {
     **{name: partial(_strategy, name) for name in STRATEGIES},
     "unet": partial(fit_from_scratch, _unet, learning_rate=3e-3),
@@ -322,8 +326,12 @@ METHODS: dict[str, Callable[..., Fitted]] = {
         fit_from_scratch, partial(_unet, width=32), learning_rate=3e-3
     ),
     "unet-slow": partial(fit_from_scratch, _unet, learning_rate=1e-3),
-    # Its paper's rate, 0.05, is for SGD.
-    "dae-former": partial(fit_from_scratch, DAEFormer, learning_rate=1e-3),
-    "dae-former-slow": partial(fit_from_scratch, DAEFormer, learning_rate=5e-4),
+    "dae-former": partial(_fit_from_few_views, DAEFormer, learning_rate=1e-3),
+    "dae-former-slow": partial(_fit_from_few_views, DAEFormer, learning_rate=5e-4),
+    "dae-former-narrow": partial(
+        _fit_from_few_views,
+        partial(DAEFormer, widths=(64, 160, 256)),
+        learning_rate=1e-3,
+    ),
     "forest": fit_forest,
 }
