@@ -144,7 +144,9 @@ def fit_unet(
                 (data.samples[_order(settings.seed, v, len(data.samples))], v)
                 for v in range(view, view + batch_size)
             ]
-            images, targets = collate([augment(s.image, s.target, v) for s, v in drawn])
+            images, targets = collate(
+                [augment(s.image, s.target, v, s.content) for s, v in drawn]
+            )
             images = images.to(device, memory_format=torch.channels_last)
             with autocast(device, precision):
                 logits = network(images)

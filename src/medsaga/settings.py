@@ -167,6 +167,26 @@ class FineTuneSettings:
         ),
     ] = "auto"
 
+    sparse: Annotated[
+        bool,
+        _choice(
+            "Annotation",
+            "Sparse annotation: a pixel without paint is unknown, and background is "
+            "what is painted with background_value. Off: a pixel without paint on an "
+            "annotated slice is background.",
+        ),
+    ] = False
+    background_value: Annotated[
+        int,
+        _number(
+            1,
+            2**31 - 1,
+            1,
+            "Annotation",
+            "Label value that is painted for background in a sparse annotation.",
+        ),
+    ] = 255
+
     loss_dice_weight: Annotated[
         float,
         _number(
@@ -315,6 +335,11 @@ class FineTuneSettings:
                 "The head stage fits the detail head: switch detail_head on, or set "
                 "stages to galore."
             )
+
+    @property
+    def painted_background(self) -> int | None:
+        """Label value that means background; None where it is left unpainted."""
+        return self.background_value if self.sparse else None
 
 
 @dataclass(frozen=True, kw_only=True)
