@@ -210,7 +210,9 @@ def _batches(
             (data.samples[_order(settings.seed, view, n)], view)
             for view in range(first, first + batch_size)
         ]
-        yield collate([augment(s.image, s.target, view) for s, view in drawn])
+        yield collate(
+            [augment(s.image, s.target, view, s.content) for s, view in drawn]
+        )
 
 
 def _order(seed: int, view: int, n: int) -> int:

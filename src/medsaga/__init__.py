@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         ClassCount,
         ClassTable,
         class_table,
+        count_background,
         count_classes,
     )
     from medsaga.data.files import (
@@ -111,6 +112,7 @@ _LAZY = {
     "check_model_target": "medsaga.model_folder",
     "check_pair": "medsaga.data.volume",
     "class_table": "medsaga.data.classes",
+    "count_background": "medsaga.data.classes",
     "count_classes": "medsaga.data.classes",
     "describe_computer": "medsaga.computing",
     "estimate_time": "medsaga.training.speed",
@@ -177,6 +179,7 @@ __all__ = [
     "check_model_target",
     "check_pair",
     "class_table",
+    "count_background",
     "count_classes",
     "describe",
     "describe_computer",

@@ -30,7 +30,7 @@ KEPT_SLICES = "slices.safetensors"
 SliceName = tuple[str, int]
 """What a slice is called and its index, as a card's `training_slices` has them."""
 
-_IMAGE, _TARGET, _TRUTH = "image", "target", "truth"
+_IMAGE, _TARGET, _TRUTH, _KNOWN = "image", "target", "truth", "known"
 
 
 def save_slices(samples: Iterable[Sample], folder: Path) -> None:
@@ -48,6 +48,8 @@ def save_slices(samples: Iterable[Sample], folder: Path) -> None:
         tensors[f"{number}.{_IMAGE}"] = planes.half().contiguous()
         tensors[f"{number}.{_TARGET}"] = sample.target.short()
         tensors[f"{number}.{_TRUTH}"] = from_numpy(sample.truth.astype("int64"))
+        if sample.known is not None:
+            tensors[f"{number}.{_KNOWN}"] = from_numpy(sample.known)
         notes.append(
             {
                 "name": sample.name,
@@ -65,8 +67,8 @@ def kept_labels(folder: Path | str) -> dict[SliceName, NDArray[Any]]:
     Returns
     -------
     dict
-        (rows, columns) label values at the slices' own resolution, by name and index;
-        empty if none are kept, or they cannot be read.
+        (rows, columns) label values at the slices' own resolution, 0 where background
+        or unknown, by name and index; empty if none are kept, or they cannot be read.
     """
     try:
         with safe_open(Path(folder) / KEPT_SLICES, framework="numpy") as file:
@@ -116,6 +118,7 @@ def load_slices(
                 image = file.get_tensor(f"{number}.{_IMAGE}").float()
                 height, width = notes[number]["content"]
                 spacing = notes[number]["spacing"]
+                has_known = f"{number}.{_KNOWN}" in file.keys()  # noqa: SIM118 - no dict
                 samples.append(
                     Sample(
                         image=image.expand(3, -1, -1),
@@ -125,6 +128,9 @@ def load_slices(
                         truth=file.get_tensor(f"{number}.{_TRUTH}").numpy(),
                         spacing=None if spacing is None else (spacing[0], spacing[1]),
                         content=(height, width),
+                        known=file.get_tensor(f"{number}.{_KNOWN}").numpy()
+                        if has_known
+                        else None,
                     )
                 )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:

@@ -34,7 +34,8 @@ class Scores:
         95th percentile of the distances between the two surfaces, the larger of both
         directions, in `unit`; only of classes that both have.
     missing
-        Why a class of `dice` has no HD95: "not in the truth" or "not predicted".
+        Why a class of `dice` has no HD95: "not in the truth", "not predicted" or "not
+        all known".
     unit
         "mm" where the spacing is known, else "pixels".
     """
@@ -60,6 +61,7 @@ def score(
     truth: NDArray[Any],
     values: Sequence[int] | None = None,
     spacing: tuple[float, ...] | None = None,
+    known: NDArray[np.bool_] | None = None,
 ) -> Scores:
     """Score a mask against the truth.
 
@@ -72,12 +74,17 @@ def score(
         scored.
     spacing
         Voxel size in mm along the same axes; None where unknown.
+    known
+        Whether the truth says anything of a pixel; None where of all. The others do
+        not count, and as surfaces end where knowledge does, there is no HD95.
 
     Raises
     ------
     ValueError
         If the shapes differ, or the spacing does not fit them.
     """
+    if known is not None:
+        prediction, truth = np.where(known, prediction, 0), np.where(known, truth, 0)
     if prediction.shape != truth.shape:
         raise ValueError(f"shapes differ: {prediction.shape} and {truth.shape}")
     if spacing is not None and len(spacing) != truth.ndim:
@@ -106,6 +113,8 @@ def score(
             missing[value] = "not in the truth"
         elif not predicted.any():
             missing[value] = "not predicted"
+        elif known is not None:
+            missing[value] = "not all known"
         else:
             hd95[value] = _hd95(predicted, true, spacing)
     unit: Literal["mm", "pixels"] = "pixels" if spacing is None else "mm"

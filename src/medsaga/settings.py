@@ -155,6 +155,25 @@ class FineTuneSettings:
             "the distance is not looked at.",
         ),
     ] = False
+    sparse: Annotated[
+        bool,
+        choice(
+            "Annotation",
+            "Sparse annotation: a pixel without paint is unknown, and background is "
+            "what is painted with background_value. Off: a pixel without paint on an "
+            "annotated slice is background.",
+        ),
+    ] = False
+    background_value: Annotated[
+        int,
+        number(
+            1,
+            2**31 - 1,
+            1,
+            "Annotation",
+            "Label value that is painted for background in a sparse annotation.",
+        ),
+    ] = 255
 
     loss_dice_weight: Annotated[
         float,
@@ -296,6 +315,11 @@ class FineTuneSettings:
                 "The head stage fits the detail head: switch detail_head on, or set "
                 "stages to galore."
             )
+
+    @property
+    def painted_background(self) -> int | None:
+        """Label value that means background; None where it is left unpainted."""
+        return self.background_value if self.sparse else None
 
 
 @dataclass(frozen=True, kw_only=True)

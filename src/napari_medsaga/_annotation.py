@@ -17,6 +17,7 @@ from medsaga import (
     annotated_slices,
     check_pair,
     class_table,
+    count_background,
     count_classes,
 )
 
@@ -35,7 +36,8 @@ class AnnotationQuery:
 
     `number` counts the queries. `axis` is None where the one with the fewest annotated
     slices is to be found; on a tie it is `shown_axis`. `unticked` are slices that the
-    user does not want.
+    user does not want, `empty` those that are marked as empty, by (axis, index). With
+    a `background_value` what is not painted is unknown.
     """
 
     number: int
@@ -44,8 +46,14 @@ class AnnotationQuery:
     axis: int | None
     shown_axis: int
     unticked: frozenset[int | SliceName]
+    empty: frozenset[tuple[int, int]]
+    background_value: int | None
     names: Mapping[int, str]
     prediction: Prediction | None
+
+    def empty_along(self, axis: int) -> set[int]:
+        """Give the slices across `axis` that are marked as empty."""
+        return {i for a, i in self.empty if a == axis and i < self.image.shape[axis]}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,10 +74,14 @@ class AnnotationReport:
         Those that can train, the unticked ones too.
     changed
         Slices of a predicted layer that the user changed.
+    empty
+        Slices that are marked as showing nothing, and not painted on since.
     earlier
         Other slices that trained the model of a predicted layer, the unticked ones too.
     counts
         Each class on the ticked slices.
+    background
+        What is known as background on them in a sparse annotation, None in others.
     sentence
         What is annotated, or what keeps it from being used.
     is_usable
@@ -82,8 +94,10 @@ class AnnotationReport:
     axis: int
     slices: tuple[int, ...]
     changed: frozenset[int]
+    empty: frozenset[int]
     earlier: tuple[SliceName, ...]
     counts: tuple[ClassCount, ...]
+    background: ClassCount | None
     sentence: str
     is_usable: bool
 
@@ -94,13 +108,34 @@ def report_annotation(query: AnnotationQuery) -> AnnotationReport:
         check_pair(query.image, query.labels)
         if query.prediction is not None:
             return _report_prediction(query, query.prediction)
-        labels = query.labels.with_array(np.asarray(query.labels.array))
-        found = annotated_slices([labels], query.axis, on_tie=query.shown_axis)
-        slices = tuple(index for _, index in found.slices)
-        report = _report(query, labels, found.axis, found.sentence, slices=slices)
-        return _count(query, report)
+        return _report_painted(query)
     except MedsagaError as error:
         return _report(query, query.labels, query.axis or 0, str(error))
+
+
+def _report_painted(query: AnnotationQuery) -> AnnotationReport:
+    labels = query.labels.with_array(np.asarray(query.labels.array))
+    background = query.background_value
+    found = annotated_slices(
+        [labels], query.axis, on_tie=query.shown_axis, background_value=background
+    )
+    empty = query.empty_along(found.axis) - {index for _, index in found.slices}
+    if empty:
+        found = annotated_slices(
+            [labels],
+            found.axis,
+            empty_slices=sorted(empty),
+            background_value=background,
+        )
+    report = _report(
+        query,
+        labels,
+        found.axis,
+        found.sentence,
+        slices=tuple(index for _, index in found.slices),
+        empty=frozenset(empty),
+    )
+    return _count(query, report)
 
 
 def _report_prediction(
@@ -109,9 +144,10 @@ def _report_prediction(
     array = np.asarray(query.labels.array)
     flat = array[0] if query.labels.is_2d else array
     changed = prediction.changed_slices(flat)
-    slices = tuple(sorted({*changed, *prediction.trained}))
+    empty = query.empty_along(prediction.axis).difference(changed)
+    slices = tuple(sorted({*changed, *prediction.trained, *empty}))
     merged = np.zeros_like(array)
-    for index in slices:
+    for index in sorted({*slices} - empty):
         place = (slice(None),) * prediction.axis + (index,)
         merged[place] = prediction.slice_to_train(
             flat, index, is_changed=index in changed
@@ -122,20 +158,29 @@ def _report_prediction(
         query,
         query.labels.with_array(merged),
         prediction.axis,
-        _describe_corrections(len(changed), len(slices) - len(changed), len(earlier)),
+        _describe_corrections(
+            len(changed),
+            len(empty),
+            len(slices) - len(changed) - len(empty),
+            len(earlier),
+        ),
         slices=slices,
         changed=frozenset(changed),
+        empty=frozenset(empty),
         earlier=tuple(earlier),
     )
     return _count(query, report, earlier)
 
 
-def _describe_corrections(n_changed: int, n_trained: int, n_earlier: int) -> str:
-    if n_changed:
-        slices = "1 slice" if n_changed == 1 else f"{n_changed} slices"
+def _describe_corrections(
+    n_changed: int, n_empty: int, n_trained: int, n_earlier: int
+) -> str:
+    if n_changed or n_empty:
+        slices = {0: "No slice", 1: "1 slice"}.get(n_changed, f"{n_changed} slices")
+        empty = f", {n_empty} marked as empty" if n_empty else ""
         return (
-            f"{slices} of the predicted layer changed, {n_trained + n_earlier} more "
-            "that trained its model."
+            f"{slices} of the predicted layer changed{empty}, "
+            f"{n_trained + n_earlier} more that trained its model."
         )
     if n_trained:
         return (
@@ -153,6 +198,7 @@ def _report(
     *,
     slices: tuple[int, ...] = (),
     changed: frozenset[int] = frozenset(),
+    empty: frozenset[int] = frozenset(),
     earlier: tuple[SliceName, ...] = (),
 ) -> AnnotationReport:
     return AnnotationReport(
@@ -162,8 +208,10 @@ def _report(
         axis=axis,
         slices=slices,
         changed=changed,
+        empty=empty,
         earlier=earlier,
         counts=(),
+        background=None,
         sentence=sentence,
         is_usable=False,
     )
@@ -189,7 +237,11 @@ def _count(
     volumes = [report.labels, *others]
     try:
         found = annotated_slices(
-            [report.labels], axis, ticked, may_be_empty=bool(others)
+            [report.labels],
+            axis,
+            ticked,
+            background_value=query.background_value,
+            may_be_empty=bool(others),
         )
         beside = tuple((v, 0) for v in range(1, len(volumes)))
         annotation = replace(found, slices=(*found.slices, *beside))
@@ -197,7 +249,12 @@ def _count(
     except MedsagaError as error:
         return replace(report, sentence=str(error))
     counts = tuple(count_classes(volumes, annotation, table))
-    return replace(report, counts=counts, is_usable=bool(counts))
+    return replace(
+        report,
+        counts=counts,
+        background=count_background(volumes, annotation, table),
+        is_usable=bool(counts),
+    )
 
 
 class AnnotationWatch(QObject):

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("Value", "Name", "Slices", "Pixels", "")
 _NAME = 1
+_BACKGROUND_HELP = (
+    "What is known to be background: the pixels painted with this value, and all of "
+    "the empty slices. It is no class, and is 0 in the masks."
+)
 _SWATCH = 14
 _MOST_ROWS_SHOWN = 6
 
@@ -54,16 +58,26 @@ class ClassTableView(QTableWidget):
         )
 
     def show_counts(
-        self, counts: Sequence[ClassCount], colours: Mapping[int, str]
+        self,
+        counts: Sequence[ClassCount],
+        colours: Mapping[int, str],
+        background: ClassCount | None = None,
     ) -> None:
-        """Show what is annotated of each class, with its colour."""
+        """Show what is annotated of each class, with its colour.
+
+        `background` is what is known as such in a sparse annotation: it comes first,
+        and cannot be renamed.
+        """
         if self.state() == QTableWidget.State.EditingState:
             return  # the next report comes after the next stroke
         was_blocked = self.blockSignals(True)
-        self._values = [count.value for count in counts]
-        self.setRowCount(len(counts))
-        for row, count in enumerate(counts):
+        rows = [*([] if background is None else [background]), *counts]
+        self._values = [count.value for count in rows]
+        self.setRowCount(len(rows))
+        for row, count in enumerate(rows):
             self._fill_row(row, count, colours.get(count.value))
+        if background is not None:
+            self._fix_background()
         self.blockSignals(was_blocked)
         self._fit_height()
 
@@ -86,6 +100,13 @@ class ClassTableView(QTableWidget):
             pixmap = QPixmap(_SWATCH, _SWATCH)
             pixmap.fill(QColor(colour))
             self.item(row, 0).setIcon(QIcon(pixmap))
+
+    def _fix_background(self) -> None:
+        for column in range(self.columnCount()):
+            item = self.item(0, column)
+            item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
+            if item.toolTip() == self.toolTip():
+                item.setToolTip(_BACKGROUND_HELP)
 
     def _fit_height(self) -> None:
         rows = min(self.rowCount(), _MOST_ROWS_SHOWN)

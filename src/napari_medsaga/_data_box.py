@@ -27,6 +27,7 @@ from napari_medsaga._annotation import (
     AnnotationWatch,
 )
 from napari_medsaga._class_table import ClassTableView
+from napari_medsaga._empty_slices import EmptySliceBox, empty_slices
 from napari_medsaga._layer_choice import LayerChoice
 from napari_medsaga._layers import (
     as_image,
@@ -40,12 +41,13 @@ from napari_medsaga._layers import (
     world_affine,
 )
 from napari_medsaga._predictions import prediction_of
+from napari_medsaga._sparse_form import SparseForm
 
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
 
-    from medsaga import SliceName
+    from medsaga import FineTuneSettings, SliceName
 
 _SETTLE_MS = 250
 # An undone stroke is told by `set_data` alone.
@@ -77,6 +79,8 @@ class DataBox(QWidget):
         self._axis = QComboBox()
         self._sentence = QLabel()
         self._slices = QListWidget()
+        self._empty = EmptySliceBox(viewer)
+        self._sparse = SparseForm()
         self._classes = ClassTableView()
         self._watch = AnnotationWatch(self)
         self._timer = QTimer(self)
@@ -112,6 +116,10 @@ class DataBox(QWidget):
             return ()
         return tuple(n for n in self._report.earlier if n not in self._unticked)
 
+    def complete(self, settings: FineTuneSettings) -> FineTuneSettings:
+        """Give settings with those that belong to the labels as they are here."""
+        return self._sparse.complete(settings)
+
     def look_again(self) -> None:
         """Look at the layers as they are now; the answer comes as `reported`."""
         self._timer.stop()
@@ -125,8 +133,9 @@ class DataBox(QWidget):
     def set_running(self, running: bool) -> None:
         """Decide what can be changed; the colours stay as the key to the plot."""
         controls = (self.image, self.labels, self._to_labels, self._to_image)
-        for control in (*controls, self._axis, self._slices):
+        for control in (*controls, self._axis, self._slices, self._sparse):
             control.setEnabled(not running)
+        self._empty.set_running(running)
         self._classes.set_editable(not running)
         if not running:
             self._offer_axes(self.labels.layer())
@@ -135,6 +144,7 @@ class DataBox(QWidget):
         """Stop following the viewer and its layers."""
         self._timer.stop()
         self._unwatch()
+        self._empty.disconnect_viewer()
         self.image.disconnect_viewer()
         self.labels.disconnect_viewer()
 
@@ -154,6 +164,8 @@ class DataBox(QWidget):
         layout.addLayout(rows)
         layout.addWidget(self._sentence)
         layout.addWidget(self._slices)
+        layout.addWidget(self._empty)
+        layout.addWidget(self._sparse)
         layout.addWidget(self._classes)
 
     def _labelled(self, text: str, control: QWidget) -> QLabel:
@@ -209,6 +221,8 @@ class DataBox(QWidget):
         self._axis.activated.connect(self._on_axis_activated)
         self._slices.itemChanged.connect(self._on_slice_ticked)
         self._slices.itemActivated.connect(self._on_slice_activated)
+        self._empty.marked.connect(self.look_again)
+        self._sparse.changed.connect(self._timer.start)
         self._classes.renamed.connect(self._on_class_renamed)
         self._watch.reported.connect(self._on_reported)
         self._timer.timeout.connect(self.look_again)
@@ -236,6 +250,8 @@ class DataBox(QWidget):
             axis=axis if axis >= 0 and labels.ndim == 3 else None,
             shown_axis=shown if labels.ndim == 3 and 0 <= shown < 3 else 0,
             unticked=frozenset(self._unticked),
+            empty=empty_slices(labels, image),
+            background_value=self._sparse.background_value(),
             names=class_names(labels),
             prediction=prediction_of(labels),
         )
@@ -252,6 +268,8 @@ class DataBox(QWidget):
         for name in _LABEL_EVENTS if labels is not None else ():
             self._watch_event(labels, name)
         self._offer_axes(labels)
+        self._sparse.set_predicted(prediction_of(labels) is not None)
+        self._empty.follow(image, labels, None)
         self._timer.start()
 
     def _watch_event(self, layer: Layer, name: str) -> None:
@@ -298,12 +316,15 @@ class DataBox(QWidget):
     def _show(self, report: AnnotationReport | None, sentence: str) -> None:
         self._report = report
         labels = self.labels.layer()
-        warnings = [c.warning for c in report.counts if c.warning] if report else []
-        self._sentence.setText("\n".join([sentence, *warnings]))
         counts = report.counts if report is not None and labels is not None else ()
-        colours = class_colours(labels, [c.value for c in counts]) if counts else {}
-        self._classes.show_counts(counts, colours)
+        background = report.background if counts and report is not None else None
+        rows = [*([] if background is None else [background]), *counts]
+        warnings = [c.warning for c in rows if c.warning]
+        self._sentence.setText("\n".join([sentence, *warnings]))
+        colours = class_colours(labels, [c.value for c in rows]) if rows else {}
+        self._classes.show_counts(counts, colours, background)
         self._list_slices(report)
+        self._empty.follow(self.image.layer(), labels, report)
         self.reported.emit(report)
 
     def _list_slices(self, report: AnnotationReport | None) -> None:
@@ -311,7 +332,8 @@ class DataBox(QWidget):
         for index in () if report is None else report.slices:
             assert report is not None
             step = self._slider_position(report.axis, index)
-            texts[index] = f"{step} changed" if index in report.changed else str(step)
+            is_changed, is_empty = index in report.changed, index in report.empty
+            texts[index] = f"{step}{' changed' * is_changed}{' empty' * is_empty}"
         for name in () if report is None else report.earlier:
             texts[name] = name[0]
         listed = (texts, report and report.axis)

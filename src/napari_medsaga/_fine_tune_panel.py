@@ -202,8 +202,8 @@ class FineTunePanel(QWidget):
         earlier, start = self.data.ticked_earlier(), self.plan.start_model()
         if earlier and start != self._followed:
             raise MedsagaError(
-                "The slices of other images train only together with the model that "
-                "they trained: choose it under Start from, or untick them."
+                "The slices that are kept with a model train only together with it: "
+                "choose it under Start from, or untick them."
             )
         values = [count.value for count in report.counts]
         return TrainingRequest(
@@ -212,7 +212,7 @@ class FineTunePanel(QWidget):
             axis=report.axis,
             slices=slices,
             earlier=earlier,
-            settings=self.plan.settings(),
+            settings=self.data.complete(self.plan.settings()),
             start=start,
             class_names=class_names(labels),
             class_colours=class_colours(labels, values),

@@ -29,6 +29,8 @@ class SettingsForm(QWidget, Generic[S]):
         What the form shows at first.
     without
         Fields that are set elsewhere and get no control; they keep their values.
+    only
+        The fields that get one; None: all others.
     parent
         Qt parent.
     """
@@ -41,6 +43,7 @@ class SettingsForm(QWidget, Generic[S]):
         settings: S,
         *,
         without: Collection[str] = (),
+        only: Collection[str] | None = None,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
@@ -50,7 +53,7 @@ class SettingsForm(QWidget, Generic[S]):
         layout.setContentsMargins(0, 0, 0, 0)
         groups: dict[str, QFormLayout] = {}
         for setting in describe(type(settings)):
-            if setting.name in without:
+            if setting.name in without or (only and setting.name not in only):
                 continue
             group = setting.metadata["group"]
             if group not in groups:

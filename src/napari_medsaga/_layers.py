@@ -41,6 +41,7 @@ __all__ = [
     "class_colours",
     "class_names",
     "geometry_of",
+    "index_on",
     "labels_on",
     "labels_options",
     "lies_on",
@@ -210,6 +211,16 @@ def slice_shown(viewer: Viewer, layer: Layer, axis: int) -> int:
         return 0
     index = round(float(np.asarray(layer.world_to_data(point))[axis]))
     return int(np.clip(index, 0, shape_of(layer)[axis] - 1))
+
+
+def index_on(layer: Layer, other: Layer, axis: int, index: int) -> int:
+    """Give the index that a slice of a layer has in another one on the same grid.
+
+    The two may be mirrored against each other.
+    """
+    position = [0] * layer.ndim
+    position[axis] = index
+    return round(float(other.world_to_data(layer.data_to_world(position))[axis]))
 
 
 def unused_name(viewer: Viewer, name: str) -> str:

@@ -21,6 +21,7 @@ from superqt import QCollapsible
 from medsaga import PRESETS, FineTuneSettings, missing_weights, preset
 from napari_medsaga._form import SettingsForm
 from napari_medsaga._plan_sentence import duration
+from napari_medsaga._sparse_form import SPARSE_SETTINGS
 from napari_medsaga._start_choice import StartChoice
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ class PlanBox(QWidget):
         self._start = StartChoice()
         self._presets = {name: QRadioButton(_preset_title(name)) for name in PRESETS}
         self._group = QButtonGroup(self)
-        self._form = SettingsForm(preset(_DEFAULT), without=("backbone",))
+        self._form = SettingsForm(
+            preset(_DEFAULT), without=("backbone", *SPARSE_SETTINGS)
+        )
         self._advanced = QCollapsible("Advanced", expandedIcon="▼", collapsedIcon="▶")
         self._before = _DEFAULT_BACKBONE
         self._preset_backbone = _DEFAULT_BACKBONE

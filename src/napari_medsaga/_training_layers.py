@@ -95,7 +95,10 @@ class TrainingLayers:
         layer, request, mask = self.result.layer, self._request, trained.mask
         if layer is None or self.result.is_deleted or mask is None:
             return None
-        own = {(request.image.slice_name(i), i) for i in request.slices}
+        # Strokes stay strokes only as the model keeps them: in corrections of its
+        # layer, what is not painted is background.
+        own_slices = () if request.settings.sparse else request.slices
+        own = {(request.image.slice_name(i), i) for i in own_slices}
         kept = kept_labels(trained.model)
         prediction = Prediction(
             model=trained.model,
@@ -104,7 +107,7 @@ class TrainingLayers:
             written=mask.array[0] if mask.is_2d else mask.array,
             trained={
                 index: np.array(request.labels.slice(request.axis, index))
-                for index in request.slices
+                for index in own_slices
             },
             earlier={name: kept[name] for name in kept if name not in own},
         )

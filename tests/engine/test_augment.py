@@ -26,7 +26,7 @@ def scene(height=96, width=128, padding=0):
 
 def test_without_any_change_the_slice_comes_back():
     image, target = scene(padding=16)
-    seen, moved = only()(image, target, 5)
+    seen, moved = only()(image, target, 5, (80, 128))
     torch.testing.assert_close(seen, image, atol=1e-4, rtol=0)
     assert torch.equal(moved, target)
 
@@ -64,7 +64,7 @@ def test_padding_stays_black_and_ignored_whatever_the_intensities():
     image, target = scene(padding=32)
     augment = Augmenter(STANDARD, seed=0)
     for index in range(10):
-        seen, moved = augment(image, target, index)
+        seen, moved = augment(image, target, index, (64, 128))
         black = (seen == 0).all(0)
         assert black[moved == -1].all()
         # Hardly any of the slice itself was taken for padding.
@@ -72,12 +72,19 @@ def test_padding_stays_black_and_ignored_whatever_the_intensities():
         assert 0.1 < (moved == -1).float().mean() < 0.7
 
 
-def test_ignored_pixels_inside_the_slice_keep_their_image():
-    image, target = scene()
-    target[30:50, 30:50] = -1
-    seen, moved = only(contrast=0.2)(image, target, 1)
-    assert torch.equal(moved, target)
-    assert (seen[:, 30:50, 30:50] > 0).all()
+def test_unknown_pixels_look_as_if_they_were_known():
+    """Black ones too, which are air rather than padding."""
+    image, target = scene(padding=16)
+    image[:, :40] = 0
+    strokes = torch.where(torch.arange(128) % 9 == 0, target, -1)
+    augment, content = Augmenter(STANDARD, seed=0), (80, 128)
+    for index in range(5):
+        expected, known = augment(image, target, index, content)
+        seen, moved = augment(image, strokes, index, content)
+        assert torch.equal(seen, expected)
+        assert torch.equal(moved[moved >= 0], known[moved >= 0])
+        share = (moved >= 0).sum() / (known >= 0).sum()
+        assert 0.08 < share < 0.15
 
 
 def test_view_depends_on_its_number_and_the_seed_only():
@@ -203,6 +210,6 @@ def test_colour_channels_keep_apart():
 def test_slice_without_any_content_stays_finite():
     image = torch.zeros(3, 32, 32)
     target = torch.full((32, 32), -1)
-    seen, moved = Augmenter(STANDARD, seed=0)(image, target, 0)
+    seen, moved = Augmenter(STANDARD, seed=0)(image, target, 0, (0, 0))
     assert (seen == 0).all()
     assert (moved == -1).all()

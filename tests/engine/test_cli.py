@@ -215,6 +215,21 @@ def test_folders_are_paired_by_name(images, tmp_path):
     assert (card.intensity.low, card.intensity.high) == (-50, 300)
 
 
+def test_strokes_and_empty_slices_train(images, tmp_path):
+    labels = keep_slices(make_phantom()[1], [1, 4, 7, 10])
+    labels[4, 30:] = 200
+    strokes = write(tmp_path / "ct.nii.gz", labels)
+    result = run(
+        *("finetune", images / "ct.nii.gz", strokes, "--out", tmp_path / "model"),
+        *(*TINY, "--sparse", "--background-value", 200, "--empty", "0,11"),
+    )
+    assert result.exit_code == 0, result.output
+    card = medsaga.load_card(tmp_path / "model")
+    assert card.classes.values == (0, *VALUES)
+    assert [index for _, index in card.training_slices] == [0, 1, 4, 7, 10, 11]
+    assert "sparse, background 200" in run("info", tmp_path / "model").stdout
+
+
 # Bad input
 
 
@@ -275,6 +290,9 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(make, tmp_path):
         (["--slices", "3,x"], "'x'"),
         (["--slices", "5-3"], "5-3"),
         (["--slices", "400"], "400"),
+        (["--empty", "0,x"], "--empty has 'x'"),
+        (["--empty", "0,4"], "ct [4] is said to be empty"),
+        (["--sparse"], "Nothing is painted as background"),
         (["--axis", "up"], "'up'"),
         (["--name", "liver"], "1=liver"),
         (["--name", "1=a", "--name", "1=b"], "twice"),
@@ -685,14 +703,14 @@ def test_paper_takes_the_paper_s_backbone_unless_another_is_given():
 
 
 def test_texts_of_options_are_understood():
-    assert parse_slices(["9,3", "15-17", "3"]) == [3, 9, 15, 16, 17]
-    assert parse_slices(None) is None
+    assert parse_slices(["9,3", "15-17", "3"], "--slices") == [3, 9, 15, 16, 17]
+    assert parse_slices(None, "--slices") is None
     assert [parse_axis(t) for t in ("axial", "Coronal", "2")] == [0, 1, 2]
     assert parse_axis(None) is None
     assert parse_names(["1=liver", "-3=a = b"]) == {1: "liver", -3: "a = b"}
     for broken in ("", ",", "1,,2", "-3", "1-2-3", "²"):
-        with pytest.raises(MedsagaError):
-            parse_slices([broken])
+        with pytest.raises(MedsagaError, match="--empty has"):
+            parse_slices([broken], "--empty")
 
 
 def test_times_read_like_a_clock():

@@ -44,3 +44,12 @@ def test_a_slice_that_alone_carries_a_class_trains():
     trained = {int(c) for s in training for c in s.target.unique()}
     assert trained == {0, 1, 2, 3}
     assert len(held_out) == 2
+
+
+def test_a_slice_that_alone_carries_background_trains():
+    samples = [_sample(i, [1]) for i in range(10)]
+    for i, sample in enumerate(samples):
+        sample.target[sample.target == 0] = 0 if i == 3 else -1
+    training, held_out = split_held_out(samples, 2)
+    assert samples[3] in training
+    assert len(held_out) == 2

@@ -32,6 +32,7 @@ from medsaga import (
 from napari_medsaga import _annotation, _fine_tune_panel
 from napari_medsaga._layers import class_names, geometry_of, world_affine
 from napari_medsaga._predictions import prediction_of
+from napari_medsaga._sparse_form import SPARSE_SETTINGS
 
 ANNOTATED = [1, 4, 7, 10]
 NAMES = {1: "bright", 5: "dark", 117: "white"}
@@ -366,6 +367,112 @@ class TestWhatIsAnnotated:
         axis.setCurrentIndex(2)
         axis.activated.emit(2)
         qtbot.waitUntil(lambda: "axis 1" in sentence(panel))
+
+
+def listed(panel) -> list[str]:
+    slices = panel.findChild(QListWidget, "slices")
+    return [slices.item(i).text() for i in range(slices.count())]
+
+
+class TestEmptySlices:
+    @pytest.fixture
+    def plain(self, viewer, arrays, qtbot):
+        viewer.add_image(arrays[0], name="blobs")
+        labels = viewer.add_labels(keep_slices(arrays[1], ANNOTATED))
+        panel = open_dock(viewer, qtbot)
+        qtbot.waitUntil(lambda: listed(panel) == ["1", "4", "7", "10"])
+        return panel, labels, panel.findChild(QAbstractButton, "empty")
+
+    def test_the_slice_that_is_looked_at_is_marked_and_trains(
+        self, plain, viewer, qtbot
+    ):
+        panel, labels, box = plain
+        viewer.dims.set_current_step(0, 5)
+        box.click()
+        qtbot.waitUntil(lambda: listed(panel) == ["1", "4", "5 empty", "7", "10"])
+        assert "1 of them with nothing on it" in sentence(panel)
+        viewer.dims.set_current_step(0, 4)
+        assert not box.isEnabled()
+        assert not box.isChecked()
+        assert "carries labels" in box.toolTip()
+        click_and_wait(panel, qtbot)
+        card = ModelLibrary().entries()[0].card
+        assert trained_slices(card) == [1, 4, 5, 7, 10]
+        assert not labels.data[5].any()
+
+    def test_the_mark_is_taken_away_or_painted_over(self, plain, viewer, qtbot):
+        panel, labels, box = plain
+        for step in (2, 5):
+            viewer.dims.set_current_step(0, step)
+            box.click()
+        qtbot.waitUntil(lambda: "5 empty" in listed(panel))
+        assert box.isChecked()
+        box.click()
+        qtbot.waitUntil(lambda: "5 empty" not in listed(panel))
+        labels.data_setitem((np.full(40, 2), np.arange(40), np.full(40, 3)), 5)
+        qtbot.waitUntil(lambda: listed(panel) == ["1", "2", "4", "7", "10"])
+
+    def test_only_slices_of_the_axis_that_is_shown_are_marked(
+        self, plain, viewer, qtbot
+    ):
+        _, _, box = plain
+        viewer.dims.set_current_step(0, 5)
+        assert box.isEnabled()
+        viewer.dims.order = (1, 0, 2)
+        assert not box.isEnabled()
+        assert "along axis 0" in box.toolTip()
+
+    def test_marks_follow_a_mirrored_layer(self, viewer, arrays, qtbot):
+        viewer.add_image(arrays[0])
+        labels = viewer.add_labels(
+            keep_slices(arrays[1], ANNOTATED)[::-1], scale=(-1, 1, 1)
+        )
+        labels.translate = (11, 0, 0)
+        panel = open_dock(viewer, qtbot)
+        qtbot.waitUntil(lambda: listed(panel) == ["1", "4", "7", "10"])
+        viewer.dims.set_point(0, 5)
+        panel.findChild(QAbstractButton, "empty").click()
+        qtbot.waitUntil(lambda: listed(panel) == ["1", "4", "5 empty", "7", "10"])
+
+
+class TestSparse:
+    def test_strokes_train_and_stay_strokes_in_corrections(
+        self, panel, viewer, layers, arrays, qtbot
+    ):
+        strokes = np.where(arrays[1] == 0, 200, arrays[1])
+        strokes[:, np.arange(40) % 4 != 0] = 0
+        layers[1].data = keep_slices(strokes, ANNOTATED)
+        sparse, background = map(panel.data._sparse.control, SPARSE_SETTINGS)
+        assert not background.isEnabled()
+        sparse.click()
+        qtbot.waitUntil(lambda: "Nothing is painted as background" in sentence(panel))
+        assert not panel.run.start.isEnabled()
+        background.setValue(200)
+        table = panel.findChild(QWidget, "classes")
+        qtbot.waitUntil(lambda: table.rowCount() == 4 and table.item(0, 0) is not None)
+        row = [table.item(0, column) for column in range(3)]
+        assert [item.text() for item in row] == ["200", "background", "4"]
+        assert not row[1].flags() & Qt.ItemFlag.ItemIsEditable
+
+        click_and_wait(panel, qtbot)
+        first = ModelLibrary().entries()[0]
+        assert first.card.classes.values == (0, *VALUES)
+        predicted = viewer.layers["blobs segmented"]
+        assert set(np.unique(predicted.data)) <= {0, *VALUES}
+
+        predicted.data_setitem((np.full(9, 2), np.arange(3, 12), np.full(9, 35)), 5)
+        strokes = [f"blobs [{i}]" for i in ANNOTATED]
+        qtbot.waitUntil(lambda: listed(panel) == ["2 changed", *strokes])
+        assert not sparse.isEnabled()
+        assert "predicted layer" in sparse.toolTip()
+        click_and_wait(panel, qtbot)
+        card = next(e.card for e in ModelLibrary().entries() if e.path != first.path)
+        assert trained_slices(card) == sorted([2, *ANNOTATED])
+        assert not card.settings["sparse"]
+
+        panel.data.labels.choose(layers[1])
+        assert sparse.isEnabled()
+        assert panel.data._sparse.background_value() == 200
 
 
 class TestLayerChoices:
@@ -883,7 +990,9 @@ class TestPlan:
         for setting in describe(FineTuneSettings):
             if setting.name == "backbone":
                 continue
-            control = panel.plan._form.control(setting.name)
+            is_sparse = setting.name in SPARSE_SETTINGS
+            form = panel.data._sparse if is_sparse else panel.plan._form
+            control = form.control(setting.name)
             assert control.toolTip() == setting.help, setting.name
 
     def test_the_form_gives_back_exactly_what_it_was_given(self, panel):

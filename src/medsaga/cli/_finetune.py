@@ -70,6 +70,14 @@ def finetune(
             show_default="those that carry a label",
         ),
     ] = None,
+    empty: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Slices that show nothing of any class and train beside the others, "
+            "such as 0,4,25-28.",
+            show_default=False,
+        ),
+    ] = None,
     window: Annotated[
         tuple[float, float] | None,
         typer.Option(
@@ -93,11 +101,9 @@ def finetune(
     Ctrl-C ends the training in order and keeps the best model so far.
     """
     settings = make_settings(preset_name, given)
-    names, chosen_axis, chosen_slices = (
-        parse_names(name),
-        parse_axis(axis),
-        parse_slices(slices),
-    )
+    names, chosen_axis = parse_names(name), parse_axis(axis)
+    chosen_slices = parse_slices(slices, "--slices")
+    empty_slices = parse_slices(empty, "--empty") or []
     with start_job() as job:
         from medsaga import fine_tune
 
@@ -108,6 +114,7 @@ def finetune(
             settings,
             axis=chosen_axis,
             slices=chosen_slices,
+            empty_slices=empty_slices,
             window=window,
             class_names=names,
         )

@@ -60,6 +60,8 @@ def _of_training(card: "ModelCard") -> Iterable[tuple[str, str]]:
     yield "Trained on", _slices(card.training_slices)
     if card.held_out_slices:
         yield "Held out", _slices(card.held_out_slices)
+    if settings.get("sparse"):
+        yield "Annotation", f"sparse, background {settings['background_value']}"
     done, planned = card.metrics["step"], settings["steps"]
     steps = f"{done} GaLore steps" + ("" if done == planned else f" of {planned}")
     yield "Stages", f"{settings['stages']}, {steps}"

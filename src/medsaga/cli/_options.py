@@ -130,7 +130,7 @@ def parse_axis(text: str | None) -> int | None:
     return axes[text.lower()]
 
 
-def parse_slices(texts: list[str] | None) -> list[int] | None:
+def parse_slices(texts: list[str] | None, option: str) -> list[int] | None:
     """Give the slice indices that texts such as ``3,9,15-20`` stand for, sorted.
 
     Raises
@@ -146,7 +146,7 @@ def parse_slices(texts: list[str] | None) -> list[int] | None:
         last = last if dash else first
         if not (_is_number(first) and _is_number(last) and int(first) <= int(last)):
             raise MedsagaError(
-                f"--slices has {part.strip()!r}: give numbers and ranges, such as "
+                f"{option} has {part.strip()!r}: give numbers and ranges, such as "
                 "3,9,15-20."
             )
         indices.update(range(int(first), int(last) + 1))

@@ -1,9 +1,9 @@
-"""Which slices of a label volume are annotated."""
+"""Which slices of a label volume are annotated, and what their pixels say."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -16,9 +16,35 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+EmptySlice: TypeAlias = int | tuple[int, int]
+"""A slice that shows nothing: its index in every volume, or (volume, index)."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SliceLabels:
+    """What the pixels of an annotated slice are said to be.
+
+    Attributes
+    ----------
+    values
+        (rows, columns) label values, 0 for background and where nothing is known.
+    known
+        (rows, columns), whether anything is said of the pixel; None where of all.
+    """
+
+    values: NDArray[Any]
+    known: NDArray[np.bool_] | None
+
+    @property
+    def has_background(self) -> bool:
+        """Whether any pixel is said to be background."""
+        is_zero = self.values == 0
+        return bool((is_zero if self.known is None else is_zero & self.known).any())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Annotation:
-    """Which slices are annotated.
+    """Which slices are annotated, and how.
 
     Attributes
     ----------
@@ -29,11 +55,28 @@ class Annotation:
     sentence
         The same for the user, such as "5 of 30 slices are annotated along axis 0
         (axial)."
+    background_value
+        Label value that is painted for background, 0 being unknown (a *sparse*
+        annotation); None where 0 is background. A slice without any label is all
+        background either way.
     """
 
     axis: int
     slices: tuple[tuple[int, int], ...]
     sentence: str = ""
+    background_value: int | None = None
+
+    def read(self, labels: Volume, index: int) -> SliceLabels:
+        """Give what slice `index` of a volume says."""
+        painted = labels.slice(self.axis, index)
+        if self.background_value is None or not painted.any():
+            return SliceLabels(values=painted, known=None)
+        known = painted != 0
+        is_background = painted == self.background_value
+        return SliceLabels(
+            values=np.where(is_background, painted.dtype.type(0), painted),
+            known=None if known.all() else known,
+        )
 
 
 def annotated_slices(
@@ -41,10 +84,12 @@ def annotated_slices(
     axis: int | None = None,
     slices: Sequence[int] | None = None,
     *,
+    empty_slices: Sequence[EmptySlice] = (),
+    background_value: int | None = None,
     on_tie: int = 0,
     may_be_empty: bool = False,
 ) -> Annotation:
-    """Find the annotated slices: those that carry any label.
+    """Find the annotated slices: those that carry any label, or are said to be empty.
 
     Parameters
     ----------
@@ -58,23 +103,30 @@ def annotated_slices(
         Only these indices along the axis, in every volume that carries a label and is
         long enough. One without a label there counts as annotated too: as a slice that
         shows nothing of any class.
+    empty_slices
+        Slices that show nothing of any class, beside the others: an index along the
+        axis, in every volume that carries a label and is long enough, or a pair
+        (volume, index).
+    background_value
+        The annotation is sparse: label 0 is unknown, and this value is background.
     on_tie
         The axis to take if no other has fewer labelled slices; of others with as few,
         the first.
     may_be_empty
-        Whether the asked for `slices` may all be without a label, as others train
-        beside them.
+        Whether the slices that are asked for may all be without a label, as others
+        train beside them.
 
     Raises
     ------
     MedsagaError
-        If nothing is labelled, or the axis or an index does not exist.
+        If nothing is labelled, the axis or an index does not exist, or an empty slice
+        carries a label.
     """
     if axis is not None and axis not in (0, 1, 2):
         raise MedsagaError(f"There is no axis {axis}: choose 0, 1 or 2.")
     # For each volume and axis, whether each slice carries a label.
     labelled = [_labelled_slices(label) for label in labels]
-    may_be_empty = may_be_empty and slices is not None
+    may_be_empty = may_be_empty and (slices is not None or bool(empty_slices))
     if not (may_be_empty or any(flags[0].any() for flags in labelled)):
         raise MedsagaError(
             "No slice is labelled: paint every structure on at least one slice, then "
@@ -93,17 +145,29 @@ def annotated_slices(
         if slices is None
         else _asked_for(along, slices, axis, may_be_empty=may_be_empty)
     )
+    empty = _said_to_be_empty(
+        labels, along, empty_slices, axis, may_be_empty=may_be_empty
+    )
+    chosen = tuple(sorted({*chosen, *empty}))
+    meaning = (
+        ""
+        if background_value is None
+        else f" What is not painted is unknown, {background_value} is background."
+    )
     return Annotation(
-        axis=axis, slices=chosen, sentence=_describe(labels, along, chosen, axis)
+        axis=axis,
+        slices=chosen,
+        sentence=_describe(labels, along, chosen, axis) + meaning,
+        background_value=background_value,
     )
 
 
 def iterate_slices(
     labels: Sequence[Volume], annotation: Annotation
-) -> Iterator[NDArray[Any]]:
-    """Give the label values of each annotated slice."""
+) -> Iterator[SliceLabels]:
+    """Give what each annotated slice says, in order."""
     for v, s in annotation.slices:
-        yield labels[v].slice(annotation.axis, s)
+        yield annotation.read(labels[v], s)
 
 
 def _labelled_slices(label: Volume) -> list[NDArray[np.bool_]]:
@@ -124,7 +188,49 @@ def _asked_for(
     *,
     may_be_empty: bool,
 ) -> tuple[tuple[int, int], ...]:
-    """Take the wanted indices of every volume that is annotated at all."""
+    chosen = _everywhere(along, slices, axis, may_be_empty=may_be_empty)
+    if not (may_be_empty or any(along[v][s] for v, s in chosen)):
+        raise MedsagaError(
+            "None of the chosen slices carries a label: choose at least one that does, "
+            "or paint one of them."
+        )
+    return chosen
+
+
+def _said_to_be_empty(
+    labels: Sequence[Volume],
+    along: Sequence[NDArray[np.bool_]],
+    slices: Sequence[EmptySlice],
+    axis: int,
+    *,
+    may_be_empty: bool,
+) -> tuple[tuple[int, int], ...]:
+    pairs = [item for item in slices if isinstance(item, tuple)]
+    for v, s in pairs:
+        if not (0 <= v < len(along) and 0 <= s < len(along[v])):
+            raise MedsagaError(
+                f"There is no slice {s} along axis {axis} of image {v}: give pairs of "
+                "an image and a slice that it has, both counted from 0."
+            )
+    indices = [item for item in slices if not isinstance(item, tuple)]
+    pairs += _everywhere(along, indices, axis, may_be_empty=may_be_empty)
+    for v, s in pairs:
+        if along[v][s]:
+            raise MedsagaError(
+                f"{labels[v].slice_name(s)} is said to be empty but carries labels: "
+                "erase them, or leave it out of the empty slices."
+            )
+    return tuple(pairs)
+
+
+def _everywhere(
+    along: Sequence[NDArray[np.bool_]],
+    slices: Sequence[int],
+    axis: int,
+    *,
+    may_be_empty: bool,
+) -> tuple[tuple[int, int], ...]:
+    """Take indices of every volume that is annotated at all."""
     longest = max(len(flags) for flags in along)
     for s in slices:
         if not 0 <= s < longest:
@@ -133,18 +239,12 @@ def _asked_for(
                 f"{longest - 1}."
             )
     wanted = sorted({int(s) for s in slices})
-    chosen = tuple(
+    return tuple(
         (v, s)
         for v, flags in enumerate(along)
         for s in wanted
         if (may_be_empty or flags.any()) and s < len(flags)
     )
-    if not (may_be_empty or any(along[v][s] for v, s in chosen)):
-        raise MedsagaError(
-            "None of the chosen slices carries a label: choose at least one that does, "
-            "or paint one of them."
-        )
-    return chosen
 
 
 def _describe(

@@ -14,6 +14,7 @@ from medsaga.data.sizing import IGNORE
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from medsaga.data.canvas import Size
     from medsaga.settings import FineTuneSettings
 
 
@@ -40,7 +41,7 @@ class Augmenter:
         self._seed = seed
 
     def __call__(
-        self, image: Tensor, target: Tensor, index: int
+        self, image: Tensor, target: Tensor, index: int, content: Size | None = None
     ) -> tuple[Tensor, Tensor]:
         """Give view number `index`.
 
@@ -52,6 +53,8 @@ class Augmenter:
             (H, W) int64 class indices, -1 where ignored.
         index
             0 or larger.
+        content
+            Height and width of the top left part that is not padding; None: all of it.
 
         Returns
         -------
@@ -63,7 +66,9 @@ class Augmenter:
         grid = self._draw_grid(random, target.shape[0], target.shape[1])
         is_grey = torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])
         planes = image[:1] if is_grey else image
-        planes, inside = self._move_image(planes, target, grid)
+        weight = torch.zeros_like(planes[:1])
+        weight[:, : content and content[0], : content and content[1]] = 1
+        planes, inside = self._move_image(planes, weight, grid)
         planes = self._change_intensities(planes, inside, random) * inside
         moved = self._move_target(target, grid).masked_fill(~inside[0], IGNORE)
         return planes.expand(3, -1, -1), moved
@@ -92,11 +97,12 @@ class Augmenter:
         )
 
     def _move_image(
-        self, planes: Tensor, target: Tensor, grid: Tensor
+        self, planes: Tensor, weight: Tensor, grid: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Move (c, H, W); also give (1, H, W), whether it is the slice's inside."""
-        is_padding = (target == IGNORE) & (planes == 0).all(0)
-        weight = (~is_padding).to(planes.dtype)[None]
+        """Move (c, H, W); also give (1, H, W), whether it is the slice's inside.
+
+        `weight` is (1, H, W), 1 on the slice and 0 on its padding.
+        """
         moved = _sample(torch.cat([planes, weight]), grid, "bilinear")
         planes, weight = moved[:-1], moved[-1:]
         # Divided by what of a pixel lies inside, the slice has no dark rim.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from medsaga.data.annotation import Annotation, count, iterate_slices
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -70,14 +70,20 @@ class ClassTable:
     def __len__(self) -> int:
         return len(self.values)
 
-    def index_of(self, labels: NDArray[Any]) -> NDArray[np.int64]:
-        """Class index of each label value; -1 (ignored) where it is of no class."""
+    def index_of(
+        self, labels: NDArray[Any], known: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int64]:
+        """Class index of each label value; -1 (ignored) where it is of no class.
+
+        With `known`, a mask, it is also -1 where that is False.
+        """
         order = np.argsort(self.values)
         ordered = np.asarray(self.values, dtype=np.int64)[order]
         if labels.dtype.kind in "bu":
             labels = labels.astype(np.int64)
         place = np.searchsorted(ordered, labels).clip(max=len(self) - 1)
-        return np.where(ordered[place] == labels, order[place], -1)
+        counts = ordered[place] == labels
+        return np.where(counts if known is None else counts & known, order[place], -1)
 
     def to_values(self, indices: NDArray[np.integer]) -> NDArray[np.integer]:
         """Label value of each class index, in the smallest type that holds them all.
@@ -119,11 +125,17 @@ def class_table(
     Raises
     ------
     MedsagaError
-        If the values are not whole numbers, or too many to be classes.
+        If the values are not whole numbers, or too many to be classes. If in a sparse
+        annotation nothing is painted as background, or nothing else is.
     """
-    found: set[float] = {0, *besides}
+    elsewhere = set(besides)
+    found: set[float] = {0, *elsewhere}
+    has_background = 0 in elsewhere
     for label in iterate_slices(labels, annotation):
-        found.update(np.unique(label).tolist())
+        found.update(np.unique(label.values).tolist())
+        has_background |= label.has_background
+    if annotation.background_value is not None:
+        _check_background(annotation.background_value, found, has_background)
     broken = next((v for v in found if not float(v).is_integer()), None)
     if broken is not None:
         raise MedsagaError(
@@ -174,15 +186,45 @@ def count_classes(
     one in 2000 pixels of a slice if that is more: at a working size of 128 x 128 these
     are 8 pixels.
     """
+    return _count_all(labels, annotation, table)[1:]
+
+
+def count_background(
+    labels: Sequence[Volume], annotation: Annotation, table: ClassTable
+) -> ClassCount | None:
+    """Count the pixels known as background in a sparse annotation, None in others.
+
+    Its `value` is the one that is painted. On an empty slice every pixel counts.
+    """
+    background = _count_all(labels, annotation, table)[0]
+    value = annotation.background_value
+    return None if value is None else replace(background, value=value)
+
+
+def label_check(
+    labels: Sequence[Volume], annotation: Annotation, table: ClassTable
+) -> list[str]:
+    """Say, one sentence each, which classes have too few pixels to be learned.
+
+    Background is one of them in a sparse annotation.
+    """
+    counts = _count_all(labels, annotation, table)
+    asked = counts[0 if annotation.background_value is not None else 1 :]
+    return [c.warning for c in asked if c.warning is not None]
+
+
+def _count_all(
+    labels: Sequence[Volume], annotation: Annotation, table: ClassTable
+) -> list[ClassCount]:
     pixels = np.zeros(len(table), dtype=np.int64)
     slices = np.zeros(len(table), dtype=np.int64)
     slice_size = 0
     for label in iterate_slices(labels, annotation):
-        index = table.index_of(label)
+        index = table.index_of(label.values, label.known)
         counts = np.bincount(index[index >= 0], minlength=len(table))
         pixels += counts
         slices += counts > 0
-        slice_size = max(slice_size, label.size)
+        slice_size = max(slice_size, label.values.size)
     enough = max(30, slice_size // 2000)
     return [
         ClassCount(
@@ -195,16 +237,29 @@ def count_classes(
             else f"{_full_name(table, i)} has {count(pixels[i], 'pixel')} on "
             f"{count(slices[i], 'slice')}: paint more, or it will not be learned.",
         )
-        for i in range(1, len(table))
+        for i in range(len(table))
     ]
 
 
-def label_check(
-    labels: Sequence[Volume], annotation: Annotation, table: ClassTable
-) -> list[str]:
-    """Say, one sentence each, which classes have too few pixels to be learned."""
-    counts = count_classes(labels, annotation, table)
-    return [c.warning for c in counts if c.warning is not None]
+def _check_background(
+    value: int, found: Collection[float], has_background: bool
+) -> None:
+    """Check that a sparse annotation says what is background and what is not."""
+    if value in found:
+        raise MedsagaError(
+            f"Label {value} is a class on the earlier slices: choose another value "
+            "for background."
+        )
+    if not has_background:
+        raise MedsagaError(
+            f"Nothing is painted as background: paint some of it with label {value}, "
+            "or every pixel would become one of the classes."
+        )
+    if set(found) == {0}:
+        raise MedsagaError(
+            f"Only background, label {value}, is painted: paint some of every "
+            "structure too, with a label of its own."
+        )
 
 
 def _default_name(value: int) -> str:
@@ -213,4 +268,6 @@ def _default_name(value: int) -> str:
 
 def _full_name(table: ClassTable, index: int) -> str:
     value, name = table.values[index], table.names[index]
+    if value == 0:
+        return "Background"
     return f"Class {value}" + ("" if name == _default_name(value) else f" ({name})")

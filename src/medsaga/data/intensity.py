@@ -133,6 +133,7 @@ def choose_intensity(
     images: Sequence[Volume],
     labels: Sequence[Volume],
     window: tuple[float, float] | None = None,
+    background_value: int | None = None,
 ) -> tuple[IntensityRule, str]:
     """Choose the rule for a training, with one sentence that says what and why.
 
@@ -146,6 +147,8 @@ def choose_intensity(
         A mask of the same shape for each image; 0 is unlabelled.
     window
         (low, high), which wins over `intensity`.
+    background_value
+        Label value that means background, beside 0.
 
     Raises
     ------
@@ -168,7 +171,7 @@ def choose_intensity(
             f"The {intensity} window from {_span(rule)} is used, as asked{doubt}."
         )
     if is_ct:
-        return _soft_tissue(images, labels)
+        return _soft_tissue(images, labels, background_value)
     return _PERCENTILES, (
         "The images do not look like CT in Hounsfield units: each is scaled from its "
         f"{_SHARE}."
@@ -180,12 +183,16 @@ _SHARE = "0.5 to its 99.5 percentile"
 
 
 def _soft_tissue(
-    images: Sequence[Volume], labels: Sequence[Volume]
+    images: Sequence[Volume],
+    labels: Sequence[Volume],
+    background_value: int | None,
 ) -> tuple[IntensityRule, str]:
     """Give the soft-tissue window, widened for each class that it would hide."""
     low, high = WINDOWS["soft tissue"]
     hidden: list[int] = []
     for value, pixels in _pixels_by_class(images, labels):
+        if value == background_value:
+            continue  # air beside a patient is painted as background too
         # Gas in a bowel stays visible as black next to its grey wall, and a window that
         # reached down to it would take contrast from everything else. So only a class
         # that is nearly all outside widens the window.

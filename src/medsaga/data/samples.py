@@ -19,6 +19,7 @@ from medsaga.errors import MedsagaError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -43,7 +44,9 @@ class Sample:
     name
         What to call the slice.
     truth
-        (rows, columns) label values at the slice's own resolution.
+        (rows, columns) label values at the slice's own resolution, 0 for background.
+    known
+        (rows, columns), whether `truth` says anything of the pixel; None where of all.
     spacing
         Pixel size in mm along (rows, columns) of the slice; None where unknown.
     content
@@ -57,6 +60,7 @@ class Sample:
     truth: NDArray[Any]
     spacing: tuple[float, float] | None
     content: tuple[int, int]
+    known: NDArray[np.bool_] | None = None
 
 
 def working_image(
@@ -140,17 +144,22 @@ def build_samples(
     samples = []
     for v, s in annotation.slices:
         image, content = working_image(images[v], axis, s, limits[v], canvas)
-        truth = labels[v].slice(axis, s)
-        target = resize_target(table.index_of(truth), content)
+        label = annotation.read(labels[v], s)
+        target = resize_target(
+            table.index_of(label.values, label.known),
+            content,
+            keep_strokes=label.known is not None,
+        )
         samples.append(
             Sample(
                 image=image,
                 target=pad_target(target, (image.shape[1], image.shape[2])),
                 slice_index=s,
                 name=images[v].slice_name(s),
-                truth=truth,
+                truth=label.values,
                 spacing=images[v].slice_spacing(axis),
                 content=content,
+                known=label.known,
             )
         )
     return samples

@@ -42,10 +42,63 @@ def resize_image(array: NDArray[Any], size: Size) -> Tensor:
     return scaled.expand(3, -1, -1)
 
 
-def resize_target(indices: NDArray[Any], size: Size) -> Tensor:
-    """Scale class indices (rows, columns) to (height, width) int64, nearest pixel."""
-    planes = _tensor(indices)[None, None]
-    return F.interpolate(planes, size=size, mode="nearest-exact")[0, 0].long()
+def resize_target(
+    indices: NDArray[Any], size: Size, *, keep_strokes: bool = False
+) -> Tensor:
+    """Scale class indices (rows, columns) to (height, width) int64, nearest pixel.
+
+    With `keep_strokes` as :func:`scale_targets` does.
+    """
+    return scale_targets(_tensor(indices)[None], size, keep_strokes=keep_strokes)[0]
+
+
+def scale_targets(targets: Tensor, size: Size, *, keep_strokes: bool = False) -> Tensor:
+    """Scale class indices, nearest pixel.
+
+    Parameters
+    ----------
+    targets
+        (B, H, W) class indices, -1 where ignored.
+    size
+        (height, width) of the result.
+    keep_strokes
+        Where that pixel is ignored, take another one that comes to lie in the same
+        place, the class with the highest index: a stroke of one pixel would vanish
+        where an image shrinks.
+
+    Returns
+    -------
+    Tensor
+        (B, *size) int64.
+    """
+    scaled = _nearest(targets, size)
+    if keep_strokes:
+        height, width = targets.shape[1:]
+        # Where it is enlarged, the nearest pixel misses none.
+        smaller = min(height, size[0]), min(width, size[1])
+        scaled = torch.where(
+            scaled == IGNORE, _nearest(_highest(targets, smaller), size), scaled
+        )
+    return scaled
+
+
+def _nearest(targets: Tensor, size: Size) -> Tensor:
+    planes = targets[:, None].float()
+    return F.interpolate(planes, size=size, mode="nearest-exact")[:, 0].long()
+
+
+def _highest(targets: Tensor, size: Size) -> Tensor:
+    """Shrink (B, H, W) to the highest index of the pixels in each place."""
+    places = [
+        (2 * torch.arange(n, device=targets.device) + 1) * m // (2 * n)
+        for n, m in zip(targets.shape[1:], size, strict=True)
+    ]
+    place = (places[0][:, None] * size[1] + places[1]).flatten()
+    found = targets.new_full((len(targets), size[0] * size[1]), IGNORE)
+    found = found.scatter_reduce(
+        1, place.expand(len(targets), -1), targets.flatten(1), "amax"
+    )
+    return found.reshape(-1, *size)
 
 
 def pad_image(image: Tensor, size: Size) -> Tensor:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from medsaga.data.annotation import EmptySlice
     from medsaga.data.intensity import IntensityRule
     from medsaga.data.volume import Volume
     from medsaga.kept_slices import SliceName
@@ -54,6 +55,7 @@ def fine_tune(
     earlier: Sequence[SliceName] = (),
     axis: int | None = None,
     slices: Sequence[int] | None = None,
+    empty_slices: Sequence[EmptySlice] = (),
     window: tuple[float, float] | None = None,
     class_names: Mapping[int, str] | None = None,
     class_colours: Mapping[int, str] | None = None,
@@ -70,8 +72,9 @@ def fine_tune(
     ----------
     images, labels
         A file, a folder, an array (z, y, x) or (y, x), a `Volume`, or a sequence of
-        these; images and labels pair up by name (files) or by order (the rest). Label
-        0 is background on an annotated slice.
+        these; images and labels pair up by name (files) or by order (the rest). On an
+        annotated slice label 0 is background; with `settings.sparse` it is unknown, and
+        `settings.background_value` is background.
     settings
         How to train; by default the preset ``balanced``.
     start
@@ -89,6 +92,9 @@ def fine_tune(
         affine. None takes the one along which the fewest slices carry a label.
     slices
         Only these slices along the axis train; one without a label counts as empty.
+    empty_slices
+        Slices beside those that show nothing of any class: an index along the axis, in
+        every volume that carries a label and is long enough, or a pair (image, index).
     window
         Intensities that become black and white; overrides `settings.intensity`.
     class_names, class_colours
@@ -113,8 +119,9 @@ def fine_tune(
     Raises
     ------
     MedsagaError
-        If there is nothing to learn from, images and labels do not fit, or `earlier`
-        slices are not kept or at another working size.
+        If there is nothing to learn from, images and labels do not fit, a slice that is
+        said to be empty carries a label, or `earlier` slices are not kept or at another
+        working size.
     """
     started = time.monotonic()
     settings = settings or FineTuneSettings()
@@ -123,8 +130,16 @@ def fine_tune(
     kept = EarlierSlices(
         None if isinstance(start, TrainedModel) else start, card, tuple(earlier)
     )
-    annotated = _Annotated.find(
-        volumes, label_volumes, axis, slices, class_names, class_colours, kept
+    annotation = annotated_slices(
+        label_volumes,
+        axis,
+        slices,
+        empty_slices=empty_slices,
+        background_value=settings.painted_background,
+        may_be_empty=bool(kept.wanted),
+    )
+    annotated = _Annotated.read(
+        label_volumes, annotation, class_names, class_colours, kept
     )
     rule, intensity_notice = choose_rule(card, settings, volumes, label_volumes, window)
     job = _Job(
@@ -192,19 +207,14 @@ class _Annotated:
     notices: Sequence[str]
 
     @classmethod
-    def find(
+    def read(
         cls,
-        volumes: Sequence[Volume],
         labels: Sequence[Volume],
-        axis: int | None,
-        slices: Sequence[int] | None,
+        annotation: Annotation,
         names: Mapping[int, str] | None,
         colours: Mapping[int, str] | None,
         earlier: EarlierSlices,
     ) -> _Annotated:
-        annotation = annotated_slices(
-            labels, axis, slices, may_be_empty=bool(earlier.wanted)
-        )
         table = class_table(
             labels, annotation, names, colours, besides=earlier.classes()
         )

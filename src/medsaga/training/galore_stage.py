@@ -112,7 +112,10 @@ def _steps(
     best: BestWeights,
     seconds_to_validate: float,
 ) -> Generator[Event, None, None]:
-    loss_of = SegmentationLoss(session.settings.loss_dice_weight)
+    loss_of = SegmentationLoss(
+        session.settings.loss_dice_weight,
+        keep_strokes=any(sample.known is not None for sample in session.training),
+    )
     is_frozen = STRATEGIES[session.settings.strategy].encoder == "nothing"
     cache = PyramidCache(session) if is_frozen else None
     batches = _batches(session, cache)
@@ -187,7 +190,9 @@ def _batches(
                 rng = np.random.default_rng([settings.seed, view // n])
                 order = rng.permutation(n)
             sample = session.training[order[view % n]]
-            pair = augment(sample.image, sample.target, _FIRST_VIEW + view)
+            pair = augment(
+                sample.image, sample.target, _FIRST_VIEW + view, sample.content
+            )
             pairs.append(cache.pad(*pair) if cache else pair)
             views.append(view)
             n_drawn += 1

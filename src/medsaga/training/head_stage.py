@@ -100,11 +100,12 @@ def _sample_views(session: Session) -> Generator[Event, None, tuple[Tensor, Tens
         sample = session.training[order[view % len(order)]]
         image, target = sample.image, sample.target
         if view >= len(order):
-            image, target = augment(image, target, view)
+            image, target = augment(image, target, view, sample.content)
         points = quota.draw(target, view)
         m = n + len(points)
-        features[n:m] = _features_at(session, image, points)
-        targets[n:m] = target[points[:, 0], points[:, 1]]
+        if len(points):  # a few strokes may all have moved out of the view
+            features[n:m] = _features_at(session, image, points)
+            targets[n:m] = target[points[:, 0], points[:, 1]]
         n = m
         per_view = (time.monotonic() - started) / (view + 1)
         left = per_view * (total - view - 1)

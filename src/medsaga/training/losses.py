@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medsaga.data.sizing import IGNORE
+from medsaga.data.sizing import IGNORE, scale_targets
 
 
 class SegmentationLoss(nn.Module):
@@ -20,14 +20,17 @@ class SegmentationLoss(nn.Module):
     ----------
     dice_weight
         w, from 0 to 1.
+    keep_strokes
+        Whether thin strokes among unknown pixels survive where targets shrink.
     """
 
-    def __init__(self, dice_weight: float) -> None:
+    def __init__(self, dice_weight: float, *, keep_strokes: bool = False) -> None:
         # Seconds: not before the GaLore stage, so that the first preview stands sooner.
         from monai.losses import DiceLoss
 
         super().__init__()
         self.dice_weight = dice_weight
+        self.keep_strokes = keep_strokes
         # MONAI's DiceCELoss has no ignore index, and its masked losses mask before the
         # softmax; so the probabilities are masked here and Dice gets plain numbers.
         self.dice = DiceLoss(include_background=True, batch=True)
@@ -45,9 +48,10 @@ class SegmentationLoss(nn.Module):
         """
         logits = logits.float()
         if target.shape[-2:] != logits.shape[-2:]:
-            target = F.interpolate(
-                target[:, None].float(), size=logits.shape[-2:], mode="nearest-exact"
-            )[:, 0].long()
+            height, width = logits.shape[-2:]
+            target = scale_targets(
+                target, (height, width), keep_strokes=self.keep_strokes
+            )
         known = (target != IGNORE)[:, None]
         cross_entropy = F.cross_entropy(
             logits, target, ignore_index=IGNORE, reduction="sum"

@@ -208,4 +208,6 @@ def choose_rule(
     """Choose the intensities: as asked for, as before, or from the images."""
     if card is not None and window is None and settings.intensity == "auto":
         return card.intensity, "Intensities are scaled as the model was trained with."
-    return choose_intensity(settings.intensity, volumes, labels, window)
+    return choose_intensity(
+        settings.intensity, volumes, labels, window, settings.painted_background
+    )

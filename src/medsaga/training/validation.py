@@ -30,7 +30,7 @@ def split_held_out(
     """Split into training and held-out slices.
 
     From eight slices upwards a fifth is held out, spread evenly over them; below, none
-    is. A slice that alone carries a class is never held out.
+    is. A slice that alone carries a class, or background, is never held out.
     """
     if len(samples) < FEWEST_TO_HOLD_OUT:
         return list(samples), []
@@ -57,7 +57,8 @@ def validate(session: Session, step: int) -> Validated:
     """Score the network on the held-out slices, or else on the training slices.
 
     Dice and HD95 are means over the slices on which a class can be scored, at the
-    slices' own resolution. At most sixteen slices are looked at.
+    slices' own resolution. At most sixteen slices are looked at. On a slice of which
+    not every pixel is known, Dice is that of the known ones, and there is no HD95.
     """
     samples = session.held_out or session.training
     chosen = np.linspace(0, len(samples) - 1, min(len(samples), _MOST_VALIDATED))
@@ -74,7 +75,13 @@ def validate(session: Session, step: int) -> Validated:
                 session.precision,
             )
             mask = session.table.to_values(logits.argmax(0).cpu().numpy())
-            scores = score(mask, sample.truth, session.table.values[1:], sample.spacing)
+            scores = score(
+                mask,
+                sample.truth,
+                session.table.values[1:],
+                sample.spacing,
+                sample.known,
+            )
             for value, number in scores.dice.items():
                 dice[value].append(number)
             for value, number in scores.hd95.items():
@@ -89,5 +96,5 @@ def validate(session: Session, step: int) -> Validated:
 
 def _classes_of(sample: Sample) -> np.ndarray:
     classes = torch.unique(sample.target)
-    foreground: np.ndarray = classes[classes > 0].numpy()
-    return foreground
+    known: np.ndarray = classes[classes >= 0].numpy()
+    return known
