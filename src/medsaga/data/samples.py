@@ -19,7 +19,6 @@ from medsaga.errors import MedsagaError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
 
