@@ -120,6 +120,7 @@ def write_cells(few_shot, out: Path, rows: list[tuple], **measured) -> None:
             "minutes": 2.0,
             "backbone": "lite_medsam",
             "set": given,
+            "segment": [],
             "mean_dice": dice,
             "mean_hd95": None,
             "peak_memory_mb": 1000 + seed,

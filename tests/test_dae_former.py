@@ -131,6 +131,6 @@ def test_it_is_trained_as_a_method_of_the_benchmark(dae_former, tiny):
     assert fitted.values == VALUES
     assert fitted.facts["steps"] == len(fitted.losses) == 12
     assert np.mean(fitted.losses[-3:]) < np.mean(fitted.losses[:3])
-    mask = fitted.predict(volumes[0])
+    mask = fitted.predict(volumes[0], medsaga.SegmentSettings())
     assert mask.shape == image.shape
     assert set(np.unique(mask)) <= {0, *VALUES}

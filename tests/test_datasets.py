@@ -292,10 +292,12 @@ def test_the_judge_scores_the_slices_that_count(tasks, spleen):
     import few_shot
 
     task = tasks.make_task("spleen-msd", spleen, 1)
-    fitted = SimpleNamespace(predict=lambda image: image.array % 100, values=(1,))
-    dice, hd95 = few_shot.judge(fitted, task)
-    assert dice == {"1": 1.0}
-    assert hd95 == {"1": 0.0}
+    fitted = SimpleNamespace(
+        predict=lambda image, way: image.array % 100, values=(1,), votes=False
+    )
+    (scores,) = few_shot.judge(fitted, task, [medsaga.SegmentSettings()])
+    assert scores["dice"] == {"1": 1.0}
+    assert scores["hd95"] == {"1": 0.0}
 
 
 @pytest.mark.parametrize("name", ["amos", "chestxray8", "isles", "spleen-msd"])

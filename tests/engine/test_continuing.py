@@ -18,6 +18,7 @@ from medsaga import (
     Progress,
     Relay,
     SegmentedSlice,
+    SegmentSettings,
     Stop,
     Validated,
     as_volume,
@@ -342,12 +343,13 @@ class TestNeighbours:
         assert model.card.settings["neighbours"]
         canvas = replace(model.card.canvas, neighbours=False)
         alone = replace(model, card=replace(model.card, canvas=canvas))
-        with_them, without = (drain(segment(m, image)) for m in (model, alone))
+        apart = SegmentSettings(smooth="off")
+        with_them, without = (drain(segment(m, image, apart)) for m in (model, alone))
         assert (with_them.mask.array != without.mask.array).any()
         # Whatever is more than a slice away changes nothing.
         far = np.array(image.array)
         far[[0, 1, 2, 3, 7, 8, 9, 10, 11]] = far[::-1][[0, 1, 2, 3, 7, 8, 9, 10, 11]]
-        elsewhere = drain(segment(model, image.with_array(far)))
+        elsewhere = drain(segment(model, image.with_array(far), apart))
         np.testing.assert_array_equal(elsewhere.mask.array[5], with_them.mask.array[5])
 
     def test_it_trains_on_so_with_the_slices_that_it_keeps(

@@ -78,8 +78,13 @@ def _annotation(setting: Setting, presets: Mapping[str, Any], default: str) -> A
     """Give the type and the option of a setting, for typer."""
     flag = setting.name.replace("_", "-")
     kind: Any = _choices(setting) if setting.choices else setting.type
+    # What no preset has on need not be switched off; both names side by side leave the
+    # help of a narrow terminal no room for either.
+    is_on = setting.type is bool and any(
+        getattr(values, setting.name) for values in presets.values()
+    )
     option = typer.Option(
-        f"--{flag}/--no-{flag}" if setting.type is bool else f"--{flag}",
+        f"--{flag}/--no-{flag}" if is_on else f"--{flag}",
         help=setting.help,
         min=setting.metadata.get("min"),
         max=setting.metadata.get("max"),
