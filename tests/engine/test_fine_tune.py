@@ -152,6 +152,20 @@ def test_a_stop_before_anything_was_learned_gives_nothing(image, labels, quick):
     assert _stop_when(in_head, lambda e: isinstance(e, Progress)) is None
 
 
+def test_what_was_no_model_before_is_not_said_to_be_kept(image, phantom, quick):
+    """Stopped before the held-out slices were looked at, without a head stage."""
+    labels = Volume(array=phantom[1], spacing=image.spacing)
+    settings = replace(quick, stages="galore", detail_head=False, steps=500)
+    events, stream = [], fine_tune(image, labels, settings)
+    for event in stream:
+        events.append(event)
+        if isinstance(event, Progress):
+            events.append(stream.throw(Stop()))
+    said = [event.message for event in events if isinstance(event, Notice)]
+    assert said
+    assert not any("began with is kept" in message for message in said)
+
+
 def test_a_stop_at_the_last_event_still_gives_the_model(image, labels, quick):
     stream = fine_tune(image, labels, quick)
     model = _stop_when(

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tests.phantom import VALUES
 
 from medsaga import drain, fine_tune
+from medsaga.data.samples import Sample
 from medsaga.events import Notice, Validated
 from medsaga.training import galore_stage
+from medsaga.training.lost_classes import lost_classes
 
 LOST = VALUES[1]
 
@@ -77,3 +81,35 @@ def test_the_other_classes_stay_as_they_were(image, labels, slow, loses_a_class)
     for value in VALUES:
         if value != LOST:
             assert scores[-1][value] > 0.9 * scores[0][value], value
+
+
+class _SeesAll(torch.nn.Module):
+    """Finds class 1 everywhere, a quarter as fine as the image."""
+
+    def forward(self, images):
+        logits = torch.zeros(1, 2, images.shape[-2] // 4, images.shape[-1] // 4)
+        logits[:, 1] = 1
+        return logits
+
+
+def test_a_stroke_that_falls_between_the_coarse_pixels_is_seen_too():
+    target = torch.full((16, 16), -1)
+    target[:, 3] = 1  # the nearest pixels of a quarter's size are 2, 6, 10 and 14
+    sample = Sample(
+        image=torch.zeros(3, 16, 16),
+        target=target,
+        slice_index=0,
+        name="strokes",
+        truth=target.clamp_min(0).numpy(),
+        spacing=None,
+        content=(16, 16),
+        known=(target >= 0).numpy(),
+    )
+    session = SimpleNamespace(
+        network=_SeesAll(),
+        training=[sample],
+        table=SimpleNamespace(values=(0, 1)),
+        to_device=lambda images: images,
+        autocast=nullcontext,
+    )
+    assert lost_classes(session, [1]) == []

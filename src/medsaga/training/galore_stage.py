@@ -87,7 +87,8 @@ def _keep_best(
     score_at_start: float,
 ) -> Generator[Event, None, None]:
     if session.held_out:
-        if session.galore_steps and best.score == score_at_start:
+        was_usable = score_at_start > float("-inf")
+        if session.galore_steps and was_usable and best.score == score_at_start:
             yield Notice(
                 message="Training all of the model made it no better on the held-out "
                 "slices, so the model that it began with is kept."
@@ -127,8 +128,8 @@ def _steps(
     while not total or step < total:
         optimizer.set_lr_factor(_factor(session, step, total))
         views, images, targets = next(batches)
-        # Dropout: the same numbers in every training of this seed, at this step.
         images = session.to_device(images)
+        # Dropout: the same numbers in every training of this seed, at this step.
         with seeded(session.device, session.settings.seed, step), session.autocast():
             logits = (
                 session.network(images)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medsaga.computing import evaluating
+from medsaga.data.sizing import scale_targets
 from medsaga.detail_head import sample_pyramid
 
 if TYPE_CHECKING:
@@ -72,18 +73,21 @@ def refit_class(session: Session, index: int) -> None:
 
 
 def _slices_with(samples: Sequence[Sample], index: int) -> list[Sample]:
-    """Give the slices that show most of a class, the first ones first."""
-    showing = [sample for sample in samples if bool((sample.target == index).any())]
-    showing.sort(key=lambda sample: -int((sample.target == index).sum()))
-    return showing[:_MOST_SLICES]
+    """Give the slices that show a class, the one that shows most of it first."""
+    shown = [int((sample.target == index).sum()) for sample in samples]
+    order = sorted(range(len(samples)), key=lambda i: -shown[i])
+    return [samples[i] for i in order if shown[i]][:_MOST_SLICES]
 
 
 def _is_seen(session: Session, sample: Sample, index: int) -> bool:
     with evaluating(session.network), session.autocast():
         logits = session.network(session.to_device(sample.image[None]))
-    target = sample.target[None, None].float()
-    shown = F.interpolate(target, size=logits.shape[-2:], mode="nearest-exact")[0, 0]
-    found = logits[0].argmax(0).cpu() == index
+    height, width = logits.shape[-2:]
+    # A stroke that vanished where the target shrinks could never be found.
+    shown = scale_targets(
+        sample.target[None], (height, width), keep_strokes=sample.known is not None
+    )
+    found = logits.argmax(1).cpu() == index
     return bool((found & (shown == index)).any())
 
 
