@@ -20,11 +20,12 @@ import csv
 import os
 from collections import defaultdict
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from images import Image, Judged, OnDemand, Task, read_grey, resize
-from patients import SEED, draw, split_patients
+from patients import SEED, split_and_draw
 from remembered import remembered
 
 import medsaga
@@ -73,9 +74,7 @@ def chestxray8(
     for name, patient in sorted(_read_patients(data).items()):
         if name in images and name in places:
             of_patient[patient].append(name)
-    training, test = split_patients(of_patient, seed)
-    test = test[:test_patients]
-    drawn = draw({patient: of_patient[patient] for patient in training}, n, seed)
+    split = split_and_draw(of_patient, n, test_patients, seed)
 
     def read(name: str) -> Image:
         return _read(images[name], table, places[name])
@@ -83,16 +82,10 @@ def chestxray8(
     def judged(name: str) -> Judged:
         return (*read(name), [0])
 
-    names = [name for patient in test for name in of_patient[patient]]
     return Task(
-        [read(name) for patient in drawn for name in drawn[patient]],
-        OnDemand([partial(judged, name) for name in names]),
-        facts={
-            "split_seed": seed,
-            "patients_drawn_from": len(training),
-            "patients_judged": len(test),
-            "slices_judged": len(names),
-        },
+        [read(name) for name in chain(*split.training.values())],
+        OnDemand([partial(judged, name) for name in chain(*split.test.values())]),
+        facts=split.facts,
     )
 
 

@@ -47,7 +47,7 @@ from medsaga.data.samples import build_samples
 from medsaga.data.sizing import collate
 from medsaga.inference import predict_slice
 from medsaga.settings import ONE_STAGE
-from medsaga.smoothing import is_smoothed, smooth_slices
+from medsaga.smoothing import smooth_as_asked
 from medsaga.training.losses import SegmentationLoss
 from medsaga.training.optimizer import lr_factor
 from medsaga.training.strategy import STRATEGIES
@@ -230,7 +230,7 @@ def _predict(
     """Segment a volume slice by slice; the network gives logits for images."""
     limits = data.rule.limits(volume)
     with computing_threads():
-        stack: Iterator[Tensor] = (
+        stack = (
             predict_slice(
                 network,  # type: ignore[arg-type] # anything from images to logits
                 volume,
@@ -242,9 +242,8 @@ def _predict(
             )
             for index in range(volume.shape[data.axis])
         )
-        if is_smoothed(way.smooth, volume, data.axis):
-            stack = smooth_slices(stack)
-        masks = [logits.argmax(0) for logits in stack]
+        smoothed = smooth_as_asked(stack, way.smooth, volume, data.axis)
+        masks = [logits.argmax(0) for logits in smoothed]
     indices = torch.stack(masks, dim=data.axis).cpu().numpy()
     return data.table.to_values(indices)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from images import Image, Judged, OnDemand, Task, annotate, on_square, take_slices
-from patients import SEED, draw, split_patients
+from patients import SEED, split_and_draw
 from remembered import remembered
 
 import medsaga
@@ -186,20 +186,13 @@ def _make_task(
     cases = spec.find(data)
     _check_files(spec, cases, data)
     usable = _usable_slices(spec, cases)
-    training, test = split_patients(usable, seed)
-    test = test[:test_patients]
-    drawn = draw({patient: usable[patient] for patient in training}, n, seed)
-    readers = [partial(_judged, spec, cases[p], usable[p]) for p in test]
+    split = split_and_draw(usable, n, test_patients, seed)
+    training, test = split.training.items(), split.test.items()
     return Task(
-        [_trains(spec, cases[p], sorted(slices)) for p, slices in drawn.items()],
-        OnDemand(readers),
+        [_trains(spec, cases[p], sorted(slices)) for p, slices in training],
+        OnDemand([partial(_judged, spec, cases[p], [*slices]) for p, slices in test]),
         axis=0,
-        facts={
-            "split_seed": seed,
-            "patients_drawn_from": len(training),
-            "patients_judged": len(test),
-            "slices_judged": sum(len(usable[p]) for p in test),
-        },
+        facts=split.facts,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
@@ -18,6 +19,63 @@ SEED = 0
 
 TEST_SHARE = 0.2
 """Of the patients: the shares of the paper (arXiv 2407.15042) are unknown to us."""
+
+
+@dataclass(frozen=True)
+class Split(Generic[Slice]):
+    """The slices of the patients that train and of those that are judged.
+
+    Attributes
+    ----------
+    training
+        The drawn slices of each patient who has any.
+    test
+        All usable slices of each patient that is judged.
+    facts
+        What the results say of it: its seed, numbers of patients and slices.
+    """
+
+    training: Mapping[str, Sequence[Slice]]
+    test: Mapping[str, Sequence[Slice]]
+    facts: Mapping[str, int]
+
+
+def split_and_draw(
+    slices: Mapping[str, Sequence[Slice]],
+    n: int,
+    test_patients: int | None = None,
+    seed: int = SEED,
+) -> Split[Slice]:
+    """Split by patient, and draw n slices of those that train.
+
+    Parameters
+    ----------
+    slices
+        The usable ones of each patient.
+    n
+        How many train.
+    test_patients
+        At most so many patients are judged; None: all.
+    seed
+        Of the split and the draw.
+
+    Raises
+    ------
+    MedsagaError
+        If there are fewer than two patients, or fewer than n slices.
+    """
+    training, test = split_patients(slices, seed)
+    judged = {patient: slices[patient] for patient in test[:test_patients]}
+    return Split(
+        training=draw({patient: slices[patient] for patient in training}, n, seed),
+        test=judged,
+        facts={
+            "split_seed": seed,
+            "patients_drawn_from": len(training),
+            "patients_judged": len(judged),
+            "slices_judged": sum(map(len, judged.values())),
+        },
+    )
 
 
 def split_patients(

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         AXIS_NAMES,
         Volume,
         check_pair,
+        slice_place,
         volume_from_array,
     )
     from medsaga.kept_slices import SliceName, kept_labels
@@ -132,6 +133,7 @@ _LAZY = {
     "save_model": "medsaga.model_folder",
     "score": "medsaga.metrics",
     "segment": "medsaga.segmentation",
+    "slice_place": "medsaga.data.volume",
     "volume_from_array": "medsaga.data.volume",
     "warm_up": "medsaga.computing",
     "write_volume": "medsaga.data.files",
@@ -202,6 +204,7 @@ __all__ = [
     "save_model",
     "score",
     "segment",
+    "slice_place",
     "volume_from_array",
     "warm_up",
     "write_volume",

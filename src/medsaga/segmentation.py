@@ -21,11 +21,12 @@ from medsaga.computing import (
     pick_precision,
 )
 from medsaga.data.inputs import ImageLike, as_volume
+from medsaga.data.volume import slice_place
 from medsaga.events import Event, SegmentedSlice, Stop, Stream, VotedSlice
 from medsaga.inference import predict_slice
 from medsaga.model_folder import TrainedModel, load_model
 from medsaga.settings import SegmentSettings
-from medsaga.smoothing import is_smoothed, smooth_slices
+from medsaga.smoothing import smooth_as_asked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,12 +144,9 @@ def segment(
                 )
 
         for axis in planes:
-            stack: Iterator[Tensor] = (
-                predict(axis, index) for index in range(volume.shape[axis])
-            )
-            if is_smoothed(settings.smooth, volume, axis):
-                stack = smooth_slices(stack)
-            for index, logits in enumerate(stack):
+            stack = (predict(axis, index) for index in range(volume.shape[axis]))
+            smoothed = smooth_as_asked(stack, settings.smooth, volume, axis)
+            for index, logits in enumerate(smoothed):
                 yield output.take(axis, index, logits)
     return output.result(settings)
 
@@ -223,7 +221,7 @@ class _Output:
         self.done += 1
         if axis != self.planes[0]:
             return self._vote(axis, index, logits)
-        place = _place(axis, index)
+        place = slice_place(axis, index)
         mask = self.table.to_values(logits.argmax(0).cpu().numpy())
         self.mask[place] = mask
         if self.chances is not None or self.entropy is not None:
@@ -242,7 +240,7 @@ class _Output:
 
     def _vote(self, axis: int, index: int, logits: Tensor) -> VotedSlice:
         assert self.chances is not None
-        place = (slice(None), *_place(axis, index))
+        place = (slice(None), *slice_place(axis, index))
         # In single precision: numpy has no fast sum of halves.
         chances = torch.softmax(logits, 0).cpu().numpy()
         self.chances[place] = self.chances[place] + chances
@@ -287,7 +285,3 @@ class _Output:
             n_segmented=self.done,
             n_slices=self.total,
         )
-
-
-def _place(axis: int, index: int) -> tuple[slice | int, ...]:
-    return (slice(None),) * axis + (index,)

@@ -32,25 +32,31 @@ def smooth_slices(logits: Iterable[Tensor]) -> Iterator[Tensor]:
         (k, rows, columns) of each slice, in order. One more than was given back has
         been asked for: three are held at a time.
     """
-    before: Tensor | None = None
-    here: Tensor | None = None
-    for after in logits:
-        if here is not None:
-            yield _mean(here if before is None else before, here, after)
+    stack = iter(logits)
+    here = next(stack, None)
+    if here is None:
+        return
+    before = here
+    for after in stack:
+        yield _mean(before, here, after)
         before, here = here, after
-    if here is not None:
-        yield _mean(here if before is None else before, here, here)
+    yield _mean(before, here, here)
 
 
 def _mean(before: Tensor, here: Tensor, after: Tensor) -> Tensor:
     return 0.25 * before + 0.5 * here + 0.25 * after
 
 
-def is_smoothed(smoothing: Smoothing, volume: Volume, axis: int) -> bool:
-    """Decide whether a volume's slices across `axis` are smoothed."""
+def smooth_as_asked(
+    logits: Iterable[Tensor], smoothing: Smoothing, volume: Volume, axis: int
+) -> Iterator[Tensor]:
+    """Give the logits of a volume's slices across `axis`, smoothed if they are to be.
+
+    With ``auto`` they are where :func:`neighbours_resemble` says so.
+    """
     if smoothing == "auto":
-        return neighbours_resemble(volume, axis)
-    return smoothing == "on"
+        smoothing = "on" if neighbours_resemble(volume, axis) else "off"
+    return smooth_slices(logits) if smoothing == "on" else iter(logits)
 
 
 def neighbours_resemble(volume: Volume, axis: int) -> bool:

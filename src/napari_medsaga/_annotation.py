@@ -19,6 +19,7 @@ from medsaga import (
     class_table,
     count_background,
     count_classes,
+    slice_place,
 )
 
 if TYPE_CHECKING:
@@ -148,7 +149,7 @@ def _report_prediction(
     slices = tuple(sorted({*changed, *prediction.trained, *empty}))
     merged = np.zeros_like(array)
     for index in sorted({*slices} - empty):
-        place = (slice(None),) * prediction.axis + (index,)
+        place = slice_place(prediction.axis, index)
         merged[place] = prediction.slice_to_train(
             flat, index, is_changed=index in changed
         )

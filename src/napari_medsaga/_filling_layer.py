@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Labels
 
+from medsaga import slice_place
+
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
@@ -128,7 +130,7 @@ class FillingLayer:
     def _place(self, axis: int, index: int) -> tuple[Any, ...]:
         if len(self._shape) == 2:
             return (slice(None), slice(None))
-        return (slice(None),) * axis + (index,)
+        return slice_place(axis, index)
 
     def _refresh(self, layer: Labels) -> None:
         now = time.monotonic()

@@ -12,7 +12,7 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from medsaga import Event, MedsagaError
+from medsaga import Event, MedsagaError, slice_place
 from napari_medsaga._computer_watch import ComputerWatch
 from napari_medsaga._data_box import DataBox
 from napari_medsaga._dock_scroll import DockScroll
@@ -197,7 +197,7 @@ class FineTunePanel(QWidget):
         slices = self.data.ticked_slices()
         copied = np.zeros_like(report.labels.array)
         for index in slices:
-            place = (slice(None),) * report.axis + (index,)
+            place = slice_place(report.axis, index)
             copied[place] = report.labels.array[place]
         earlier, start = self.data.ticked_earlier(), self.plan.start_model()
         if earlier and start != self._followed:

@@ -9,7 +9,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import Colormap
 
-from medsaga import kept_labels
+from medsaga import kept_labels, slice_place
 from napari_medsaga._filling_layer import add_quietly
 from napari_medsaga._layer_choice import without_choice
 from napari_medsaga._layers import (
@@ -98,7 +98,7 @@ class ResultLayer:
             return
         array = self._add(done.mask.dtype)
         self._written[done.index] = done.mask
-        target = array[(slice(None),) * done.axis + (done.index,)]
+        target = array[slice_place(done.axis, done.index)]
         np.copyto(target, done.mask, where=target == 0)
         self._is_stale = self._is_stale or self._is_shown(done.axis, done.index)
 
@@ -138,7 +138,7 @@ class ResultLayer:
         assert self._array is not None
         axis = 0 if self._is_2d else self._card.axis
         for index, before in self._written.items():
-            place = (slice(None),) * axis + (index,)
+            place = slice_place(axis, index)
             shown, final = self._array[place], mask.array[place]
             if not np.array_equal(before, final):
                 np.copyto(shown, final, where=shown == before)

@@ -63,7 +63,7 @@ class Volume:
 
     def slice(self, axis: int, index: int) -> NDArray[Any]:
         """Slice `index` along `axis`: (rows, columns) or (rows, columns, 3)."""
-        picked: NDArray[Any] = np.asarray(self.array[(slice(None),) * axis + (index,)])
+        picked: NDArray[Any] = np.asarray(self.array[slice_place(axis, index)])
         return picked
 
     def slice_name(self, index: int) -> str:
@@ -85,6 +85,11 @@ class Volume:
     def with_array(self, array: NDArray[Any]) -> Volume:
         """Give the same place in space other values."""
         return replace(self, array=array)
+
+
+def slice_place(axis: int, index: int) -> tuple[slice | int, ...]:
+    """Give what an array (z, y, x) is indexed with for slice `index` across `axis`."""
+    return (slice(None),) * axis + (index,)
 
 
 def volume_from_array(
