@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+import medsaga
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
@@ -60,9 +62,11 @@ def label(cell: Cell, *, leave_out: str = "") -> str:
     """What a method is called: with all that was set otherwise than by default."""
     given = [f"{k}={v}" for k, v in cell["set"].items() if k != leave_out]
     backbone = [cell["backbone"]] if cell["backbone"] != "lite_medsam" else []
-    minutes = [f"{cell['minutes']:g} min"] if cell["minutes"] != 2 else []
+    preset = [cell["preset"]] if cell["preset"] != "balanced" else []
+    usual = medsaga.preset(cell["preset"]).minutes
+    minutes = [f"{cell['minutes']:g} min"] if cell["minutes"] != usual else []
     way = [f"({cell['way']})"] if "way" in cell else []
-    return " ".join([cell["method"], *backbone, *minutes, *given, *way])
+    return " ".join([cell["method"], *preset, *backbone, *minutes, *given, *way])
 
 
 def by_way(cell: Cell) -> Iterator[Cell]:

@@ -1,8 +1,8 @@
 """How good is every strategy on a few annotated slices, in the same time?
 
     python benchmarks/few_shot.py DATA OUT [--tasks ct hippo] [--n 5 10]
-        [--methods medsaga unet] [--seeds 0 1 2] [--minutes 0.5 2] [--backbone NAME]
-        [--set NAME=VALUE] [--segment NAME=VALUE,...]
+        [--methods medsaga unet] [--seeds 0 1 2] [--preset NAME] [--minutes 1 2]
+        [--backbone NAME] [--set NAME=VALUE] [--segment NAME=VALUE,...]
 
 A cell is one training: a task with N annotated slices, a method, a seed. Each runs in
 a process of its own, so that its peak memory is its own, and leaves one file in
@@ -49,7 +49,7 @@ def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
     medsaga.warm_up("galore")  # imports are not part of the time
     task = make_task(cell["task"], data, cell["n"])
     settings = replace(
-        medsaga.preset("balanced"),
+        medsaga.preset(cell["preset"]),
         minutes=cell["minutes"],
         seed=cell["seed"],
         backbone=cell["backbone"],
@@ -152,6 +152,7 @@ def plan_cells(options: argparse.Namespace) -> list[dict[str, Any]]:
             "n": n,
             "method": method,
             "seed": seed,
+            "preset": options.preset,
             "minutes": minutes,
             "backbone": options.backbone,
             "set": values,
@@ -159,7 +160,7 @@ def plan_cells(options: argparse.Namespace) -> list[dict[str, Any]]:
         }
         for seed, minutes, n, task, method in product(
             options.seeds,
-            options.minutes,
+            options.minutes or [medsaga.preset(options.preset).minutes],
             options.n,
             options.tasks,
             options.methods,
@@ -169,7 +170,7 @@ def plan_cells(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def file_of(out: Path, cell: dict[str, Any]) -> Path:
     """Name the file of a cell by what makes it what it is."""
-    parts = [cell["task"], cell["n"], cell["method"], cell["backbone"]]
+    parts = [cell["task"], cell["n"], cell["method"], cell["preset"], cell["backbone"]]
     parts += [f"{cell['minutes']:g}min", *(f"{k}={v}" for k, v in cell["set"].items())]
     parts += [name_of(given) for given in cell["segment"]]
     name = "_".join(str(part).replace("/", "-") for part in [*parts, cell["seed"]])
@@ -200,7 +201,8 @@ def main() -> None:
     parser.add_argument("--n", nargs="+", type=int, default=[5])
     parser.add_argument("--methods", nargs="+", default=["medsaga", "unet"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--minutes", nargs="+", type=float, default=[2.0])
+    parser.add_argument("--preset", default="balanced")
+    parser.add_argument("--minutes", nargs="+", type=float, help="the preset's")
     parser.add_argument("--backbone", default="lite_medsam")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument(

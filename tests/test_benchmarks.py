@@ -34,7 +34,8 @@ def options_of(out: Path, **changes) -> argparse.Namespace:
         "n": [5],
         "methods": ["medsaga", "unet"],
         "seeds": [0, 1],
-        "minutes": [2.0],
+        "preset": "balanced",
+        "minutes": None,
         "backbone": "lite_medsam",
         "set": ["rank=32", "flips=true"],
         "segment": [],
@@ -47,6 +48,16 @@ def test_cells_differ_and_every_method_comes_before_a_second_seed(few_shot, tmp_
     assert [cell["seed"] for cell in cells] == [0] * 4 + [1] * 4
     assert cells[0]["set"] == {"rank": 32, "flips": True}
     assert len({few_shot.file_of(tmp_path, cell) for cell in cells}) == 8
+
+
+def test_a_preset_has_its_own_minutes_and_its_name(few_shot, tmp_path):
+    from cells import label
+
+    options = options_of(tmp_path, set=[], preset="quick")
+    quick, *_ = few_shot.plan_cells(options)
+    longer, *_ = few_shot.plan_cells(options_of(tmp_path, set=[], minutes=[5.0]))
+    assert quick["minutes"] == 0.5
+    assert [label(quick), label(longer)] == ["medsaga quick", "medsaga 5 min"]
 
 
 def test_only_what_is_missing_is_run(few_shot, tmp_path, monkeypatch):
@@ -117,6 +128,7 @@ def write_cells(few_shot, out: Path, rows: list[tuple], **measured) -> None:
             "n": n,
             "method": method,
             "seed": seed,
+            "preset": "balanced",
             "minutes": 2.0,
             "backbone": "lite_medsam",
             "set": given,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 128
 _DROPOUT = 0.1
+_LEAST_DEVIATION = 0.3
 # SAM's decoder gives its masks at a quarter of the embedding's stride.
 _DECODER_SCALE = 4
 
@@ -165,8 +166,8 @@ class PixelFit:
         place to save memory.
     targets
         (n,) class indices.
-    n_decoder
-        How many of the D features are the decoder's.
+    channels
+        How many of the D features come from each map; the last map is the decoder's.
     n_classes
         Number of classes k.
     learning_rate
@@ -180,14 +181,15 @@ class PixelFit:
         features: Tensor,
         targets: Tensor,
         *,
-        n_decoder: int,
+        channels: Sequence[int],
         n_classes: int,
         learning_rate: float,
         seed: int,
     ) -> None:
         self._features, self._targets = features, targets
+        *_, n_decoder = channels
         self._n_pyramid = features.shape[1] - n_decoder
-        self._mean, self._deviation = _standardise(features)
+        self._mean, self._deviation = _standardise(features, channels)
         device = features.device
         with seeded(torch.device("cpu"), seed):
             self._reduce = nn.Linear(self._n_pyramid, _WIDTH).to(device)
@@ -240,8 +242,13 @@ class PixelFit:
         return linear
 
 
-def _standardise(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Standardise the columns in place, in blocks, and return means and deviations."""
+def _standardise(features: Tensor, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Standardise the columns in place, in blocks, and return means and deviations.
+
+    No deviation is taken for less than a part of the median of its map's. Some of
+    LiteMedSAM's channels are dead: divided by their own deviation they would get
+    weights in the hundreds, and the first change of the encoder would drown the logits.
+    """
     rows = features.shape[0]
     total = torch.zeros(features.shape[1], device=features.device)
     squares = torch.zeros_like(total)
@@ -250,7 +257,8 @@ def _standardise(features: Tensor) -> tuple[Tensor, Tensor]:
     mean = total / rows
     for block in torch.split(features, 8192):
         squares += (block.float() - mean).square().sum(0)
-    deviation = (squares / rows).sqrt().clamp_min(1e-4)
+    maps = torch.split((squares / rows).sqrt().clamp_min(1e-4), list(channels))
+    deviation = torch.cat([d.clamp_min(_LEAST_DEVIATION * d.median()) for d in maps])
     for block in torch.split(features, 8192):
         block.copy_((block.float() - mean) / deviation)
     return mean, deviation

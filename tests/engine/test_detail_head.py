@@ -50,7 +50,7 @@ def _fit_on_image(network, image, target):
     fit = PixelFit(
         features.clone(),
         target.flatten(),
-        n_decoder=network.decoder.feature_channels,
+        channels=[m.shape[1] for m in (*maps, upscaled)],
         n_classes=network.n_classes,
         learning_rate=1e-2,
         seed=0,
@@ -79,6 +79,28 @@ def test_the_fit_learns_and_the_network_computes_what_was_fitted():
         )
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
     assert (logits.argmax(1) == target.flatten()).float().mean() > 0.95
+
+
+def test_a_channel_that_hardly_varies_gets_no_huge_weights():
+    torch.manual_seed(0)
+    network = MedSAGa(build_tiny(), 2)
+    head, n_decoder = network.detail_head, network.decoder.feature_channels
+    channels = [*(level.channels for level in head.levels), n_decoder]
+    features = torch.randn(400, sum(channels))
+    features[:, 0] *= 1e-5  # as a dead channel in bf16
+    fit = PixelFit(
+        features,
+        (features[:, 1] > 0).long(),
+        channels=channels,
+        n_classes=2,
+        learning_rate=1e-2,
+        seed=0,
+    )
+    for _ in range(50):
+        fit.step(256)
+    fit.write_to(head)
+    of_dead, of_live = head.reduce[0].weight[:, :2].abs().amax((0, 2, 3))
+    assert of_dead < 10 * of_live
 
 
 def test_both_the_decoder_and_the_head_say_something_after_the_fit():

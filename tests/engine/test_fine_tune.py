@@ -13,6 +13,7 @@ from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError
 from medsaga.events import Notice, Preview, Progress, Stop, Validated
 from medsaga.settings import FineTuneSettings
+from medsaga.training import head_stage
 
 
 def _collect(*args, **kwargs):
@@ -49,6 +50,32 @@ def test_the_galore_stage_lowers_the_loss(image, labels, quick):
     losses = [e.loss for e in events if isinstance(e, Progress)]
     assert len(losses) == 40
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
+
+
+def test_a_slow_head_stage_gives_an_early_look_that_changes_nothing(
+    image, labels, quick, monkeypatch
+):
+    settings = replace(quick, stages="head", head_views=12)
+    plain, _ = _collect(image, labels, settings)
+    monkeypatch.setattr(head_stage, "_LOOK_AFTER_SECONDS", 0.0)
+    looked, events = _collect(image, labels, settings)
+    kinds = [type(event) for event in events]
+    assert kinds.index(Preview) < max(
+        i
+        for i, event in enumerate(events)
+        if isinstance(event, Progress) and event.stage == "features"
+    )
+    assert kinds.count(Preview) == 2
+    assert _weights_equal(plain, looked)
+
+
+def test_stopped_after_the_early_look_the_model_is_usable(
+    image, labels, quick, monkeypatch
+):
+    monkeypatch.setattr(head_stage, "_LOOK_AFTER_SECONDS", 0.0)
+    stream = fine_tune(image, labels, replace(quick, head_views=12))
+    model = _stop_when(stream, lambda event: isinstance(event, Preview))
+    assert drain(segment(model, image)).mask.array.any()
 
 
 def test_events_come_in_order_and_count_up(image, labels, quick):

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from medsaga.settings import FineTuneSettings
     from medsaga.training.session import Session
 
-_MEASURED_STEPS = 4
+# The time of a step is measured in the warm-up, whose learning rates are the same
+# whatever the total: on few steps alone it is a tenth off where a computer has others
+# to serve.
+_FEWEST_MEASURED_STEPS, _MEASURED_SECONDS = 4, 10.0
 _STEPS_PER_MINUTE = 150
 _VALIDATIONS = 5
 _AVERAGED_SHARE = 0.25
@@ -122,8 +125,9 @@ def _steps(
     batches = _batches(session, cache)
     step, total = 0, session.settings.steps
     if not total:
-        # The learning rate of the measured steps must not depend on the total.
-        session.plan(warmup_steps=max(session.settings.warmup_steps, _MEASURED_STEPS))
+        session.plan(
+            warmup_steps=max(session.settings.warmup_steps, _FEWEST_MEASURED_STEPS)
+        )
     clock = _Clock()
     while not total or step < total:
         optimizer.set_lr_factor(_factor(session, step, total))
@@ -141,8 +145,8 @@ def _steps(
         step += 1
         clock.tick()
         session.is_usable, session.galore_steps = True, step
-        if not total and step == _MEASURED_STEPS:
-            total = _plan_steps(session, clock.seconds_per_step, seconds_to_validate)
+        if not total and _is_measured(session, clock):
+            total = _plan_steps(session, clock, seconds_to_validate)
             session.plan(steps=total)
         if total and step > total * (1 - _AVERAGED_SHARE) and _averages(session):
             average.update()
@@ -214,29 +218,50 @@ class _Clock:
         self._steps.append(time.monotonic() - self._started)
 
     @property
+    def n_steps(self) -> int:
+        """Steps so far."""
+        return len(self._steps)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all the steps so far."""
+        return sum(self._steps)
+
+    @property
     def seconds_per_step(self) -> float:
         """Median of the last steps; the first one compiles kernels and is slow."""
         return float(np.median(self._steps[1:][-10:] or self._steps))
 
 
-def _plan_steps(
-    session: Session, seconds_per_step: float, seconds_to_validate: float
-) -> int:
+def _is_measured(session: Session, clock: _Clock) -> bool:
+    """Whether the steps so far tell how many the time allows."""
+    if clock.n_steps < _FEWEST_MEASURED_STEPS:
+        return False
+    return (
+        clock.n_steps == session.settings.warmup_steps
+        or clock.seconds >= _MEASURED_SECONDS
+    )
+
+
+def _plan_steps(session: Session, clock: _Clock, seconds_to_validate: float) -> int:
     """Plan the steps that fit into the time left, validations taken off.
 
     Minutes are those of a laptop: a GPU is through with the same steps sooner.
     """
     left = session.seconds_left - (_VALIDATIONS + 1) * seconds_to_validate
-    return planned_steps(session.settings, left, seconds_per_step)
+    return planned_steps(session.settings, left, clock.seconds_per_step, clock.n_steps)
 
 
 def planned_steps(
-    settings: FineTuneSettings, seconds_left: float, seconds_per_step: float
+    settings: FineTuneSettings,
+    seconds_left: float,
+    seconds_per_step: float,
+    n_taken: int = 0,
 ) -> int:
-    """Plan the steps of a stage that may take `seconds_left`."""
-    affordable = _MEASURED_STEPS + max(1, int(seconds_left / seconds_per_step))
+    """Plan the steps of a stage that may take `seconds_left` after those taken."""
+    affordable = n_taken + max(1, int(seconds_left / seconds_per_step))
     usual = int(_STEPS_PER_MINUTE * settings.minutes)
-    return min(affordable, max(_MEASURED_STEPS + 1, usual))
+    return min(affordable, max(n_taken + 1, usual))
 
 
 def _factor(session: Session, step: int, total: int) -> float:

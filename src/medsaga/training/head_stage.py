@@ -13,45 +13,65 @@ from torch import Tensor
 
 from medsaga.computing import evaluating, free_memory, peak_memory
 from medsaga.detail_head import PixelFit, sample_pyramid
-from medsaga.events import Event, Progress, Stage
+from medsaga.events import Event, Preview, Progress, Stage
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from medsaga.training.session import Session
 
-_VIEWS_PER_SLICE = 6
+_VIEWS_PER_SLICE = 12
 _PIXELS_PER_CLASS = 400
 _BACKGROUND_PIXELS = 1200
 _FEATURE_BYTES = 2  # bf16
 _MOST_VIEWS_PER_SLICE = 40  # when the head stage has the whole time
 _FEWEST_VIEWS = 4
-_VIEW_SECONDS = 2.5  # so that the first preview stands within ten
+# Views and fit have this long, or this part of the training.
+_VIEW_SECONDS, _FIT_SECONDS, _SHARE = 6.0, 6.0, 0.1
+_FIT_STEPS_PER_VIEW = 15
 _FIT_STEPS, _FEWEST_FIT_STEPS, _MEASURED_FIT_STEPS = 600, 200, 10
-_FIT_SECONDS = 4.0
+# A first look: a fit on the views so far, so that a preview stands within ten seconds.
+_LOOK_AFTER_SECONDS, _LOOK_STEPS = 2.5, 300
 
 
 def run_head_stage(session: Session) -> Generator[Event, None, None]:
-    """Fit the detail head and the decoder's linear map; yields progress and a preview.
+    """Fit the detail head and the decoder's linear map; yields progress and previews.
 
-    Features of single pixels are sampled from a few augmented views of each slice and
-    kept in bf16; whole pyramids never are.
+    Features of single pixels are sampled from augmented views of each slice and kept
+    in bf16; whole pyramids never are. If that takes long, a first preview comes from a
+    fit on the views so far, of which nothing remains in the final one.
     """
-    features, targets = yield from _sample_views(session)
-    head = session.network.detail_head
-    assert head is not None
-    fit = PixelFit(
+    pixels = _Pixels(session, session.settings.head_views or _plan_views(session))
+    yield from _sample_views(session, pixels)
+    yield from _fit(session, _start_fit(session, *pixels.sampled()))
+
+
+def _look(session: Session, pixels: _Pixels) -> Generator[Event, None, None]:
+    features, targets = pixels.sampled()
+    fit = _start_fit(session, features.clone(), targets)
+    for _ in range(_LOOK_STEPS):
+        fit.step()
+    yield _use(session, fit)
+
+
+def _start_fit(session: Session, features: Tensor, targets: Tensor) -> PixelFit:
+    return PixelFit(
         features,
         targets,
-        n_decoder=session.network.decoder.feature_channels,
+        channels=_channels(session),
         n_classes=session.network.n_classes,
         learning_rate=session.settings.head_fit_lr,
         seed=session.settings.seed,
     )
-    yield from _fit(session, fit)
+
+
+def _use(session: Session, fit: PixelFit) -> Preview:
+    """Write a fit into the network, and show what it gives."""
+    head = session.network.detail_head
+    assert head is not None
     session.network.decoder.start_from_linear_map(fit.write_to(head))
     session.is_usable = True
-    yield session.preview("head")
+    return session.preview("head")
 
 
 def _fit(session: Session, fit: PixelFit) -> Generator[Event, None, None]:
@@ -67,6 +87,7 @@ def _fit(session: Session, fit: PixelFit) -> Generator[Event, None, None]:
         if total and (step % 20 == 0 or step == total):
             left = per_step * (total - step)
             yield _progress(session, "head", step, total, loss, left)
+    yield _use(session, fit)
 
 
 def _plan_fit_steps(session: Session, seconds_per_step: float) -> int:
@@ -74,55 +95,77 @@ def _plan_fit_steps(session: Session, seconds_per_step: float) -> int:
 
     A head that is trained alone, for minutes, has the whole time.
     """
-    if session.settings.stages == "head" and not session.settings.steps:
+    settings = session.settings
+    if settings.stages == "head" and not settings.steps:
         affordable = int(session.seconds_left / seconds_per_step)
         return max(_FIT_STEPS, affordable)
-    affordable = int(_FIT_SECONDS / seconds_per_step)
-    return min(_FIT_STEPS, max(_FEWEST_FIT_STEPS, affordable))
+    allowed = max(_FIT_SECONDS, _SHARE * settings.minutes * 60)
+    usual = max(_FIT_STEPS, _FIT_STEPS_PER_VIEW * settings.head_views)
+    return min(usual, max(_FEWEST_FIT_STEPS, int(allowed / seconds_per_step)))
 
 
-def _sample_views(session: Session) -> Generator[Event, None, tuple[Tensor, Tensor]]:
+class _Pixels:
+    """The features and classes of the pixels sampled from a number of views."""
+
+    def __init__(self, session: Session, n_views: int) -> None:
+        n_features = sum(_channels(session))
+        self.quota = _PixelQuota.within(session, n_views, n_features)
+        session.plan(head_views=n_views, feature_cache_mb=self.quota.budget_mb)
+        size, device = n_views * self.quota.total, session.device
+        self._features = torch.empty(
+            size, n_features, dtype=torch.bfloat16, device=device
+        )
+        self._targets = torch.empty(size, dtype=torch.long, device=device)
+        self._n = 0
+
+    def add(self, features: Tensor, targets: Tensor) -> None:
+        end = self._n + len(targets)
+        self._features[self._n : end] = features
+        self._targets[self._n : end] = targets
+        self._n = end
+
+    def sampled(self) -> tuple[Tensor, Tensor]:
+        """Give the (n, features) and the (n,) classes sampled so far."""
+        return self._features[: self._n], self._targets[: self._n]
+
+
+def _sample_views(session: Session, pixels: _Pixels) -> Generator[Event, None, None]:
     """Sample pixels' features from views: each slice as it is, then augmented ones."""
-    total = session.settings.head_views or _plan_views(session)
-    n_features = _n_features(session)
-    quota = _PixelQuota.within(session, total, n_features)
-    session.plan(head_views=total, feature_cache_mb=quota.budget_mb)
-    features = torch.empty(
-        total * quota.total, n_features, dtype=torch.bfloat16, device=session.device
-    )
-    targets = torch.empty(len(features), dtype=torch.long, device=session.device)
+    total, has_looked = session.settings.head_views, False
     order = np.random.default_rng(session.settings.seed).permutation(
         len(session.training)
     )
     augment = session.augmenter()
-    started, n = time.monotonic(), 0
+    started = time.monotonic()
     for view in range(total):
         sample = session.training[order[view % len(order)]]
         image, target = sample.image, sample.target
         if view >= len(order):
             image, target = augment(image, target, view, sample.content)
-        points = quota.draw(target, view)
-        m = n + len(points)
+        points = pixels.quota.draw(target, view)
         if len(points):  # a few strokes may all have moved out of the view
-            features[n:m] = _features_at(session, image, points)
-            targets[n:m] = target[points[:, 0], points[:, 1]]
-        n = m
-        per_view = (time.monotonic() - started) / (view + 1)
-        left = per_view * (total - view - 1)
+            of_points = target[points[:, 0], points[:, 1]]
+            pixels.add(_features_at(session, image, points), of_points)
+        seconds = time.monotonic() - started
+        left = seconds / (view + 1) * (total - view - 1)
         yield _progress(session, "features", view + 1, total, math.nan, left)
-    return features[:n], targets[:n]
+        is_due = view + 1 >= _FEWEST_VIEWS and seconds >= _LOOK_AFTER_SECONDS
+        if is_due and not has_looked and left > _LOOK_AFTER_SECONDS / 2:
+            has_looked = True
+            yield from _look(session, pixels)
 
 
 def _plan_views(session: Session) -> int:
     """Plan as many views as the time allows, measured on one of them."""
-    image = session.training[0].image
+    settings, image = session.settings, session.training[0].image
     point = torch.zeros(1, 2, dtype=torch.long)
     _features_at(session, image, point)  # the first one compiles kernels
     started = time.monotonic()
     _features_at(session, image, point)
     seconds = time.monotonic() - started
-    per_slice, allowed = _VIEWS_PER_SLICE, _VIEW_SECONDS
-    if session.settings.stages == "head" and not session.settings.steps:
+    per_slice = _VIEWS_PER_SLICE
+    allowed = max(_VIEW_SECONDS, _SHARE * settings.minutes * 60)
+    if settings.stages == "head" and not settings.steps:
         per_slice, allowed = _MOST_VIEWS_PER_SLICE, 0.4 * session.seconds_left
     affordable = int(allowed / seconds)
     return max(_FEWEST_VIEWS, min(per_slice * len(session.training), affordable))
@@ -140,11 +183,12 @@ def _features_at(session: Session, image: Tensor, points: Tensor) -> Tensor:
     return sample_pyramid([*maps, upscaled], points.to(session.device), size)
 
 
-def _n_features(session: Session) -> int:
+def _channels(session: Session) -> list[int]:
+    """Channels of each map that features are sampled from, the decoder's last."""
     head = session.network.detail_head
     assert head is not None
-    seen_by_head: int = sum(level.channels for level in head.levels)
-    return seen_by_head + session.network.decoder.feature_channels
+    seen_by_head = [level.channels for level in head.levels]
+    return [*seen_by_head, session.network.decoder.feature_channels]
 
 
 @dataclass(frozen=True)
