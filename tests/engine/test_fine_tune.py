@@ -129,6 +129,14 @@ def test_the_cards_settings_repeat_the_training_exactly(image, labels, quick):
     assert not _weights_equal(first, other)
 
 
+def test_the_steps_are_planned_from_those_of_the_whole_warm_up(image, labels, quick):
+    settings = replace(quick, minutes=0.1, steps=0, warmup_steps=9)
+    _, events = _collect(image, labels, settings)
+    steps = [e for e in events if isinstance(e, Progress) and e.stage == "galore"]
+    assert [e.step for e in steps if not e.total] == [*range(1, 9)]
+    assert len({e.total for e in steps if e.total}) == 1
+
+
 def test_neither_the_callers_random_numbers_nor_threads_are_touched(
     image, labels, quick
 ):

@@ -46,11 +46,16 @@ def run_head_stage(session: Session) -> Generator[Event, None, None]:
     yield from _fit(session, _start_fit(session, *pixels.sampled()))
 
 
-def _look(session: Session, pixels: _Pixels) -> Generator[Event, None, None]:
+def _look(
+    session: Session, pixels: _Pixels, reached: Progress
+) -> Generator[Event, None, None]:
+    """Fit on half of the pixels so far, which it copies; repeats where sampling is."""
     features, targets = pixels.sampled()
-    fit = _start_fit(session, features.clone(), targets)
-    for _ in range(_LOOK_STEPS):
+    fit = _start_fit(session, features[::2].clone(), targets[::2])
+    for step in range(_LOOK_STEPS):
         fit.step()
+        if step % 20 == 0:
+            yield reached
     yield _use(session, fit)
 
 
@@ -148,11 +153,12 @@ def _sample_views(session: Session, pixels: _Pixels) -> Generator[Event, None, N
             pixels.add(_features_at(session, image, points), of_points)
         seconds = time.monotonic() - started
         left = seconds / (view + 1) * (total - view - 1)
-        yield _progress(session, "features", view + 1, total, math.nan, left)
+        reached = _progress(session, "features", view + 1, total, math.nan, left)
+        yield reached
         is_due = view + 1 >= _FEWEST_VIEWS and seconds >= _LOOK_AFTER_SECONDS
         if is_due and not has_looked and left > _LOOK_AFTER_SECONDS / 2:
             has_looked = True
-            yield from _look(session, pixels)
+            yield from _look(session, pixels, reached)
 
 
 def _plan_views(session: Session) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SIDE = 128
 _STEPS = 3
-_SECONDS_BEFORE_THE_STEPS = 10.0  # the head stage and its preview
+_SECONDS_BEFORE_THE_STEPS = 16.0  # the head stage and its preview
 
 
 @dataclass(frozen=True, kw_only=True)
