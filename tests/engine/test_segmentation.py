@@ -31,7 +31,7 @@ def model():
         backbone="tiny",
         steps=2,
         head_views=4,
-        head_steps=80,
+        head_steps=40,
         batch_size=1,
         long_side=64,
         rank=8,
