@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--n", nargs="+", type=int, default=[5])
     parser.add_argument("--methods", nargs="+", default=["medsaga", "unet"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--preset", default="balanced")
+    parser.add_argument("--preset", default="balanced", choices=medsaga.PRESETS)
     parser.add_argument("--minutes", nargs="+", type=float, help="the preset's")
     parser.add_argument("--backbone", default="lite_medsam")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")

@@ -32,7 +32,7 @@ def _paper(settings: FineTuneSettings) -> FineTuneSettings:
 
 
 def _quick(settings: FineTuneSettings) -> FineTuneSettings:
-    """Rates for some twenty steps: at the usual ones Dice falls before it rises."""
+    """Rates for a dozen steps: at the usual ones Dice falls before it rises."""
     return replace(
         settings, minutes=0.5, encoder_lr=3e-5, decoder_lr=1e-4, head_lr=2e-4
     )

@@ -20,6 +20,11 @@ from medsaga.training.optimizer import (
     parameter_groups,
 )
 from medsaga.training.pyramid_cache import PyramidCache
+from medsaga.training.step_plan import (
+    FEWEST_MEASURED_STEPS,
+    StepClock,
+    planned_steps,
+)
 from medsaga.training.strategy import STRATEGIES
 from medsaga.training.validation import validate
 
@@ -28,14 +33,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from medsaga.settings import FineTuneSettings
     from medsaga.training.session import Session
 
-# The time of a step is measured in the warm-up, whose learning rates are the same
-# whatever the total: on few steps alone it is a tenth off where a computer has others
-# to serve.
-_FEWEST_MEASURED_STEPS, _MEASURED_SECONDS = 4, 10.0
-_STEPS_PER_MINUTE = 150
 _VALIDATIONS = 5
 _AVERAGED_SHARE = 0.25
 # The head was fitted to the very pixels of the training slices, and scores high on
@@ -126,9 +125,9 @@ def _steps(
     step, total = 0, session.settings.steps
     if not total:
         session.plan(
-            warmup_steps=max(session.settings.warmup_steps, _FEWEST_MEASURED_STEPS)
+            warmup_steps=max(session.settings.warmup_steps, FEWEST_MEASURED_STEPS)
         )
-    clock = _Clock()
+    clock = StepClock()
     while not total or step < total:
         optimizer.set_lr_factor(_factor(session, step, total))
         views, images, targets = next(batches)
@@ -145,7 +144,7 @@ def _steps(
         step += 1
         clock.tick()
         session.is_usable, session.galore_steps = True, step
-        if not total and _is_measured(session, clock):
+        if not total and clock.is_enough(session.settings.warmup_steps):
             total = _plan_steps(session, clock, seconds_to_validate)
             session.plan(steps=total)
         if total and step > total * (1 - _AVERAGED_SHARE) and _averages(session):
@@ -204,64 +203,10 @@ def _batches(
         yield views, *collate(pairs)
 
 
-class _Clock:
-    """Seconds per step, without what lies between the steps."""
-
-    def __init__(self) -> None:
-        self._steps: list[float] = []
-        self.restart()
-
-    def restart(self) -> None:
-        self._started = time.monotonic()
-
-    def tick(self) -> None:
-        self._steps.append(time.monotonic() - self._started)
-
-    @property
-    def n_steps(self) -> int:
-        """Steps so far."""
-        return len(self._steps)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of all the steps so far."""
-        return sum(self._steps)
-
-    @property
-    def seconds_per_step(self) -> float:
-        """Median of the last steps; the first one compiles kernels and is slow."""
-        return float(np.median(self._steps[1:][-10:] or self._steps))
-
-
-def _is_measured(session: Session, clock: _Clock) -> bool:
-    """Whether the steps so far tell how many the time allows."""
-    if clock.n_steps < _FEWEST_MEASURED_STEPS:
-        return False
-    return (
-        clock.n_steps == session.settings.warmup_steps
-        or clock.seconds >= _MEASURED_SECONDS
-    )
-
-
-def _plan_steps(session: Session, clock: _Clock, seconds_to_validate: float) -> int:
-    """Plan the steps that fit into the time left, validations taken off.
-
-    Minutes are those of a laptop: a GPU is through with the same steps sooner.
-    """
+def _plan_steps(session: Session, clock: StepClock, seconds_to_validate: float) -> int:
+    """Plan the steps that fit into the time left, validations taken off."""
     left = session.seconds_left - (_VALIDATIONS + 1) * seconds_to_validate
     return planned_steps(session.settings, left, clock.seconds_per_step, clock.n_steps)
-
-
-def planned_steps(
-    settings: FineTuneSettings,
-    seconds_left: float,
-    seconds_per_step: float,
-    n_taken: int = 0,
-) -> int:
-    """Plan the steps of a stage that may take `seconds_left` after those taken."""
-    affordable = n_taken + max(1, int(seconds_left / seconds_per_step))
-    usual = int(_STEPS_PER_MINUTE * settings.minutes)
-    return min(affordable, max(n_taken + 1, usual))
 
 
 def _factor(session: Session, step: int, total: int) -> float:

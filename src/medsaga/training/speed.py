@@ -12,10 +12,10 @@ from medsaga.computing import autocast, computing_threads, pick_device, pick_pre
 from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.events import Notice, Stream
 from medsaga.inference import predict_image
-from medsaga.training.galore_stage import planned_steps
 from medsaga.training.losses import SegmentationLoss
 from medsaga.training.optimizer import LayerwiseOptimizer, parameter_groups
 from medsaga.training.start import start_from_backbone
+from medsaga.training.step_plan import planned_steps
 
 if TYPE_CHECKING:
     from medsaga.data.volume import Volume
