@@ -15,7 +15,7 @@ from medsaga.inference import predict_image
 from medsaga.training.losses import SegmentationLoss
 from medsaga.training.optimizer import LayerwiseOptimizer, parameter_groups
 from medsaga.training.start import start_from_backbone
-from medsaga.training.step_plan import planned_steps
+from medsaga.training.step_plan import SLOWDOWN, planned_steps
 
 if TYPE_CHECKING:
     from medsaga.data.volume import Volume
@@ -146,7 +146,7 @@ def estimate_time(
     return TimeEstimate(
         steps=steps,
         seconds_per_step=per_step,
-        seconds=_SECONDS_BEFORE_THE_STEPS + steps * per_step,
+        seconds=_SECONDS_BEFORE_THE_STEPS + steps * per_step * SLOWDOWN,
         seconds_to_segment=image.shape[axis] * speed.seconds_per_slice * part,
     )
 

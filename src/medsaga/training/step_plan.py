@@ -17,7 +17,7 @@ FEWEST_MEASURED_STEPS = 4
 _MEASURED_SECONDS = 10.0
 # A laptop that computes for minutes slows down: in five trainings of two minutes the
 # steps after the warm-up took 7 % longer than those in it.
-_SLOWDOWN = 1.07
+SLOWDOWN = 1.07
 _STEPS_PER_MINUTE = 150
 
 
@@ -64,6 +64,6 @@ def planned_steps(
     Never more than are usual for so many minutes, which are those of a laptop: a GPU
     is through with the same steps sooner.
     """
-    affordable = n_taken + max(1, int(seconds_left / (_SLOWDOWN * seconds_per_step)))
+    affordable = n_taken + max(1, int(seconds_left / (SLOWDOWN * seconds_per_step)))
     usual = int(_STEPS_PER_MINUTE * settings.minutes)
     return min(affordable, max(n_taken + 1, usual))
