@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ from medsaga import (
     Preview,
     Progress,
     SegmentSettings,
+    Stop,
+    Stream,
     Volume,
     drain,
 )
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tasks import Task
 
+T = TypeVar("T")
 Predictor = Callable[[Volume, SegmentSettings], "NDArray[Any]"]
 """A volume, and how to segment it, to its mask."""
 _MULTIPLE = 32
@@ -72,8 +75,13 @@ class Fitted:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def fit_medsaga(task: Task, settings: FineTuneSettings) -> Fitted:
-    """Fine-tune by the engine, as a user does."""
+def fit_medsaga(
+    task: Task, settings: FineTuneSettings, *, stops_early: bool = False
+) -> Fitted:
+    """Fine-tune by the engine, as a user does.
+
+    With `stops_early` by one who clicks Stop at the sight of the first preview.
+    """
     losses: list[float] = []
     previews: list[float] = []
 
@@ -86,7 +94,8 @@ def fit_medsaga(task: Task, settings: FineTuneSettings) -> Fitted:
             print(event.message)
 
     images, labels = zip(*task.training, strict=True)
-    model = drain(medsaga.fine_tune(images, labels, settings, axis=task.axis), note)
+    stream = medsaga.fine_tune(images, labels, settings, axis=task.axis)
+    model = drain(_until_first_preview(stream) if stops_early else stream, note)
     assert model is not None
     facts = {
         "first_preview_seconds": previews[0] if previews else None,
@@ -100,6 +109,20 @@ def fit_medsaga(task: Task, settings: FineTuneSettings) -> Fitted:
         return drain(medsaga.segment(model, volume, way)).mask.array
 
     return Fitted(predict, model.card.classes.values[1:], True, losses, facts)
+
+
+def _until_first_preview(stream: Stream[T]) -> Stream[T]:
+    try:
+        event = next(stream)
+        while not isinstance(event, Preview):
+            yield event
+            event = next(stream)
+        yield event
+        yield stream.throw(Stop())
+        return (yield from stream)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 class _Prepared:
@@ -322,6 +345,7 @@ _fit_from_few_views = partial(fit_from_scratch, batch_size=2, warmup_steps=10)
 
 METHODS: dict[str, Callable[..., Fitted]] = {
     **{name: partial(_strategy, name) for name in STRATEGIES},
+    "first-preview": partial(fit_medsaga, stops_early=True),
     "unet": partial(fit_from_scratch, _unet, learning_rate=3e-3),
     "unet-wide": partial(
         fit_from_scratch, partial(_unet, width=32), learning_rate=3e-3

@@ -10,6 +10,7 @@ from pathlib import Path
 import imageio.v3 as imageio
 import numpy as np
 import pytest
+from tests.phantom import TINY, keep_slices, make_phantom
 
 import medsaga
 
@@ -290,3 +291,18 @@ def test_what_trains_is_never_judged(few_shot, tmp_path):
     assert painted == [3, 9, 15, 21, 27]
     ((_, _, judged),) = ct.test
     assert sorted([*painted, *judged]) == list(range(30))
+
+
+def test_the_first_preview_is_judged_as_it_stands(few_shot, tmp_path):
+    from images import Task
+    from methods import METHODS
+
+    image, truth = (medsaga.Volume(array=array) for array in make_phantom())
+    labels = truth.with_array(keep_slices(truth.array, [1, 4, 7, 10]))
+    task = Task([(image, labels)], [(image, truth, [0, 2])])
+    whole = METHODS["medsaga"](task, TINY)
+    early = METHODS["first-preview"](task, TINY)
+    assert (early.facts["steps"], whole.facts["steps"]) == (0, TINY.steps)
+    assert early.facts["first_preview_seconds"] is not None
+    mask = early.predict(image, medsaga.SegmentSettings())
+    assert medsaga.score(mask, truth.array, early.values).mean_dice > 0.3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -182,6 +183,22 @@ class TestDecoder:
             ]
 
         assert losses(16) == pytest.approx(losses(1024), rel=1e-5)
+
+    def test_what_fills_the_cache_is_not_counted_as_a_steps_time(
+        self, image, labels, settings, monkeypatch
+    ):
+        """A slow encoder takes its time once, not in each of the steps planned."""
+        backbone = type(build_backbone("tiny"))
+        whole = backbone.forward
+
+        def slow(self, images):
+            if self.training:
+                time.sleep(0.3 * len(images))
+            return whole(self, images)
+
+        monkeypatch.setattr(backbone, "forward", slow)
+        model = drain(fine_tune(image, labels, replace(settings, steps=4)))
+        assert model.card.measured["seconds_per_step"] < 0.3
 
 
 def test_strategies_of_one_stage_say_what_to_switch_off():

@@ -22,6 +22,7 @@ from medsaga.training.optimizer import (
 from medsaga.training.pyramid_cache import PyramidCache
 from medsaga.training.step_plan import (
     FEWEST_MEASURED_STEPS,
+    NO_FILLING,
     StepClock,
     planned_steps,
 )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from medsaga.training.session import Session
+    from medsaga.training.step_plan import Filling
 
 _VALIDATIONS = 5
 _AVERAGED_SHARE = 0.25
@@ -142,14 +144,15 @@ def _steps(
         loss = loss_of(logits, targets.to(session.device))
         loss.backward()  # the weights are updated in here
         step += 1
-        clock.tick()
+        clock.tick(cache.seconds if cache else 0.0)
+        filling = cache.filling if cache else NO_FILLING
         session.is_usable, session.galore_steps = True, step
         if not total and clock.is_enough(session.settings.warmup_steps):
-            total = _plan_steps(session, clock, seconds_to_validate)
+            total = _plan_steps(session, clock, filling, seconds_to_validate)
             session.plan(steps=total)
         if total and step > total * (1 - _AVERAGED_SHARE) and _averages(session):
             average.update()
-        yield _progress(session, step, total, loss.item(), clock.seconds_per_step)
+        yield _progress(session, step, total, loss.item(), clock, filling)
         yield from session.preview_if_due("galore")
         if total and _is_validated(session, step, total):
             scores = validate(session, step)
@@ -203,10 +206,14 @@ def _batches(
         yield views, *collate(pairs)
 
 
-def _plan_steps(session: Session, clock: StepClock, seconds_to_validate: float) -> int:
+def _plan_steps(
+    session: Session, clock: StepClock, filling: Filling, seconds_to_validate: float
+) -> int:
     """Plan the steps that fit into the time left, validations taken off."""
     left = session.seconds_left - (_VALIDATIONS + 1) * seconds_to_validate
-    return planned_steps(session.settings, left, clock.seconds_per_step, clock.n_steps)
+    return planned_steps(
+        session.settings, left, clock.seconds_per_step, clock.n_steps, filling
+    )
 
 
 def _factor(session: Session, step: int, total: int) -> float:
@@ -235,18 +242,22 @@ def _ends_early(session: Session, best: BestWeights) -> bool:
 
 
 def _progress(
-    session: Session, step: int, total: int, loss: float, seconds_per_step: float
+    session: Session,
+    step: int,
+    total: int,
+    loss: float,
+    clock: StepClock,
+    filling: Filling,
 ) -> Progress:
-    session.measured["seconds_per_step"] = seconds_per_step
-    settings = session.settings
+    session.measured["seconds_per_step"] = clock.seconds_per_step
+    n_left = total - step
+    seconds_left = n_left * clock.seconds_per_step + filling.during(n_left)
     return Progress(
         stage="galore",
         step=step,
         total=total,
         loss=loss,
-        learning_rate=settings.encoder_lr * _factor(session, step - 1, total),
-        seconds_left=(
-            (total - step) * seconds_per_step if total else session.seconds_left
-        ),
+        learning_rate=session.settings.encoder_lr * _factor(session, step - 1, total),
+        seconds_left=seconds_left if total else session.seconds_left,
         peak_memory=peak_memory(session.device),
     )

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from medsaga.computing import free_memory
 from medsaga.data.sizing import pad_image, pad_target
+from medsaga.training.step_plan import Filling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +37,8 @@ class PyramidCache:
     ----------
     n_views
         How many there are; view n is the same as view n + `n_views`.
+    seconds
+        What the last call of :meth:`pyramid` spent on computing.
     """
 
     def __init__(self, session: Session) -> None:
@@ -47,6 +53,17 @@ class PyramidCache:
         free_mb = free_memory(session.device) // 4 // _MIB
         budget = min(session.settings.feature_cache_mb, free_mb) * _MIB
         self.n_views = max(len(session.training), budget // size)
+        self.seconds = 0.0
+        self._seconds_per_view: list[float] = []
+
+    @property
+    def filling(self) -> Filling:
+        """What the next steps take longer until every view is kept."""
+        batch_size = self._session.settings.batch_size
+        n_missing = self.n_views - len(self._pyramids)
+        # The median: the first view compiles kernels.
+        per_view = float(np.median(self._seconds_per_view or [0.0]))
+        return Filling(math.ceil(n_missing / batch_size), per_view * batch_size)
 
     def pad(self, image: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Bring a view to the one size that all of them are kept at."""
@@ -55,10 +72,14 @@ class PyramidCache:
     def pyramid(self, views: Sequence[int], images: Tensor) -> list[Tensor]:
         """Return the feature maps of a batch (B, 3, H, W) of the `views` of it."""
         missing = [i for i, view in enumerate(views) if view not in self._pyramids]
+        started = time.monotonic()
         if missing:
             levels = self._encode(images[missing])
             for row, i in enumerate(missing):
                 self._pyramids[views[i]] = [level[row] for level in levels]
+        self.seconds = time.monotonic() - started
+        if missing:
+            self._seconds_per_view.append(self.seconds / len(missing))
         kept = [self._pyramids[view] for view in views]
         return [torch.stack(level) for level in zip(*kept, strict=True)]
 
