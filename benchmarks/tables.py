@@ -63,28 +63,32 @@ def _by_method(rows: list[Entry]) -> str:
 
 
 def overview(cells: Iterable[Cell], metric: Metric) -> str:
-    """A row a method, a column a data set and N; the last one the mean of all.
+    """A part a number of images, a row a method, a column a data set, and their mean.
 
     Empty where no cell has the number.
     """
-    found = {
-        (e.method, (e.data_set, e.n)): e
-        for e in entries(cells, metric)
-        if e.mean is not None
-    }
-    if not found:
+    known = [e for e in entries(cells, metric) if e.mean is not None]
+    if not known:
         return ""
-    columns = sorted({column for _, column in found})
+    parts = [f"## {metric.title}"]
+    for n in sorted({entry.n for entry in known}):
+        parts.append(f"### N = {n}")
+        parts.append(_by_data_set([e for e in known if e.n == n], metric))
+    return "\n\n".join(parts)
+
+
+def _by_data_set(rows: list[Entry], metric: Metric) -> str:
+    found = {(e.method, e.data_set): e for e in rows}
+    columns = sorted({entry.data_set for entry in rows})
     lines = []
-    for method in in_order(method for method, _ in found):
+    for method in in_order(entry.method for entry in rows):
         row = [found.get((method, column)) for column in columns]
         means = [e.mean for e in row if e is not None and e.mean is not None]
         whole = (
             f"{mean(means):.{metric.digits}f}" if len(means) == len(row) else MISSING
         )
         lines.append([method, *(_number(entry, metric) for entry in row), whole])
-    header = ["method", *(f"{data_set}-{n}" for data_set, n in columns), "mean"]
-    return f"## {metric.title}\n\n{_markdown(header, lines)}"
+    return _markdown(["method", *columns, "mean"], lines)
 
 
 def _number(entry: Entry | None, metric: Metric) -> str:

@@ -177,7 +177,8 @@ def test_the_report_gives_means_and_spread_over_seeds(few_shot, tmp_path):
     lines = report_of(tmp_path)
     spread = f"± {np.std([0.8, 0.9], ddof=1):.3f} (2)"
     assert part_of(lines, "Dice") == [
-        "| method | ct-5 | hippo-5 | mean |",
+        "### N = 5",
+        "| method | ct | hippo | mean |",
         "|---|---|---|---|",
         f"| medsaga | 0.850 {spread} | 0.650 {spread} | 0.750 |",
         "| forest | 0.500 (1) | – | – |",
@@ -204,6 +205,8 @@ def test_the_report_has_the_tables_of_the_paper(few_shot, tmp_path):
     ]
     write_cells(few_shot, tmp_path, rows, mean_hd95=4.5)
     lines = report_of(tmp_path)
+    parts = [line for line in part_of(lines, "Dice") if line.startswith("###")]
+    assert parts == ["### N = 5", "### N = 50", "### N = 100"]
     paper = "medsaga (paper) | samed (paper) | dae-former (paper)"
     assert part_of(lines, "Table 1") == [
         "### chestxray8",
