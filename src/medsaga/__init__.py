@@ -35,7 +35,7 @@ from medsaga.settings import FineTuneSettings, SegmentSettings
 
 if TYPE_CHECKING:
     from medsaga.checkpoints import missing_weights
-    from medsaga.computing import describe_computer, warm_up
+    from medsaga.computing import describe_computer
     from medsaga.data.annotation import Annotation, annotated_slices
     from medsaga.data.classes import (
         ClassCount,
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         save_model,
     )
     from medsaga.outputs import OutputPlan, Outputs, actual_path
+    from medsaga.preloading import warm_up
     from medsaga.segmentation import Segmentation, segment
     from medsaga.training.fine_tune import fine_tune
     from medsaga.training.speed import (
@@ -135,7 +136,7 @@ _LAZY = {
     "segment": "medsaga.segmentation",
     "slice_place": "medsaga.data.volume",
     "volume_from_array": "medsaga.data.volume",
-    "warm_up": "medsaga.computing",
+    "warm_up": "medsaga.preloading",
     "write_volume": "medsaga.data.files",
 }
 

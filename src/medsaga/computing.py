@@ -56,26 +56,6 @@ def describe_computer() -> str:
     return f"CPU, {thread_count()} {'core' if thread_count() == 1 else 'cores'}, {free}"
 
 
-def warm_up(stage: Literal["head", "galore"]) -> None:
-    """Import what a stage of a training needs, so that it starts at once.
-
-    For programs with a window, in a thread: each takes some 10 seconds the first time.
-
-    Parameters
-    ----------
-    stage
-        ``head``: enough for the first preview and for a segmentation. ``galore``: the
-        rest.
-    """
-    from medsaga import segmentation
-    from medsaga.training import fine_tune, galore, losses
-
-    del segmentation, fine_tune
-    if stage == "galore":
-        losses.SegmentationLoss(1.0)
-        galore.galore_adamw()
-
-
 def free_memory(device: torch.device) -> int:
     """Bytes that can be used on a GPU, or in main memory without swapping."""
     if device.type == "cuda":

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Image, Labels
-from napari.utils.notifications import show_error
-from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
     QHBoxLayout,
     QLabel,
-    QListWidget,
-    QListWidgetItem,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -27,20 +22,18 @@ from napari_medsaga._annotation import (
     AnnotationWatch,
 )
 from napari_medsaga._class_table import ClassTableView
+from napari_medsaga._convert_button import ConvertButton
 from napari_medsaga._empty_slices import EmptySliceBox, empty_slices
 from napari_medsaga._layer_choice import LayerChoice
 from napari_medsaga._layers import (
-    as_image,
-    as_labels,
     class_colours,
     class_names,
     labels_on,
     rename_classes,
-    shape_of,
     volume_of,
-    world_affine,
 )
 from napari_medsaga._predictions import prediction_of
+from napari_medsaga._slice_list import SliceList
 from napari_medsaga._sparse_form import SparseForm
 
 if TYPE_CHECKING:
@@ -52,7 +45,6 @@ if TYPE_CHECKING:
 _SETTLE_MS = 250
 # An undone stroke is told by `set_data` alone.
 _LABEL_EVENTS = ("paint", "data", "features", "colormap", "set_data")
-_MOST_SLICES_LISTED = 300
 
 
 class DataBox(QWidget):
@@ -65,20 +57,17 @@ class DataBox(QWidget):
         super().__init__(parent)
         self._viewer = viewer
         self._watched: list[tuple[Layer, str]] = []
-        self._unticked: set[int | SliceName] = set()
-        self._rows: list[int | SliceName] = []
         self._report: AnnotationReport | None = None
-        self._listed: tuple[Any, ...] | None = None
         self._number = 0
         self._view: Any = None
 
         self.image = LayerChoice(viewer, Image)
         self.labels = LayerChoice(viewer, Labels)
-        self._to_labels = QToolButton()
-        self._to_image = QToolButton()
+        self._to_labels = ConvertButton(viewer, self.image)
+        self._to_image = ConvertButton(viewer, self.labels)
         self._axis = QComboBox()
         self._sentence = QLabel()
-        self._slices = QListWidget()
+        self._slices = SliceList(viewer)
         self._empty = EmptySliceBox(viewer)
         self._sparse = SparseForm()
         self._classes = ClassTableView()
@@ -106,15 +95,11 @@ class DataBox(QWidget):
 
     def ticked_slices(self) -> tuple[int, ...]:
         """Give the slices that are to train."""
-        if self._report is None:
-            return ()
-        return tuple(i for i in self._report.slices if i not in self._unticked)
+        return self._slices.ticked_slices()
 
     def ticked_earlier(self) -> tuple[SliceName, ...]:
         """Give the slices kept with a predicted layer's model that are to train."""
-        if self._report is None:
-            return ()
-        return tuple(n for n in self._report.earlier if n not in self._unticked)
+        return self._slices.ticked_earlier()
 
     def complete(self, settings: FineTuneSettings) -> FineTuneSettings:
         """Give settings with those that belong to the labels as they are here."""
@@ -200,15 +185,6 @@ class DataBox(QWidget):
         self._sentence.setObjectName("annotated")
         self._sentence.setWordWrap(True)
         self._sentence.setToolTip("What is annotated on the Labels layer now.")
-        self._slices.setObjectName("slices")
-        self._slices.setToolTip(
-            "The slices that train. Untick one to leave it out; double-click one to "
-            "look at it."
-        )
-        self._slices.setFlow(QListWidget.Flow.LeftToRight)
-        self._slices.setWrapping(True)
-        self._slices.setResizeMode(QListWidget.ResizeMode.Adjust)
-        self._slices.setSpacing(2)
         self._classes.setObjectName("classes")
         self._timer.setSingleShot(True)
         self._timer.setInterval(_SETTLE_MS)
@@ -216,11 +192,8 @@ class DataBox(QWidget):
     def _connect(self) -> None:
         self.image.chosen.connect(self._on_layer_chosen)
         self.labels.chosen.connect(self._on_layer_chosen)
-        self._to_labels.clicked.connect(self._on_to_labels_clicked)
-        self._to_image.clicked.connect(self._on_to_image_clicked)
         self._axis.activated.connect(self._on_axis_activated)
-        self._slices.itemChanged.connect(self._on_slice_ticked)
-        self._slices.itemActivated.connect(self._on_slice_activated)
+        self._slices.ticked.connect(self._timer.start)
         self._empty.marked.connect(self.look_again)
         self._sparse.changed.connect(self._timer.start)
         self._classes.renamed.connect(self._on_class_renamed)
@@ -249,7 +222,7 @@ class DataBox(QWidget):
             labels=mask,
             axis=axis if axis >= 0 and labels.ndim == 3 else None,
             shown_axis=shown if labels.ndim == 3 and 0 <= shown < 3 else 0,
-            unticked=frozenset(self._unticked),
+            unticked=self._slices.unticked(),
             empty=empty_slices(labels, image),
             background_value=self._sparse.background_value(),
             names=class_names(labels),
@@ -258,8 +231,7 @@ class DataBox(QWidget):
 
     def _on_layer_chosen(self, _: object = None) -> None:
         self._unwatch()
-        self._unticked.clear()
-        self._listed = None
+        self._slices.forget()
         self._view = self._view_now()
         self._number += 1  # what is being worked out is of other layers
         image, labels = self.image.layer(), self.labels.layer()
@@ -305,8 +277,7 @@ class DataBox(QWidget):
         return dims.current_step, dims.order, dims.ndisplay
 
     def _on_axis_activated(self, _: int) -> None:
-        self._unticked.clear()
-        self._listed = None
+        self._slices.forget()
         self.look_again()
 
     def _on_reported(self, report: AnnotationReport) -> None:
@@ -323,112 +294,12 @@ class DataBox(QWidget):
         self._sentence.setText("\n".join([sentence, *warnings]))
         colours = class_colours(labels, [c.value for c in rows]) if rows else {}
         self._classes.show_counts(counts, colours, background)
-        self._list_slices(report)
+        self._slices.show_report(report, self.image.layer())
         self._empty.follow(self.image.layer(), labels, report)
         self.reported.emit(report)
-
-    def _list_slices(self, report: AnnotationReport | None) -> None:
-        texts: dict[int | SliceName, str] = {}
-        for index in () if report is None else report.slices:
-            assert report is not None
-            step = self._slider_position(report.axis, index)
-            is_changed, is_empty = index in report.changed, index in report.empty
-            texts[index] = f"{step}{' changed' * is_changed}{' empty' * is_empty}"
-        for name in () if report is None else report.earlier:
-            texts[name] = name[0]
-        listed = (texts, report and report.axis)
-        if listed == self._listed:
-            return
-        self._listed = listed
-        was_blocked = self._slices.blockSignals(True)
-        self._slices.clear()
-        self._rows = list(texts)[:_MOST_SLICES_LISTED]
-        for row in self._rows:
-            item = QListWidgetItem(texts[row])
-            item.setToolTip(self._slices.toolTip())
-            is_ticked = row not in self._unticked
-            item.setCheckState(
-                Qt.CheckState.Checked if is_ticked else Qt.CheckState.Unchecked
-            )
-            self._slices.addItem(item)
-        self._slices.blockSignals(was_blocked)
-        self._slices.setVisible(len(texts) > 1)
-        self._fit_list()
-
-    def _fit_list(self) -> None:
-        """Make the list as high as its rows, up to three of them."""
-        self._slices.doItemsLayout()
-        last = self._slices.item(self._slices.count() - 1)
-        if last is not None:
-            bottom = self._slices.visualItemRect(last).bottom()
-            height = min(bottom, 3 * self._slices.sizeHintForRow(0) + 12)
-            self._slices.setFixedHeight(height + 2 * self._slices.frameWidth() + 4)
-
-    def _slider_position(self, axis: int, index: int) -> int:
-        """Give the number that the viewer's slider shows for a slice.
-
-        Files are shown mirrored, so that it is not the index in the array.
-        """
-        image = self.image.layer()
-        if image is None or image.ndim != 3:
-            return index
-        turned = np.abs(world_affine(image)[:-1, :-1])
-        if np.count_nonzero(turned > 1e-6 * turned.max()) > 3:
-            return index  # a slice of a turned layer is at no single position
-        position = [0, 0, 0]
-        position[axis] = index
-        world = image.data_to_world(position)[axis]
-        shown = self._viewer.dims.range[self._viewer.dims.ndim - image.ndim + axis]
-        return round(float((world - shown.start) / shown.step))
-
-    def _on_slice_ticked(self, item: QListWidgetItem) -> None:
-        row = self._rows[self._slices.row(item)]
-        if item.checkState() == Qt.CheckState.Checked:
-            self._unticked.discard(row)
-        else:
-            self._unticked.add(row)
-        self._timer.start()
-
-    def _on_slice_activated(self, item: QListWidgetItem) -> None:
-        """Look at a slice: in the plane that is cut along its axis."""
-        image, report = self.image.layer(), self._report
-        index = self._rows[self._slices.row(item)]
-        if image is None or report is None or image.ndim != 3:
-            return
-        if not isinstance(index, int):
-            return  # of another image
-        position = [size // 2 for size in shape_of(image)]
-        position[report.axis] = index
-        world = image.data_to_world(position)
-        dims = self._viewer.dims
-        axis = dims.ndim - image.ndim + report.axis
-        if axis in dims.displayed and dims.ndisplay == 2:
-            dims.order = (axis, *(a for a in dims.order if a != axis))
-        dims.set_point(axis, world[report.axis])
 
     def _on_class_renamed(self, value: int, name: str) -> None:
         labels = self.labels.layer()
         if labels is not None and name:
             rename_classes(labels, {value: name})
         self._timer.start()
-
-    def _on_to_labels_clicked(self) -> None:
-        self._convert(self.image.layer(), as_labels)
-
-    def _on_to_image_clicked(self) -> None:
-        self._convert(self.labels.layer(), as_image)
-
-    def _convert(self, layer: Any, convert: Any) -> None:
-        if layer is None:
-            return
-        try:
-            data, options, kind = convert(layer)
-        except MedsagaError as error:
-            show_error(str(error))
-            return
-        layers = self._viewer.layers
-        place = layers.index(layer)
-        made = getattr(self._viewer, f"add_{kind}")(data, **options)
-        layers.remove(layer)
-        made.name = options["name"]
-        layers.move(layers.index(made), place)

@@ -137,6 +137,17 @@ def test_the_steps_are_planned_from_those_of_the_whole_warm_up(image, labels, qu
     assert len({e.total for e in steps if e.total}) == 1
 
 
+def test_a_plan_without_warm_up_has_none_and_repeats(image, labels, quick):
+    planned = replace(quick, minutes=0.05, steps=0, head_views=0, warmup_steps=0)
+    first, events = _collect(image, labels, planned)
+    steps = [e for e in events if isinstance(e, Progress) and e.stage == "galore"]
+    assert {e.learning_rate for e in steps[:4]} == {planned.encoder_lr}
+    recorded = FineTuneSettings(**first.card.settings)
+    assert recorded.warmup_steps == 0
+    second, _ = _collect(image, labels, recorded)
+    assert _weights_equal(first, second)
+
+
 def test_neither_the_callers_random_numbers_nor_threads_are_touched(
     image, labels, quick
 ):

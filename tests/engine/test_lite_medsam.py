@@ -12,7 +12,8 @@ from medsaga.checkpoints import find_checkpoint
 from medsaga.model import MedSAGa
 from medsaga.settings import FineTuneSettings
 from medsaga.training.losses import SegmentationLoss
-from medsaga.training.optimizer import LayerwiseOptimizer, parameter_groups
+from medsaga.training.optimizer import LayerwiseOptimizer
+from medsaga.training.parameter_groups import parameter_groups
 
 
 @pytest.fixture(scope="module")

@@ -18,11 +18,8 @@ from medsaga.errors import MedsagaError
 from medsaga.model import MedSAGa
 from medsaga.settings import FineTuneSettings
 from medsaga.training.galore import galore_adamw
-from medsaga.training.optimizer import (
-    LayerwiseOptimizer,
-    lr_factor,
-    parameter_groups,
-)
+from medsaga.training.optimizer import LayerwiseOptimizer, lr_factor
+from medsaga.training.parameter_groups import parameter_groups
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -450,5 +447,7 @@ def test_decay_is_polynomial_and_never_negative() -> None:
 
 
 def test_no_warm_up_and_no_decay() -> None:
-    assert lr_factor(0, 100, 0, 0.9) == 1
+    for step in range(4):
+        assert lr_factor(step, 100, 0, 0.9) == lr_factor(step, None, 0, 0.9) == 1
+    assert lr_factor(5, 100, 0, 0.9) < 1
     assert lr_factor(99, 100, 0, 0) == 1

@@ -24,7 +24,8 @@ from medsaga.backbones.vit import ViTBackbone
 from medsaga.model import MedSAGa
 from medsaga.settings import StrategyName
 from medsaga.training.low_rank import RANK, merge_low_rank_updates
-from medsaga.training.optimizer import LayerwiseOptimizer, parameter_groups
+from medsaga.training.optimizer import LayerwiseOptimizer
+from medsaga.training.parameter_groups import parameter_groups
 from medsaga.training.strategy import STRATEGIES, apply_strategy
 
 ATTENTION = r"backbone\..*\.attn\.(qkv|proj)\."

@@ -4,46 +4,34 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
-from medsaga.computing import computing_threads, pick_device, pick_precision
+from medsaga.computing import computing_threads
 from medsaga.data.annotation import Annotation, annotated_slices
-from medsaga.data.classes import ClassTable, class_table, label_check
 from medsaga.data.inputs import ImageLike, as_volume_pairs
-from medsaga.data.samples import build_samples
-from medsaga.events import Event, Notice, Stop, Stream, Validated
+from medsaga.events import Notice, Stop, Stream, Validated
 from medsaga.kept_slices import EarlierSlices
 from medsaga.model_folder import TrainedModel
 from medsaga.settings import FineTuneSettings
 from medsaga.training.card import make_card
 from medsaga.training.galore_stage import run_galore_stage
 from medsaga.training.head_stage import run_head_stage
+from medsaga.training.job import Annotated, Job, begin
 from medsaga.training.low_rank import merge_low_rank_updates
-from medsaga.training.session import PreviewTarget, Session
 from medsaga.training.start import (
-    Start,
     card_of,
-    choose_canvas,
     choose_rule,
-    start_from_backbone,
-    start_from_model,
-    why_no_neighbours,
 )
-from medsaga.training.strategy import apply_strategy
-from medsaga.training.validation import split_held_out, validate
+from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from medsaga.data.annotation import EmptySlice
-    from medsaga.data.intensity import IntensityRule
     from medsaga.data.volume import Volume
     from medsaga.kept_slices import SliceName
-    from medsaga.model_card import ModelCard
+    from medsaga.training.session import PreviewTarget, Session
 
 
 def fine_tune(
@@ -138,11 +126,11 @@ def fine_tune(
         background_value=settings.painted_background,
         may_be_empty=bool(kept.wanted),
     )
-    annotated = _Annotated.read(
+    annotated = Annotated.read(
         label_volumes, annotation, class_names, class_colours, kept
     )
     rule, intensity_notice = choose_rule(card, settings, volumes, label_volumes, window)
-    job = _Job(
+    job = Job(
         volumes=volumes,
         annotated=annotated,
         rule=rule,
@@ -159,7 +147,7 @@ def fine_tune(
         try:
             for message in notices:
                 yield Notice(message=message)
-            session, begun = yield from _start(job)
+            session, begun = yield from begin(job)
         except Stop:
             return None
         with suppress(Stop):
@@ -197,114 +185,6 @@ def _tell_unlearned(session: Session, scores: Validated) -> Iterator[Notice]:
             )
 
 
-@dataclass(frozen=True)
-class _Annotated:
-    """The slices that train, their classes, and what to say of them."""
-
-    labels: Sequence[Volume]
-    annotation: Annotation
-    table: ClassTable
-    notices: Sequence[str]
-
-    @classmethod
-    def read(
-        cls,
-        labels: Sequence[Volume],
-        annotation: Annotation,
-        names: Mapping[int, str] | None,
-        colours: Mapping[int, str] | None,
-        earlier: EarlierSlices,
-    ) -> _Annotated:
-        table = class_table(
-            labels, annotation, names, colours, besides=earlier.classes()
-        )
-        notices = [
-            annotation.sentence,
-            *label_check(labels, annotation, table),
-        ]
-        return cls(labels, annotation, table, notices)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class _Job:
-    """What `fine_tune` was asked for, checked and completed."""
-
-    volumes: Sequence[Volume]
-    annotated: _Annotated
-    rule: IntensityRule
-    settings: FineTuneSettings
-    start: TrainedModel | Path | str | None
-    card: ModelCard | None
-    earlier: EarlierSlices
-    preview_at: Callable[[], PreviewTarget]
-    preview_interval: float
-    started: float
-
-    def load(self) -> Start:
-        """Load the network that the training starts from."""
-        table = self.annotated.table
-        if self.start is None:
-            return start_from_backbone(self.settings, len(table))
-        return start_from_model(self.start, self.settings, table)
-
-
-def _start(job: _Job) -> Generator[Event, None, tuple[Session, Start]]:
-    """Load the model, choose working size and number format, cut out the slices."""
-    device = pick_device()
-    begun = job.load()
-    if begun.report:
-        yield Notice(message=begun.report)
-    table, annotation, settings = (
-        job.annotated.table,
-        job.annotated.annotation,
-        job.settings,
-    )
-    network = begun.network.to(device).to(memory_format=torch.channels_last)
-    apply_strategy(network, settings.strategy, settings.seed)
-    canvas = choose_canvas(
-        job.card, settings, network.backbone, job.volumes, annotation
-    )
-    if settings.neighbours and not canvas.neighbours:
-        yield Notice(message=why_no_neighbours(job.card))
-    precision = pick_precision(settings.precision, network, device, canvas.long_side)
-    samples = build_samples(
-        job.volumes, job.annotated.labels, annotation, table, job.rule, canvas
-    )
-    samples += job.earlier.load(table, canvas)
-    training, held_out = split_held_out(samples, len(table))
-    session = Session(
-        network=network,
-        training=training,
-        held_out=held_out,
-        images=job.volumes,
-        table=table,
-        rule=job.rule,
-        canvas=canvas,
-        axis=annotation.axis,
-        settings=settings,
-        device=device,
-        precision=precision,
-        preview_at=job.preview_at,
-        preview_interval=job.preview_interval,
-        started=job.started,
-    )
-    session.plan(
-        long_side=canvas.long_side, neighbours=canvas.neighbours, precision=precision
-    )
-    if job.card is not None:
-        session.plan(
-            backbone=job.card.settings["backbone"],
-            detail_head=job.card.detail_head,
-            stages="galore" if not job.card.detail_head else settings.stages,
-        )
-    if begun.knows_classes:
-        session.is_usable = True
-        if settings.stages == "both":
-            session.plan(stages="galore")
-    yield Notice(message=_describe_plan(session))
-    return session, begun
-
-
 def _preview_function(
     preview_at: PreviewTarget | Callable[[], PreviewTarget] | None,
     volumes: Sequence[Volume],
@@ -326,23 +206,3 @@ def _pick_preview(volumes: Sequence[Volume], annotation: Annotation) -> tuple[in
         key=lambda index: (index in annotated, abs(index - depths[image] // 2)),
     )
     return image, by_distance[0]
-
-
-def _describe_plan(session: Session) -> str:
-    settings = session.settings
-    held_out = (
-        f"{len(session.held_out)} held out to measure on"
-        if session.held_out
-        else "none held out, since there are so few"
-    )
-    time_or_steps = (
-        f"{settings.steps} steps" if settings.steps else f"{settings.minutes:g} minutes"
-    )
-    neighbours = (
-        "seen with the slices below and above, " if session.canvas.neighbours else ""
-    )
-    return (
-        f"{len(session.training)} slices train, {held_out}; {neighbours}long side "
-        f"{session.canvas.long_side} pixels, {session.precision} on {session.device}, "
-        f"{time_or_steps}."
-    )

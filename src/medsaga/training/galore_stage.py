@@ -14,14 +14,10 @@ from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.training.averaging import BestWeights, WeightAverage
 from medsaga.training.losses import SegmentationLoss
 from medsaga.training.lost_classes import lost_classes, refit_class
-from medsaga.training.optimizer import (
-    LayerwiseOptimizer,
-    lr_factor,
-    parameter_groups,
-)
+from medsaga.training.optimizer import LayerwiseOptimizer, lr_factor
+from medsaga.training.parameter_groups import parameter_groups
 from medsaga.training.pyramid_cache import PyramidCache
 from medsaga.training.step_plan import (
-    FEWEST_MEASURED_STEPS,
     NO_FILLING,
     StepClock,
     planned_steps,
@@ -125,10 +121,6 @@ def _steps(
     cache = PyramidCache(session) if is_frozen else None
     batches = _batches(session, cache)
     step, total = 0, session.settings.steps
-    if not total:
-        session.plan(
-            warmup_steps=max(session.settings.warmup_steps, FEWEST_MEASURED_STEPS)
-        )
     clock = StepClock()
     while not total or step < total:
         optimizer.set_lr_factor(_factor(session, step, total))

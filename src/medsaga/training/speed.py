@@ -13,7 +13,8 @@ from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.events import Notice, Stream
 from medsaga.inference import predict_image
 from medsaga.training.losses import SegmentationLoss
-from medsaga.training.optimizer import LayerwiseOptimizer, parameter_groups
+from medsaga.training.optimizer import LayerwiseOptimizer
+from medsaga.training.parameter_groups import parameter_groups
 from medsaga.training.start import start_from_backbone
 from medsaga.training.step_plan import SLOWDOWN, planned_steps
 

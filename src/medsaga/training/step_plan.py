@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from medsaga.settings import FineTuneSettings
 
 # The time of a step is measured in the warm-up, whose learning rates are the same
-# whatever the total: on few steps alone it is a tenth off where a computer has others
-# to serve.
+# whatever the total, as are those of the first steps without one: on few steps alone it
+# is a tenth off where a computer has others to serve.
 FEWEST_MEASURED_STEPS = 4
 _MEASURED_SECONDS = 10.0
 # A computer that has computed for a minute is slower than in the warm-up. Without room
@@ -56,7 +56,7 @@ class StepClock:
         """Whether the steps so far tell how many the time allows."""
         if self.n_steps < FEWEST_MEASURED_STEPS:
             return False
-        return self.n_steps == warmup_steps or sum(self._steps) >= _MEASURED_SECONDS
+        return self.n_steps >= warmup_steps or sum(self._steps) >= _MEASURED_SECONDS
 
 
 @dataclass(frozen=True)

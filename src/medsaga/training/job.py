@@ -1,0 +1,173 @@
+"""A training as it was asked for, and its beginning: model, slices, working size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from medsaga.computing import pick_device, pick_precision
+from medsaga.data.classes import ClassTable, class_table, label_check
+from medsaga.data.samples import build_samples
+from medsaga.events import Event, Notice
+from medsaga.training.session import PreviewTarget, Session
+from medsaga.training.start import (
+    Start,
+    choose_canvas,
+    start_from_backbone,
+    start_from_model,
+    why_no_neighbours,
+)
+from medsaga.training.strategy import apply_strategy
+from medsaga.training.validation import split_held_out
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from pathlib import Path
+
+    from medsaga.data.annotation import Annotation
+    from medsaga.data.intensity import IntensityRule
+    from medsaga.data.volume import Volume
+    from medsaga.kept_slices import EarlierSlices
+    from medsaga.model_card import ModelCard
+    from medsaga.model_folder import TrainedModel
+    from medsaga.settings import FineTuneSettings
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The slices that train, their classes, and what to say of them."""
+
+    labels: Sequence[Volume]
+    annotation: Annotation
+    table: ClassTable
+    notices: Sequence[str]
+
+    @classmethod
+    def read(
+        cls,
+        labels: Sequence[Volume],
+        annotation: Annotation,
+        names: Mapping[int, str] | None,
+        colours: Mapping[int, str] | None,
+        earlier: EarlierSlices,
+    ) -> Annotated:
+        """Make the table of the classes, the `earlier` slices' too, and check it.
+
+        Raises
+        ------
+        MedsagaError
+            If there is nothing to learn from.
+        """
+        table = class_table(
+            labels, annotation, names, colours, besides=earlier.classes()
+        )
+        notices = [
+            annotation.sentence,
+            *label_check(labels, annotation, table),
+        ]
+        return cls(labels, annotation, table, notices)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Job:
+    """What `fine_tune` was asked for, checked and completed."""
+
+    volumes: Sequence[Volume]
+    annotated: Annotated
+    rule: IntensityRule
+    settings: FineTuneSettings
+    start: TrainedModel | Path | str | None
+    card: ModelCard | None
+    earlier: EarlierSlices
+    preview_at: Callable[[], PreviewTarget]
+    preview_interval: float
+    started: float
+
+    def load(self) -> Start:
+        """Load the network that the training starts from."""
+        table = self.annotated.table
+        if self.start is None:
+            return start_from_backbone(self.settings, len(table))
+        return start_from_model(self.start, self.settings, table)
+
+
+def begin(job: Job) -> Generator[Event, None, tuple[Session, Start]]:
+    """Load the model, choose working size and number format, cut out the slices."""
+    device, settings = pick_device(), job.settings
+    table, annotation = job.annotated.table, job.annotated.annotation
+    begun = job.load()
+    if begun.report:
+        yield Notice(message=begun.report)
+    network = begun.network.to(device).to(memory_format=torch.channels_last)
+    apply_strategy(network, settings.strategy, settings.seed)
+    canvas = choose_canvas(
+        job.card, settings, network.backbone, job.volumes, annotation
+    )
+    if settings.neighbours and not canvas.neighbours:
+        yield Notice(message=why_no_neighbours(job.card))
+    samples = build_samples(
+        job.volumes, job.annotated.labels, annotation, table, job.rule, canvas
+    )
+    samples += job.earlier.load(table, canvas)
+    training, held_out = split_held_out(samples, len(table))
+    session = Session(
+        network=network,
+        training=training,
+        held_out=held_out,
+        images=job.volumes,
+        table=table,
+        rule=job.rule,
+        canvas=canvas,
+        axis=annotation.axis,
+        settings=settings,
+        device=device,
+        precision=pick_precision(settings.precision, network, device, canvas.long_side),
+        preview_at=job.preview_at,
+        preview_interval=job.preview_interval,
+        started=job.started,
+    )
+    _record_choices(session, begun, job.card)
+    yield Notice(message=_describe_plan(session))
+    return session, begun
+
+
+def _record_choices(session: Session, begun: Start, card: ModelCard | None) -> None:
+    """Put what was chosen, or what a model brings along, into the settings."""
+    canvas, stages = session.canvas, session.settings.stages
+    session.plan(
+        long_side=canvas.long_side,
+        neighbours=canvas.neighbours,
+        precision=session.precision,
+    )
+    if card is not None:
+        session.plan(
+            backbone=card.settings["backbone"],
+            detail_head=card.detail_head,
+            stages=stages if card.detail_head else "galore",
+        )
+    if begun.knows_classes:
+        session.is_usable = True
+        if stages == "both":
+            session.plan(stages="galore")
+
+
+def _describe_plan(session: Session) -> str:
+    settings = session.settings
+    held_out = (
+        f"{len(session.held_out)} held out to measure on"
+        if session.held_out
+        else "none held out, since there are so few"
+    )
+    time_or_steps = (
+        f"{settings.steps} steps" if settings.steps else f"{settings.minutes:g} minutes"
+    )
+    neighbours = (
+        "seen with the slices below and above, " if session.canvas.neighbours else ""
+    )
+    return (
+        f"{len(session.training)} slices train, {held_out}; {neighbours}long side "
+        f"{session.canvas.long_side} pixels, {session.precision} on {session.device}, "
+        f"{time_or_steps}."
+    )
