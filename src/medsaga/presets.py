@@ -21,6 +21,7 @@ def _paper(settings: FineTuneSettings) -> FineTuneSettings:
         detail_head=False,
         stages="galore",
         minutes=60.0,
+        hold_out_from=8,
         batch_size=12,
         encoder_lr=1e-3,
         decoder_lr=5e-3,

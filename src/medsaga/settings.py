@@ -105,6 +105,17 @@ class FineTuneSettings:
     seed: Annotated[
         int, number(0, 2**31 - 1, 1, "Plan", "Seed of everything random.")
     ] = 0
+    hold_out_from: Annotated[
+        int,
+        number(
+            2,
+            1_000_000,
+            1,
+            "Plan",
+            "From this many annotated slices upwards a fifth of them does not train: it "
+            "is there to measure on.",
+        ),
+    ] = 30
     early_stop: Annotated[
         int,
         number(
@@ -112,7 +123,8 @@ class FineTuneSettings:
             1_000,
             1,
             "Plan",
-            "Stop after this many validations without a better Dice; 0: never.",
+            "Stop after this many validations on held-out slices without a better "
+            "Dice; 0: never.",
         ),
     ] = 8
 
@@ -224,8 +236,7 @@ class FineTuneSettings:
         bool,
         choice(
             "Optimiser",
-            "Without held-out slices, keep the average of the last quarter's weights "
-            "rather than the last ones.",
+            "Take the average of the last quarter's weights rather than the last ones.",
         ),
     ] = True
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError
 from medsaga.events import Notice, Preview, Progress, Stop, Validated
 from medsaga.settings import FineTuneSettings
-from medsaga.training import head_stage
+from medsaga.training import galore_stage, head_stage
+from medsaga.training.averaging import WeightAverage
 
 
 def _collect(*args, **kwargs):
@@ -103,9 +105,10 @@ def test_few_slices_are_scored_on_themselves_and_it_is_said(image, labels, quick
     assert model.card.held_out_slices == []
 
 
-def test_from_eight_slices_upwards_some_are_held_out(image, phantom, quick):
+def test_from_the_number_of_slices_upwards_some_are_held_out(image, phantom, quick):
     labels = Volume(array=phantom[1], spacing=image.spacing)
-    model, events = _collect(image, labels, replace(quick, early_stop=0))
+    settings = replace(quick, early_stop=0, average_weights=False, hold_out_from=12)
+    model, events = _collect(image, labels, settings)
     held_out = {tuple(s) for s in model.card.held_out_slices}
     training = {tuple(s) for s in model.card.training_slices}
     assert len(held_out) == 2
@@ -115,6 +118,37 @@ def test_from_eight_slices_upwards_some_are_held_out(image, phantom, quick):
     assert {e.measured_on for e in scores} == {"held-out slices"}
     # the best of all validated weights is what is kept
     assert scores[-1].mean_dice == pytest.approx(max(e.mean_dice for e in scores))
+    every, _ = _collect(image, labels, replace(settings, hold_out_from=13))
+    assert every.card.held_out_slices == []
+
+
+@pytest.mark.parametrize(("lost", "is_kept"), [(0.05, True), (0.2, False)])
+def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices(
+    image, phantom, quick, monkeypatch, lost, is_kept
+):
+    labels = Volume(array=phantom[1], spacing=image.spacing)
+    averages, dice = [], count(0.9, -lost)
+
+    class Average(WeightAverage):
+        def __init__(self, network):
+            super().__init__(network)
+            averages.append(self)
+
+    def judge(session, step):
+        found = {1: next(dice)}
+        return Validated(step=step, dice=found, hd95={}, measured_on="held-out slices")
+
+    monkeypatch.setattr(galore_stage, "WeightAverage", Average)
+    monkeypatch.setattr(galore_stage, "validate", judge)
+    monkeypatch.setattr(galore_stage, "_VALIDATIONS", 1)
+    settings = replace(quick, hold_out_from=8)
+    model, events = _collect(image, labels, settings)
+    (average,) = averages
+    assert average.n_updates
+    pairs = zip(model.network.parameters(), average._mean, strict=True)
+    assert all(torch.equal(kept, mean) for kept, mean in pairs) == is_kept
+    told = [e for e in events if isinstance(e, Notice) and "made Dice" in e.message]
+    assert bool(told) != is_kept
 
 
 def test_the_cards_settings_repeat_the_training_exactly(image, labels, quick):

@@ -21,16 +21,16 @@ def _sample(index: int, classes: list[int]) -> Sample:
     )
 
 
-def test_below_eight_all_train():
+def test_below_the_number_all_train():
     samples = [_sample(i, [1]) for i in range(7)]
-    training, held_out = split_held_out(samples, 2)
+    training, held_out = split_held_out(samples, 2, 8)
     assert (len(training), held_out) == (7, [])
 
 
 @pytest.mark.parametrize("n", [8, 20, 100])
 def test_a_fifth_is_held_out_and_spread(n):
     samples = [_sample(i, [1]) for i in range(n)]
-    training, held_out = split_held_out(samples, 2)
+    training, held_out = split_held_out(samples, 2, 8)
     assert len(held_out) == max(2, round(n / 5))
     assert len(training) + len(held_out) == n
     indices = [s.slice_index for s in held_out]
@@ -40,7 +40,7 @@ def test_a_fifth_is_held_out_and_spread(n):
 def test_a_slice_that_alone_carries_a_class_trains():
     samples = [_sample(i, [1, 2] if i in (3, 6) else [1]) for i in range(10)]
     samples[5] = _sample(5, [1, 3])
-    training, held_out = split_held_out(samples, 4)
+    training, held_out = split_held_out(samples, 4, 8)
     trained = {int(c) for s in training for c in s.target.unique()}
     assert trained == {0, 1, 2, 3}
     assert len(held_out) == 2
@@ -50,6 +50,6 @@ def test_a_slice_that_alone_carries_background_trains():
     samples = [_sample(i, [1]) for i in range(10)]
     for i, sample in enumerate(samples):
         sample.target[sample.target == 0] = 0 if i == 3 else -1
-    training, held_out = split_held_out(samples, 2)
+    training, held_out = split_held_out(samples, 2, 8)
     assert samples[3] in training
     assert len(held_out) == 2

@@ -111,7 +111,7 @@ def begin(job: Job) -> Generator[Event, None, tuple[Session, Start]]:
         job.volumes, job.annotated.labels, annotation, table, job.rule, canvas
     )
     samples += job.earlier.load(table, canvas)
-    training, held_out = split_held_out(samples, len(table))
+    training, held_out = split_held_out(samples, len(table), settings.hold_out_from)
     session = Session(
         network=network,
         training=training,

@@ -19,20 +19,19 @@ if TYPE_CHECKING:
     from medsaga.data.samples import Sample
     from medsaga.training.session import Session
 
-FEWEST_TO_HOLD_OUT = 8
 _HELD_OUT_SHARE = 0.2
 _MOST_VALIDATED = 16
 
 
 def split_held_out(
-    samples: Sequence[Sample], n_classes: int
+    samples: Sequence[Sample], n_classes: int, hold_out_from: int
 ) -> tuple[list[Sample], list[Sample]]:
     """Split into training and held-out slices.
 
-    From eight slices upwards a fifth is held out, spread evenly over them; below, none
-    is. A slice that alone carries a class, or background, is never held out.
+    From `hold_out_from` slices upwards a fifth is held out, spread evenly over them;
+    below, none is. A slice that alone carries a class or background is not held out.
     """
-    if len(samples) < FEWEST_TO_HOLD_OUT:
+    if len(samples) < hold_out_from:
         return list(samples), []
     wanted = max(2, round(_HELD_OUT_SHARE * len(samples)))
     slices_left = np.zeros(n_classes, dtype=int)
