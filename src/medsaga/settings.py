@@ -112,8 +112,8 @@ class FineTuneSettings:
             1_000_000,
             1,
             "Plan",
-            "From this many annotated slices upwards a fifth of them does not train: it "
-            "is there to measure on.",
+            "From this many annotated slices upwards a fifth does not train, but is "
+            "there to measure on.",
         ),
     ] = 30
     early_stop: Annotated[

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 _VALIDATIONS = 5
 _AVERAGED_SHARE = 0.25
 # The head was fitted to the very pixels of the training slices, and scores high on
-# them for that alone; and which weights are best on a few held-out slices is chance: with
-# two of ten slices held out, the best on them had 0.05 less Dice elsewhere than the
+# them for that alone; and which weights are best on a few held-out slices is chance:
+# with two of ten held out, the best on them had 0.05 less Dice elsewhere than the
 # average. Only a clear loss means that the training has failed.
 _TOLERANCE = 0.08
 # Numbers of augmented views: those of the GaLore stage come after the head stage's.
