@@ -51,7 +51,7 @@ from medsaga.inference import predict_slice
 from medsaga.settings import ONE_STAGE
 from medsaga.smoothing import smooth_as_asked
 from medsaga.training.losses import SegmentationLoss
-from medsaga.training.optimizer import lr_factor
+from medsaga.training.step_plan import lr_factor
 from medsaga.training.strategy import STRATEGIES
 
 if TYPE_CHECKING:

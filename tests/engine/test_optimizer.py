@@ -18,7 +18,7 @@ from medsaga.errors import MedsagaError
 from medsaga.model import MedSAGa
 from medsaga.settings import FineTuneSettings
 from medsaga.training.galore import galore_adamw
-from medsaga.training.optimizer import LayerwiseOptimizer, lr_factor
+from medsaga.training.optimizer import LayerwiseOptimizer
 from medsaga.training.parameter_groups import parameter_groups
 
 if TYPE_CHECKING:
@@ -426,28 +426,3 @@ def test_state_of_another_network_is_refused() -> None:
     other.detail_head = None
     with pytest.raises(MedsagaError, match=r"detail_head\.\w+ that is not trained"):
         build(network=other)[1].load_state_dict(optimizer.state_dict())
-
-
-def test_warm_up_does_not_depend_on_the_total() -> None:
-    for total in (None, 5, 100):
-        factors = [lr_factor(step, total, 10, 0.9) for step in range(5)]
-        assert factors == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
-    assert lr_factor(9, 100, 10, 0.9) == 1
-    assert lr_factor(50, None, 10, 0.9) == 1
-
-
-def test_decay_is_polynomial_and_never_negative() -> None:
-    assert lr_factor(10, 110, 10, 0.9) == 1
-    assert lr_factor(60, 110, 10, 0.9) == pytest.approx(0.5**0.9)
-    factors = [lr_factor(step, 110, 10, 0.9) for step in range(10, 110)]
-    assert factors == sorted(factors, reverse=True)
-    assert factors[-1] == pytest.approx(0.01**0.9)
-    assert lr_factor(110, 110, 10, 0.9) == lr_factor(500, 110, 10, 0.9) == 0
-    assert lr_factor(12, 5, 10, 0.9) == 0
-
-
-def test_no_warm_up_and_no_decay() -> None:
-    for step in range(4):
-        assert lr_factor(step, 100, 0, 0.9) == lr_factor(step, None, 0, 0.9) == 1
-    assert lr_factor(5, 100, 0, 0.9) < 1
-    assert lr_factor(99, 100, 0, 0) == 1

@@ -14,12 +14,13 @@ from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.training.averaging import BestWeights, WeightAverage
 from medsaga.training.losses import SegmentationLoss
 from medsaga.training.lost_classes import lost_classes, refit_class
-from medsaga.training.optimizer import LayerwiseOptimizer, lr_factor
+from medsaga.training.optimizer import LayerwiseOptimizer
 from medsaga.training.parameter_groups import parameter_groups
 from medsaga.training.pyramid_cache import PyramidCache
 from medsaga.training.step_plan import (
     NO_FILLING,
     StepClock,
+    lr_factor,
     planned_steps,
 )
 from medsaga.training.strategy import STRATEGIES
@@ -115,8 +116,8 @@ def _steps(
         session.settings.loss_dice_weight,
         keep_strokes=any(sample.known is not None for sample in session.training),
     )
-    is_frozen = STRATEGIES[session.settings.strategy].encoder == "nothing"
-    cache = PyramidCache(session) if is_frozen else None
+    strategy = STRATEGIES[session.settings.strategy]
+    cache = PyramidCache(session) if strategy.freezes_encoder else None
     batches = _batches(session, cache)
     step, total = 0, session.settings.steps
     clock, is_averaged = StepClock(), session.settings.average_weights

@@ -1,4 +1,4 @@
-"""The optimiser: one update per layer inside the backward pass, and the schedule."""
+"""The optimiser: one update per layer, inside the backward pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from medsaga.errors import MedsagaError
 from medsaga.training.galore import Projector, galore_adamw
-from medsaga.training.step_plan import FEWEST_MEASURED_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -208,35 +207,6 @@ class LayerwiseOptimizer:
                 parameter.grad = None
 
         return step_and_free
-
-
-def lr_factor(step: int, total: int | None, warmup_steps: int, power: float) -> float:
-    """Return what the learning rates are multiplied by in one step.
-
-    A linear warm-up from ``1 / warmup_steps`` to 1, then a polynomial decay that would
-    reach 0 at step `total`. The warm-up does not depend on `total`: a training that is
-    shorter than it ends inside it and never reaches the full rate. Nor do the first
-    steps without a warm-up, in which the total is found out.
-
-    Parameters
-    ----------
-    step
-        From 0.
-    total
-        Steps of the whole training; None as long as it is not known, which leaves out
-        the decay.
-    warmup_steps
-        Steps of the warm-up; 0 for none.
-    power
-        Of the decay; 0 for none.
-    """
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    n_before = max(warmup_steps, FEWEST_MEASURED_STEPS)
-    if total is None or step < n_before:
-        return 1.0
-    done = (step - n_before) / max(1, total - n_before)
-    return float(max(0.0, 1.0 - done) ** power)
 
 
 def _build_optimizer(group: Mapping[str, Any], parameter: nn.Parameter) -> Optimizer:

@@ -1,4 +1,4 @@
-"""How many steps the time allows, from what the first ones took."""
+"""How many steps the time allows, from what the first ones took, and their rates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # The time of a step is measured in the warm-up, whose learning rates are the same
 # whatever the total, as are those of the first steps without one: on few steps alone it
 # is a tenth off where a computer has others to serve.
-FEWEST_MEASURED_STEPS = 4
+_FEWEST_MEASURED_STEPS = 4
 _MEASURED_SECONDS = 10.0
 # A computer that has computed for a minute is slower than in the warm-up. Without room
 # for it five trainings of two minutes took 121 to 138 s, 7 % too long in the mean; with
@@ -54,7 +54,7 @@ class StepClock:
 
     def is_enough(self, warmup_steps: int) -> bool:
         """Whether the steps so far tell how many the time allows."""
-        if self.n_steps < FEWEST_MEASURED_STEPS:
+        if self.n_steps < _FEWEST_MEASURED_STEPS:
             return False
         return self.n_steps >= warmup_steps or sum(self._steps) >= _MEASURED_SECONDS
 
@@ -99,7 +99,36 @@ def planned_steps(
     n_slow = min(filling.n_steps, max(0, int(seconds / seconds_per_slow_step)))
     seconds -= n_slow * seconds_per_slow_step
     n_fast = int(seconds / seconds_per_step) if n_slow == filling.n_steps else 0
-    is_frozen = STRATEGIES[settings.strategy].encoder == "nothing"
+    is_frozen = STRATEGIES[settings.strategy].freezes_encoder
     per_minute = _STEPS_PER_MINUTE_FROZEN if is_frozen else _STEPS_PER_MINUTE
     usual = max(n_taken + 1, int(per_minute * settings.minutes))
     return min(n_taken + max(1, n_slow + n_fast), usual)
+
+
+def lr_factor(step: int, total: int | None, warmup_steps: int, power: float) -> float:
+    """Return what the learning rates are multiplied by in one step.
+
+    A linear warm-up from ``1 / warmup_steps`` to 1, then a polynomial decay that would
+    reach 0 at step `total`. The warm-up does not depend on `total`: a training that is
+    shorter than it ends inside it and never reaches the full rate. Nor do the first
+    steps without a warm-up, in which the total is found out.
+
+    Parameters
+    ----------
+    step
+        From 0.
+    total
+        Steps of the whole training; None as long as it is not known, which leaves out
+        the decay.
+    warmup_steps
+        Steps of the warm-up; 0 for none.
+    power
+        Of the decay; 0 for none.
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    n_before = max(warmup_steps, _FEWEST_MEASURED_STEPS)
+    if total is None or step < n_before:
+        return 1.0
+    done = (step - n_before) / max(1, total - n_before)
+    return float(max(0.0, 1.0 - done) ** power)

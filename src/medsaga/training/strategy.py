@@ -45,6 +45,11 @@ class Strategy:
     projects: bool = True
     trains_decoder: bool = True
 
+    @property
+    def freezes_encoder(self) -> bool:
+        """Whether a view's feature maps are the same in every step."""
+        return self.encoder == "nothing"
+
 
 STRATEGIES: Mapping[StrategyName, Strategy] = MappingProxyType(
     {
@@ -80,7 +85,7 @@ def apply_strategy(network: MedSAGa, name: StrategyName, seed: int) -> None:
     if strategy.encoder == "low rank":
         with seeded(torch.device("cpu"), seed):
             n_chosen = add_low_rank_updates(network.backbone)
-    if strategy.encoder != "nothing" and not n_chosen:
+    if not strategy.freezes_encoder and not n_chosen:
         raise MedsagaError(
             f"The backbone {network.backbone.name} has no attention, which {name} "
             "trains: choose another strategy or backbone."
