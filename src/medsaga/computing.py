@@ -113,13 +113,16 @@ def pick_precision(
 
     Many CPUs have no bf16 arithmetic and emulate it slowly, so an image of `size` by
     `size` pixels is put through the network in both formats; on a smaller one than it
-    works at, converting the weights would hide the difference. A GPU takes bf16 where
-    it has it.
+    works at, converting the weights would hide the difference. Without AVX512 there is
+    nothing to measure, which would take ten seconds there. A GPU takes bf16 where it
+    has it.
     """
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return "fp32"
     images = torch.rand(1, 3, size, size, device=device)
     images = images.to(memory_format=torch.channels_last)
     seconds: dict[FixedPrecision, list[float]] = {"fp32": [], "bf16": []}

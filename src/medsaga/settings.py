@@ -31,8 +31,9 @@ ONE_STAGE: tuple[StrategyName, ...] = ("medsaga-v1", "medsaga-v2", "samed")
 class FineTuneSettings:
     """Everything that a fine-tuning can be told.
 
-    `steps`, `head_views` and `head_steps` of 0 are planned from `minutes` and recorded
-    in the model card, so that the card's settings repeat the training exactly.
+    `steps`, `head_views`, `head_steps` and `validations` of 0 are planned from
+    `minutes` and recorded in the model card, so that the card's settings repeat the
+    training exactly.
     """
 
     backbone: Annotated[
@@ -116,6 +117,17 @@ class FineTuneSettings:
             "there to measure on.",
         ),
     ] = 30
+    validations: Annotated[
+        int,
+        number(
+            0,
+            1_000,
+            1,
+            "Plan",
+            "Times that Dice is measured in the course of the GaLore stage; 0: from "
+            "minutes.",
+        ),
+    ] = 0
     early_stop: Annotated[
         int,
         number(

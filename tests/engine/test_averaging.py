@@ -3,6 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from medsaga.events import Validated
 from medsaga.training.averaging import BestWeights, WeightAverage
 
 
@@ -17,6 +18,10 @@ def _set(network: nn.Module, value: float) -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(value)
+
+
+def _scores(dice: float) -> Validated:
+    return Validated(step=1, dice={1: dice}, hd95={}, measured_on="held-out slices")
 
 
 def test_the_average_is_the_mean_of_what_it_saw():
@@ -42,8 +47,9 @@ def test_the_best_weights_come_back():
     offered = []
     for value, score in ((1.0, 0.5), (2.0, 0.9), (3.0, 0.7), (4.0, 0.8)):
         _set(network, value)
-        offered.append(best.offer(score))
+        offered.append(best.offer(_scores(score)))
     assert offered == [True, True, False, False]
     assert best.n_since == 2
+    assert best.scores == _scores(0.9)
     best.write()
     assert all((p == 2.0).all() for p in network.parameters())

@@ -52,7 +52,9 @@ def test_a_precision_that_is_asked_for_is_taken():
 
 
 @pytest.mark.parametrize(("slow", "expected"), [("fp32", "bf16"), ("bf16", "fp32")])
-def test_auto_takes_the_faster_precision(slow, expected):
+def test_auto_takes_the_faster_precision(slow, expected, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+
     class Slowed(nn.Module):
         def forward(self, images):
             is_bf16 = torch.is_autocast_enabled("cpu")
@@ -62,7 +64,17 @@ def test_auto_takes_the_faster_precision(slow, expected):
     assert pick_precision("auto", Slowed(), CPU, 32) == expected
 
 
-def test_measuring_leaves_the_network_as_it_was():
+def test_without_avx512_nothing_is_measured(monkeypatch):
+    class Unwanted(nn.Module):
+        def forward(self, images):
+            pytest.fail("measured")
+
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert pick_precision("auto", Unwanted(), CPU, 32) == "fp32"
+
+
+def test_measuring_leaves_the_network_as_it_was(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()
     before = {n: t.clone() for n, t in network.state_dict().items()}
     pick_precision("auto", network, CPU, 32)

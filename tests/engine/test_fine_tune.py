@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import replace
 from itertools import count
 
@@ -54,27 +55,37 @@ def test_the_galore_stage_lowers_the_loss(image, labels, quick):
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
 
 
+@pytest.mark.parametrize("stage", ["features", "head"])
 def test_a_slow_head_stage_gives_an_early_look_that_changes_nothing(
-    image, labels, quick, monkeypatch
+    image, labels, quick, monkeypatch, stage
 ):
     settings = replace(quick, stages="head", head_views=12)
     plain, _ = _collect(image, labels, settings)
-    monkeypatch.setattr(head_stage, "_LOOK_AFTER_SECONDS", 0.0)
+    _look_early(monkeypatch, stage)
     looked, events = _collect(image, labels, settings)
     kinds = [type(event) for event in events]
-    assert kinds.index(Preview) < max(
+    in_stage = [
         i
         for i, event in enumerate(events)
-        if isinstance(event, Progress) and event.stage == "features"
-    )
+        if isinstance(event, Progress) and event.stage == stage
+    ]
+    assert min(in_stage) < kinds.index(Preview) < max(in_stage)
     assert kinds.count(Preview) == 2
     assert _weights_equal(plain, looked)
+
+
+def _look_early(monkeypatch, stage):
+    monkeypatch.setattr(head_stage, "_NEARLY_DONE_SECONDS", -1.0)
+    monkeypatch.setattr(head_stage, "_LOOK_STEPS", 50)
+    late = math.inf
+    monkeypatch.setattr(head_stage, "_LOOK_AT", 0.0 if stage == "features" else late)
+    monkeypatch.setattr(head_stage, "_LOOK_AT_FIT", 0.0 if stage == "head" else late)
 
 
 def test_stopped_after_the_early_look_the_model_is_usable(
     image, labels, quick, monkeypatch
 ):
-    monkeypatch.setattr(head_stage, "_LOOK_AFTER_SECONDS", 0.0)
+    _look_early(monkeypatch, "features")
     stream = fine_tune(image, labels, replace(quick, head_views=12))
     model = _stop_when(stream, lambda event: isinstance(event, Preview))
     assert drain(segment(model, image)).mask.array.any()
@@ -127,7 +138,7 @@ def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices
     image, phantom, quick, monkeypatch, lost, is_kept
 ):
     labels = Volume(array=phantom[1], spacing=image.spacing)
-    averages, dice = [], count(0.9, -lost)
+    averages, dice = [], count(0.9, -lost / 2)
 
     class Average(WeightAverage):
         def __init__(self, network):
@@ -140,8 +151,7 @@ def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices
 
     monkeypatch.setattr(galore_stage, "WeightAverage", Average)
     monkeypatch.setattr(galore_stage, "validate", judge)
-    monkeypatch.setattr(galore_stage, "_VALIDATIONS", 1)
-    settings = replace(quick, hold_out_from=8)
+    settings = replace(quick, hold_out_from=8, validations=1)
     model, events = _collect(image, labels, settings)
     (average,) = averages
     assert average.n_updates
@@ -151,11 +161,33 @@ def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices
     assert bool(told) != is_kept
 
 
+@pytest.mark.parametrize(("seconds", "n_on_the_way"), [(0.0, 5), (2.6, 2), (30, 1)])
+def test_measuring_takes_a_small_part_of_the_time(
+    image, labels, quick, monkeypatch, seconds, n_on_the_way
+):
+    skipped: list[float] = []
+    counted: list[int] = []
+    real = time.monotonic
+
+    def judge(session, step):
+        skipped.append(seconds)
+        counted.append(step)
+        return Validated(step=step, dice={1: 0.5}, hd95={}, measured_on="held-out")
+
+    monkeypatch.setattr(time, "monotonic", lambda: real() + sum(skipped))
+    monkeypatch.setattr(galore_stage, "validate", judge)
+    _collect(image, labels, replace(quick, steps=30, minutes=2.0))
+    start, *on_the_way, end = counted
+    assert (start, end) == (0, 30)
+    assert len(on_the_way) == n_on_the_way
+
+
 def test_the_cards_settings_repeat_the_training_exactly(image, labels, quick):
     planned = replace(quick, minutes=0.05, steps=0, head_views=0)
     first, _ = _collect(image, labels, planned)
     assert first.card.settings["steps"] > 0
     assert first.card.settings["head_views"] > 0
+    assert first.card.settings["validations"] > 0
     recorded = FineTuneSettings(**first.card.settings)
     second, _ = _collect(image, labels, recorded)
     assert _weights_equal(first, second)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from medsaga.events import Validated
 
 
 class WeightAverage:
@@ -31,21 +36,26 @@ class WeightAverage:
 
 
 class BestWeights:
-    """The parameters that scored best."""
+    """The parameters that scored best, and their scores; None before the first."""
 
     def __init__(self, network: nn.Module) -> None:
         self._parameters = list(network.parameters())
         self._kept: list[Tensor] = []
-        self.score = float("-inf")
+        self.scores: Validated | None = None
         self.n_since = 0
 
+    @property
+    def score(self) -> float:
+        """The mean Dice of the best."""
+        return float("-inf") if self.scores is None else self.scores.mean_dice
+
     @torch.no_grad()
-    def offer(self, score: float) -> bool:
-        """Keep the parameters as they are if `score` is the best; say whether it is."""
-        is_best = score > self.score
+    def offer(self, scores: Validated) -> bool:
+        """Keep the parameters as they are if they are the best; say whether so."""
+        is_best = scores.mean_dice > self.score
         self.n_since = 0 if is_best else self.n_since + 1
         if is_best:
-            self.score = score
+            self.scores = scores
             self._kept = [parameter.clone() for parameter in self._parameters]
         return is_best
 

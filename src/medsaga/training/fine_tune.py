@@ -18,10 +18,7 @@ from medsaga.training.galore_stage import run_galore_stage
 from medsaga.training.head_stage import run_head_stage
 from medsaga.training.job import Annotated, Job, begin
 from medsaga.training.low_rank import merge_low_rank_updates
-from medsaga.training.start import (
-    card_of,
-    choose_rule,
-)
+from medsaga.training.start import card_of, choose_rule
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
@@ -150,18 +147,19 @@ def fine_tune(
             session, begun = yield from begin(job)
         except Stop:
             return None
+        scores = None
         with suppress(Stop):
             if session.is_usable:
                 yield session.preview("galore")
             if session.settings.stages != "galore":
                 yield from run_head_stage(session)
             if session.settings.stages != "head":
-                yield from run_galore_stage(session)
+                scores = yield from run_galore_stage(session)
         if not session.is_usable:
             return None
         merge_low_rank_updates(session.network)
         session.measured["threads"] = threads
-        scores = validate(session, session.galore_steps)
+        scores = scores or validate(session, session.galore_steps)
         model = TrainedModel(
             network=session.network,
             card=make_card(session, begun, scores),

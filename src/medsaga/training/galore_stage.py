@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,10 +32,13 @@ if TYPE_CHECKING:
 
     import torch
 
+    from medsaga.settings import FineTuneSettings
     from medsaga.training.session import Session
     from medsaga.training.step_plan import Filling
 
-_VALIDATIONS = 5
+_MOST_VALIDATIONS = 5
+# The part of the minutes that they may take; it leaves a slow computer one or two.
+_VALIDATED_SHARE = 0.05
 _AVERAGED_SHARE = 0.25
 # The head was fitted to the very pixels of the training slices, and scores high on
 # them for that alone; and which weights are best on a few held-out slices is chance:
@@ -45,14 +49,14 @@ _TOLERANCE = 0.08
 _FIRST_VIEW = 1_000_000
 
 
-def run_galore_stage(session: Session) -> Generator[Event, None, None]:
+def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
     """Train all of the model; yields progress, previews and validations.
 
     At every yield the network is usable. A :class:`~medsaga.events.Stop` ends the
     stage early and in order. In the end the network holds the weights to keep: the
     average of the last quarter of the steps, unless what the stage began with, or what
     was validated on held-out slices on the way, is clearly better; without averaging
-    the best on the held-out slices.
+    the best on the held-out slices. Returns how well these segment.
     """
     optimizer = LayerwiseOptimizer(
         parameter_groups(session.network, session.settings), session.settings.seed
@@ -63,12 +67,14 @@ def run_galore_stage(session: Session) -> Generator[Event, None, None]:
     best = BestWeights(session.network)
     seconds_to_validate = yield from _validate_start(session, best)
     score_at_start = best.score
+    if not session.settings.validations:
+        session.plan(validations=_plan_validations(session, seconds_to_validate))
     session.network.train()
     with suppress(Stop), optimizer:
         yield from _steps(session, optimizer, average, best, seconds_to_validate)
     session.network.eval()
     session.measured["optimizer_state_bytes"] = optimizer.state_bytes()
-    yield from _keep_best(session, average, best, score_at_start)
+    return (yield from _keep_best(session, average, best, score_at_start))
 
 
 def _validate_start(
@@ -79,9 +85,14 @@ def _validate_start(
     scores = validate(session, 0)
     seconds = time.monotonic() - started
     if session.is_usable:
-        best.offer(scores.mean_dice)
+        best.offer(scores)
     yield scores
     return seconds
+
+
+def _plan_validations(session: Session, seconds_to_validate: float) -> int:
+    allowed = _VALIDATED_SHARE * session.settings.minutes * 60
+    return max(1, min(_MOST_VALIDATIONS, int(allowed / seconds_to_validate)))
 
 
 def _keep_best(
@@ -89,20 +100,21 @@ def _keep_best(
     average: WeightAverage,
     best: BestWeights,
     score_at_start: float,
-) -> Generator[Event, None, None]:
+) -> Generator[Event, None, Validated]:
     average.write()
-    reached = validate(session, session.galore_steps).mean_dice
+    reached = validate(session, session.galore_steps)
     is_clear = session.held_out and not average.n_updates
-    if reached >= best.score - (0.0 if is_clear else _TOLERANCE):
-        return
+    tolerance = 0.0 if is_clear else _TOLERANCE
+    if best.scores is None or reached.mean_dice >= best.score - tolerance:
+        return reached
     best.write()
     if best.score == score_at_start:
         yield Notice(
-            message="Training all of the model made Dice on the "
-            f"{'held-out' if session.held_out else 'training'} slices worse "
-            f"({best.score:.3f} to {reached:.3f}), so the model that it began with is "
-            "kept: give the training more time."
+            message=f"Training all of the model made Dice on the {reached.measured_on} "
+            f"worse ({best.score:.3f} to {reached.mean_dice:.3f}), so the model that "
+            "it began with is kept: give the training more time."
         )
+    return replace(best.scores, step=reached.step)
 
 
 def _steps(
@@ -145,10 +157,10 @@ def _steps(
             average.update()
         yield _progress(session, step, total, loss.item(), clock, filling)
         yield from session.preview_if_due("galore")
-        if total and _is_validated(step, total):
+        if total and _is_validated(session.settings, step, total):
             scores = validate(session, step)
             if session.held_out:
-                best.offer(scores.mean_dice)
+                best.offer(scores)
             yield scores
             yield from _mend(session, scores)
             if _ends_early(session, best):
@@ -201,7 +213,9 @@ def _plan_steps(
     session: Session, clock: StepClock, filling: Filling, seconds_to_validate: float
 ) -> int:
     """Plan the steps that fit into the time left, validations taken off."""
-    left = session.seconds_left - (_VALIDATIONS + 1) * seconds_to_validate
+    left = (
+        session.seconds_left - (session.settings.validations + 1) * seconds_to_validate
+    )
     return planned_steps(
         session.settings, left, clock.seconds_per_step, clock.n_steps, filling
     )
@@ -212,9 +226,10 @@ def _factor(session: Session, step: int, total: int) -> float:
     return lr_factor(step, total or None, settings.warmup_steps, settings.decay_power)
 
 
-def _is_validated(step: int, total: int) -> bool:
+def _is_validated(settings: FineTuneSettings, step: int, total: int) -> bool:
     """Validate a few times, evenly spread; the end is validated anyway."""
-    return step != total and step % max(1, total // _VALIDATIONS) == 0
+    n_parts = settings.validations + 1
+    return step in {round(i * total / n_parts) for i in range(1, n_parts)}
 
 
 def _ends_early(session: Session, best: BestWeights) -> bool:

@@ -30,16 +30,18 @@ _FEWEST_VIEWS = 4
 _VIEW_SECONDS, _FIT_SECONDS, _SHARE = 6.0, 6.0, 0.1
 _FIT_STEPS_PER_VIEW = 15
 _FIT_STEPS, _FEWEST_FIT_STEPS, _MEASURED_FIT_STEPS = 600, 200, 10
-# A first look: a fit on the views so far, so that a preview stands within ten seconds.
-_LOOK_AFTER_SECONDS, _LOOK_STEPS = 2.5, 300
+# A first look, so that a preview stands within ten seconds of the call: a fit on the
+# views so far or, where they are nearly done, the fit on all of them as far as it is.
+_LOOK_AT, _LOOK_AT_FIT, _LOOK_STEPS = 5.5, 7.5, 300
+_NEARLY_DONE_SECONDS = 1.5
 
 
 def run_head_stage(session: Session) -> Generator[Event, None, None]:
     """Fit the detail head and the decoder's linear map; yields progress and previews.
 
     Features of single pixels are sampled from augmented views of each slice and kept
-    in bf16; whole pyramids never are. If that takes long, a first preview comes from a
-    fit on the views so far, of which nothing remains in the final one.
+    in bf16; whole pyramids never are. If all this takes long, a first preview comes
+    before its end, of which nothing remains in what is fitted.
     """
     pixels = _Pixels(session, session.settings.head_views or _plan_views(session))
     yield from _sample_views(session, pixels)
@@ -92,6 +94,9 @@ def _fit(session: Session, fit: PixelFit) -> Generator[Event, None, None]:
         if total and (step % 20 == 0 or step == total):
             left = per_step * (total - step)
             yield _progress(session, "head", step, total, loss, left)
+        is_due = step >= _LOOK_STEPS // 2 and session.seconds >= _LOOK_AT_FIT
+        if is_due and not session.is_usable:
+            yield _use(session, fit)
     yield _use(session, fit)
 
 
@@ -136,7 +141,7 @@ class _Pixels:
 
 def _sample_views(session: Session, pixels: _Pixels) -> Generator[Event, None, None]:
     """Sample pixels' features from views: each slice as it is, then augmented ones."""
-    total, has_looked = session.settings.head_views, False
+    total = session.settings.head_views
     order = np.random.default_rng(session.settings.seed).permutation(
         len(session.training)
     )
@@ -155,9 +160,8 @@ def _sample_views(session: Session, pixels: _Pixels) -> Generator[Event, None, N
         left = seconds / (view + 1) * (total - view - 1)
         reached = _progress(session, "features", view + 1, total, math.nan, left)
         yield reached
-        is_due = view + 1 >= _FEWEST_VIEWS and seconds >= _LOOK_AFTER_SECONDS
-        if is_due and not has_looked and left > _LOOK_AFTER_SECONDS / 2:
-            has_looked = True
+        is_due = view + 1 >= _FEWEST_VIEWS and session.seconds >= _LOOK_AT
+        if is_due and not session.is_usable and left > _NEARLY_DONE_SECONDS:
             yield from _look(session, pixels, reached)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from medsaga.training.session import Session
 
 _HELD_OUT_SHARE = 0.2
-_MOST_VALIDATED = 16
+_MOST_VALIDATED = 8
 
 
 def split_held_out(
@@ -56,7 +56,7 @@ def validate(session: Session, step: int) -> Validated:
     """Score the network on the held-out slices, or else on the training slices.
 
     Dice and HD95 are means over the slices on which a class can be scored, at the
-    slices' own resolution. At most sixteen slices are looked at. On a slice of which
+    slices' own resolution. At most eight slices are looked at. On a slice of which
     not every pixel is known, Dice is that of the known ones, and there is no HD95.
     """
     samples = session.held_out or session.training
