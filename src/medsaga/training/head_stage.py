@@ -26,8 +26,10 @@ _BACKGROUND_PIXELS = 1200
 _FEATURE_BYTES = 2  # bf16
 _MOST_VIEWS_PER_SLICE = 40  # when the head stage has the whole time
 _FEWEST_VIEWS = 4
-# Views and fit have this long, or this part of the training.
-_VIEW_SECONDS, _FIT_SECONDS, _SHARE = 6.0, 6.0, 0.1
+# Views and fit have this long, or this part of the training. Where a computer is slow,
+# views are worth more than steps of the GaLore stage, of which it has too few.
+_VIEW_SECONDS, _VIEW_SHARE = 6.0, 0.25
+_FIT_SECONDS, _FIT_SHARE = 6.0, 0.1
 _FIT_STEPS_PER_VIEW = 15
 _FIT_STEPS, _FEWEST_FIT_STEPS, _MEASURED_FIT_STEPS = 600, 200, 10
 # A first look, so that a preview stands within ten seconds of the call: a fit on the
@@ -109,7 +111,7 @@ def _plan_fit_steps(session: Session, seconds_per_step: float) -> int:
     if settings.stages == "head" and not settings.steps:
         affordable = int(session.seconds_left / seconds_per_step)
         return max(_FIT_STEPS, affordable)
-    allowed = max(_FIT_SECONDS, _SHARE * settings.minutes * 60)
+    allowed = max(_FIT_SECONDS, _FIT_SHARE * settings.minutes * 60)
     usual = max(_FIT_STEPS, _FIT_STEPS_PER_VIEW * settings.head_views)
     return min(usual, max(_FEWEST_FIT_STEPS, int(allowed / seconds_per_step)))
 
@@ -174,7 +176,7 @@ def _plan_views(session: Session) -> int:
     _features_at(session, image, point)
     seconds = time.monotonic() - started
     per_slice = _VIEWS_PER_SLICE
-    allowed = max(_VIEW_SECONDS, _SHARE * settings.minutes * 60)
+    allowed = max(_VIEW_SECONDS, _VIEW_SHARE * settings.minutes * 60)
     if settings.stages == "head" and not settings.steps:
         per_slice, allowed = _MOST_VIEWS_PER_SLICE, 0.4 * session.seconds_left
     affordable = int(allowed / seconds)
