@@ -35,6 +35,7 @@ _FIT_STEPS, _FEWEST_FIT_STEPS, _MEASURED_FIT_STEPS = 600, 200, 10
 # A first look, so that a preview stands within ten seconds of the call: a fit on the
 # views so far or, where they are nearly done, the fit on all of them as far as it is.
 _LOOK_AT, _LOOK_AT_FIT, _LOOK_STEPS = 5.5, 7.5, 300
+_LOOK_SECONDS, _FEWEST_LOOK_STEPS = 2.0, 50
 _NEARLY_DONE_SECONDS = 1.5
 
 
@@ -56,10 +57,14 @@ def _look(
     """Fit on half of the pixels so far, which it copies; repeats where sampling is."""
     features, targets = pixels.sampled()
     fit = _start_fit(session, features[::2].clone(), targets[::2])
+    started = time.monotonic()
     for step in range(_LOOK_STEPS):
         fit.step()
         if step % 20 == 0:
             yield reached
+        is_late = time.monotonic() - started >= _LOOK_SECONDS
+        if is_late and step >= _FEWEST_LOOK_STEPS:
+            break
     yield _use(session, fit)
 
 
