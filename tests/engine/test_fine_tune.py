@@ -161,6 +161,20 @@ def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices
     assert bool(told) != is_kept
 
 
+def test_a_class_on_a_single_one_of_many_slices_is_scored(image, phantom, quick):
+    array = phantom[1].copy()
+    rare = VALUES[-1]
+    shown = [i for i in (1, 4, 7, 10) if (array[i] == rare).any()]
+    elsewhere = np.arange(len(array)) != shown[0]
+    array[elsewhere] = np.where(array[elsewhere] == rare, 0, array[elsewhere])
+    array[:, 0, 0] = VALUES[0]  # all twelve slices are annotated
+    labels = Volume(array=array, spacing=image.spacing)
+    model, events = _collect(image, labels, quick)
+    assert len(model.card.training_slices) == 12
+    scores = [e for e in events if isinstance(e, Validated)]
+    assert all(rare in e.dice for e in scores)
+
+
 @pytest.mark.parametrize(("seconds", "n_on_the_way"), [(0.0, 5), (2.6, 2), (30, 1)])
 def test_measuring_takes_a_small_part_of_the_time(
     image, labels, quick, monkeypatch, seconds, n_on_the_way

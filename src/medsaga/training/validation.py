@@ -56,16 +56,14 @@ def validate(session: Session, step: int) -> Validated:
     """Score the network on the held-out slices, or else on the training slices.
 
     Dice and HD95 are means over the slices on which a class can be scored, at the
-    slices' own resolution. At most eight slices are looked at. On a slice of which
-    not every pixel is known, Dice is that of the known ones, and there is no HD95.
+    slices' own resolution. Eight slices are looked at, and more only for a class that
+    none of them shows. On a slice of which not every pixel is known, Dice is that of
+    the known ones, and there is no HD95.
     """
-    samples = session.held_out or session.training
-    chosen = np.linspace(0, len(samples) - 1, min(len(samples), _MOST_VALIDATED))
     dice: dict[int, list[float]] = defaultdict(list)
     hd95: dict[int, list[float]] = defaultdict(list)
     with evaluating(session.network):
-        for index in chosen.round().astype(int):
-            sample = samples[index]
+        for sample in _spread_slices(session.held_out or session.training):
             logits = predict_image(
                 session.network,
                 sample.image,
@@ -91,6 +89,19 @@ def validate(session: Session, step: int) -> Validated:
         hd95={value: float(np.mean(numbers)) for value, numbers in hd95.items()},
         measured_on="held-out slices" if session.held_out else "training slices",
     )
+
+
+def _spread_slices(samples: Sequence[Sample]) -> list[Sample]:
+    """Pick slices spread evenly over all, and those that other classes are seen on."""
+    spread = np.linspace(0, len(samples) - 1, min(len(samples), _MOST_VALIDATED))
+    picked = [samples[index] for index in spread.round().astype(int)]
+    seen = {index for sample in picked for index in _classes_of(sample)}
+    for sample in samples:
+        classes = set(_classes_of(sample))
+        if not classes <= seen:
+            picked.append(sample)
+            seen |= classes
+    return picked
 
 
 def _classes_of(sample: Sample) -> np.ndarray:
