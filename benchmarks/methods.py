@@ -45,7 +45,7 @@ from medsaga.data.augment import Augmenter
 from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.data.classes import class_table
 from medsaga.data.intensity import choose_intensity
-from medsaga.data.samples import build_samples
+from medsaga.data.samples import build_samples, drawn_sample
 from medsaga.data.sizing import collate
 from medsaga.inference import predict_slice
 from medsaga.settings import ONE_STAGE
@@ -230,17 +230,12 @@ def _batches(
     augment, n = Augmenter(settings, settings.seed), len(data.samples)
     for first in count(step=batch_size):
         drawn = [
-            (data.samples[_order(settings.seed, view, n)], view)
+            (data.samples[drawn_sample(settings.seed, view, n)], view)
             for view in range(first, first + batch_size)
         ]
         yield collate(
             [augment(s.image, s.target, view, s.content) for s, view in drawn]
         )
-
-
-def _order(seed: int, view: int, n: int) -> int:
-    rng = np.random.default_rng([seed, view // n])
-    return int(rng.permutation(n)[view % n])
 
 
 def _predict(

@@ -82,6 +82,16 @@ def _look_early(monkeypatch, stage):
     monkeypatch.setattr(head_stage, "_LOOK_AT_FIT", 0.0 if stage == "head" else late)
 
 
+def test_the_early_look_ends_its_fit_in_time(image, labels, quick, monkeypatch):
+    _look_early(monkeypatch, "features")
+    monkeypatch.setattr(head_stage, "_LOOK_STEPS", 1000)
+    monkeypatch.setattr(head_stage, "_LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(head_stage, "_FEWEST_LOOK_STEPS", 30)
+    _, events = _collect(image, labels, replace(quick, stages="head", head_views=12))
+    reached = [e.step for e in events if isinstance(e, Progress)]
+    assert reached[3:7] == [4, 4, 4, 5]  # the view itself, steps 0 and 20 of the fit
+
+
 def test_stopped_after_the_early_look_the_model_is_usable(
     image, labels, quick, monkeypatch
 ):

@@ -107,6 +107,16 @@ def working_image(
     return pad_image(image, canvas.padded_shape(rows, cols, spacing)), content
 
 
+def drawn_sample(seed: int, view: int, n_samples: int) -> int:
+    """Give the index of the sample that view number `view` of a training shows.
+
+    Each sample is drawn once in `n_samples` views, in an order shuffled anew for each
+    round over them.
+    """
+    order = np.random.default_rng([seed, view // n_samples]).permutation(n_samples)
+    return int(order[view % n_samples])
+
+
 def _with_neighbours(volume: Volume, axis: int, index: int) -> NDArray[Any]:
     """Give (rows, columns, 3): the slices below, at and above `index`."""
     if volume.is_rgb:

@@ -50,14 +50,13 @@ class BestWeights:
         return float("-inf") if self.scores is None else self.scores.mean_dice
 
     @torch.no_grad()
-    def offer(self, scores: Validated) -> bool:
-        """Keep the parameters as they are if they are the best; say whether so."""
+    def offer(self, scores: Validated) -> None:
+        """Keep the parameters as they are if they are the best so far."""
         is_best = scores.mean_dice > self.score
         self.n_since = 0 if is_best else self.n_since + 1
         if is_best:
             self.scores = scores
             self._kept = [parameter.clone() for parameter in self._parameters]
-        return is_best
 
     @torch.no_grad()
     def write(self) -> None:

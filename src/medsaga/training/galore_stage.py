@@ -7,9 +7,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from medsaga.computing import peak_memory, seeded
+from medsaga.data.samples import drawn_sample
 from medsaga.data.sizing import collate
 from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.training.averaging import BestWeights, WeightAverage
@@ -190,16 +189,12 @@ def _batches(
     The order is shuffled anew in each round over the slices.
     """
     augment, settings = session.augmenter(), session.settings
-    n, n_drawn, view = len(session.training), 0, 0
-    order = np.empty(0, dtype=int)
+    n, n_drawn = len(session.training), 0
     while True:
         views, pairs = [], []
         for _ in range(settings.batch_size):
             view = n_drawn % cache.n_views if cache else n_drawn
-            if view % n == 0:
-                rng = np.random.default_rng([settings.seed, view // n])
-                order = rng.permutation(n)
-            sample = session.training[order[view % n]]
+            sample = session.training[drawn_sample(settings.seed, view, n)]
             pair = augment(
                 sample.image, sample.target, _FIRST_VIEW + view, sample.content
             )
