@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -263,6 +264,8 @@ class AnnotationWatch(QObject):
 
     reported = Signal(object)
     """Emits `(AnnotationReport)` on the GUI thread."""
+    failed = Signal(object)
+    """Emits `(Exception)` when the layers cannot be looked at: a lazy one, say."""
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
@@ -286,10 +289,12 @@ class AnnotationWatch(QObject):
                 if query is None:
                     self._is_busy = False
                     return
-            self._emit(report_annotation(query))
+            try:
+                self._emit(report_annotation(query))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the dock shows it
+                self._emit(error)
 
-    def _emit(self, report: Any) -> None:
-        try:
-            self.reported.emit(report)
-        except RuntimeError:  # the dock was closed in the meantime
-            return
+    def _emit(self, found: AnnotationReport | Exception) -> None:
+        with suppress(RuntimeError):  # the dock was closed in the meantime
+            signal = self.failed if isinstance(found, Exception) else self.reported
+            signal.emit(found)

@@ -32,22 +32,26 @@ class ComputerWatch(QObject):
     """
 
     changed = Signal()
-    """Emitted when the computer, and then its speed, is known."""
+    """Emitted when the computer, and then its speed, has been looked at."""
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self.computer = ""
         # Loading torch's libraries holds the interpreter: the dock is drawn first.
-        QTimer.singleShot(_DRAW_FIRST_MS, self._on_drawn)
+        QTimer.singleShot(_DRAW_FIRST_MS, self.look_again)
 
     @property
     def speed(self) -> Speed | None:
         """How fast the default model is here; None until it is measured."""
         return _speed
 
-    def _on_drawn(self) -> None:
+    def look_again(self) -> None:
+        """Look at the computer in a thread, and measure its speed if it is not known.
+
+        A job that ran before may have been in the way.
+        """
         thread = threading.Thread(target=self._work, daemon=True)
-        _threads.append(thread)
+        _threads[:] = [*(t for t in _threads if t.is_alive()), thread]
         thread.start()
 
     def _work(self) -> None:

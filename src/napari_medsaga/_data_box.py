@@ -136,14 +136,14 @@ class DataBox(QWidget):
     def _lay_out(self) -> None:
         rows = QFormLayout()
         for text, choice, button in (
-            ("Ima&ge", self.image, self._to_labels),
+            ("&Image", self.image, self._to_labels),
             ("La&bels", self.labels, self._to_image),
         ):
             row = QHBoxLayout()
             row.addWidget(choice, 1)
             row.addWidget(button)
             rows.addRow(self._labelled(text, choice), row)
-        rows.addRow(self._labelled("Slices &along", self._axis), self._axis)
+        rows.addRow(self._labelled("&Slices along", self._axis), self._axis)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(rows)
@@ -168,10 +168,10 @@ class DataBox(QWidget):
             "a predicted layer to train on with your corrections of it."
         )
         self._to_labels.setObjectName("to_labels")
-        self._to_labels.setText("→ Labels")
+        self._to_labels.setText("→ Lab&els")
         self._to_labels.setToolTip("Turn the chosen image layer into a Labels layer.")
         self._to_image.setObjectName("to_image")
-        self._to_image.setText("→ Image")
+        self._to_image.setText("→ I&mage")
         self._to_image.setToolTip("Turn the chosen Labels layer into an image layer.")
         self._axis.setObjectName("axis")
         self._axis.setSizeAdjustPolicy(
@@ -198,6 +198,7 @@ class DataBox(QWidget):
         self._sparse.changed.connect(self._timer.start)
         self._classes.renamed.connect(self._on_class_renamed)
         self._watch.reported.connect(self._on_reported)
+        self._watch.failed.connect(self._on_failed)
         self._timer.timeout.connect(self.look_again)
 
     def _query(self) -> AnnotationQuery | str:
@@ -283,6 +284,10 @@ class DataBox(QWidget):
     def _on_reported(self, report: AnnotationReport) -> None:
         if report.number == self._number:
             self._show(report, report.sentence)
+
+    def _on_failed(self, error: Exception) -> None:
+        self._show(None, f"The layers cannot be read: {error}")
+        raise error  # napari shows it with its traceback
 
     def _show(self, report: AnnotationReport | None, sentence: str) -> None:
         self._report = report

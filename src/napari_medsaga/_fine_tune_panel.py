@@ -117,8 +117,13 @@ class FineTunePanel(QWidget):
             self._wants_start = False
             self._start(report)
 
-    def _on_labels_chosen(self, _: object) -> None:
+    def _on_labels_chosen(self, labels: Labels | None) -> None:
         self._follow_prediction()
+        # Corrections made on one image would train silently on another of its shape.
+        prediction = prediction_of(labels)
+        image = None if prediction is None else prediction.image()
+        if image is not None:
+            self.data.image.choose(image)
 
     def _on_plan_changed(self) -> None:
         self._follow_prediction()
@@ -139,7 +144,7 @@ class FineTunePanel(QWidget):
         report = self.data.report()
         problem = self.plan.problem()
         try:
-            settings = self.plan.settings()
+            settings = self.plan.expected_settings()
         except MedsagaError as error:
             problem, settings = str(error), None
         can_start = (
@@ -274,6 +279,7 @@ class FineTunePanel(QWidget):
             return
         self.run.plot.end()
         training.layers.end()
+        self._watch.look_again()
         self._set_running(False)
         if status == "failed":
             self._show_failure(value)

@@ -35,6 +35,8 @@ _FOR = {
     "thorough": "Larger images, more slices.",
     "paper": "MedSAGa's own values (arXiv 2407.15042): vit_b, one stage.",
 }
+# No two controls of the dock have the same, nor one that a menu of napari has.
+_MNEMONICS = {"quick": "q", "balanced": "c", "thorough": "g", "paper": "a"}
 
 
 class PlanBox(QWidget):
@@ -54,7 +56,7 @@ class PlanBox(QWidget):
         self._advanced = QCollapsible("Advanced", expandedIcon="▼", collapsedIcon="▶")
         self._before = _DEFAULT_BACKBONE
         self._preset_backbone = _DEFAULT_BACKBONE
-        self._reset = QPushButton("R&eset to the preset")
+        self._reset = QPushButton("Reset t&o the preset")
 
         self._lay_out()
         self._describe()
@@ -75,6 +77,20 @@ class PlanBox(QWidget):
         settings = self._form.value()
         backbone = self._start.origin().backbone
         return settings if not backbone else replace(settings, backbone=backbone)
+
+    def expected_settings(self) -> FineTuneSettings:
+        """Give the settings with what the model to continue from brings along.
+
+        Raises
+        ------
+        MedsagaError
+            If two of them contradict each other.
+        """
+        settings, card = self.settings(), self._start.card()
+        if card is None:
+            return settings
+        side = settings.long_side or card.settings["long_side"]
+        return replace(settings, backbone=card.backbone, long_side=side)
 
     def set_settings(self, settings: FineTuneSettings) -> None:
         """Show other settings, and start from their backbone."""
@@ -101,7 +117,7 @@ class PlanBox(QWidget):
 
     def _lay_out(self) -> None:
         row = QFormLayout()
-        label = QLabel("Start fro&m")
+        label = QLabel("Sta&rt from")
         label.setBuddy(self._start)
         label.setToolTip(self._start.toolTip())
         row.addRow(label, self._start)
@@ -155,4 +171,5 @@ class PlanBox(QWidget):
 
 
 def _preset_title(name: str) -> str:
-    return f"{name} ({duration(preset(name).minutes * 60)})"
+    title = name.replace(_MNEMONICS[name], f"&{_MNEMONICS[name]}", 1)
+    return f"{title} ({duration(preset(name).minutes * 60)})"

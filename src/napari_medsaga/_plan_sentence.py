@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from medsaga import preset
+
 if TYPE_CHECKING:
     from medsaga import FineTuneSettings, Speed, Volume
 
@@ -24,7 +26,7 @@ def describe_plan(
     computer
         Device, cores and free memory; empty while they are not known.
     settings
-        Of the training.
+        Of the training, with what a model to continue from brings along.
     speed
         As measured here, None before that.
     image, axis
@@ -34,7 +36,9 @@ def describe_plan(
     """
     if not computer:
         return "Getting ready (the first time takes some seconds)…"
-    preview = "preview in 10 s, " if settings.stages != "galore" else ""
+    is_quick = settings.backbone == preset("balanced").backbone
+    has_head_stage = settings.stages != "galore"
+    preview = "preview in 10 s, " if is_quick and has_head_stage else ""
     planned = duration(settings.minutes * 60)
     if speed is None or speed.backbone != settings.backbone or image is None:
         if settings.steps:

@@ -10,8 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+    from weakref import ref
 
-    from napari.layers import Labels, Layer
+    from napari.layers import Image, Labels, Layer
     from numpy.typing import NDArray
 
     from medsaga import SliceName
@@ -38,6 +39,8 @@ class Prediction:
         index.
     earlier
         The labels of the other slices that trained it and are kept with it.
+    image
+        A weak reference to the layer that it was predicted on.
     """
 
     model: Path
@@ -46,6 +49,7 @@ class Prediction:
     written: NDArray[Any]
     trained: Mapping[int, NDArray[Any]]
     earlier: Mapping[SliceName, NDArray[Any]]
+    image: ref[Image]
 
     def find_model(self) -> Path | None:
         """Give the folder of the model as it is called now, None if it is gone."""

@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 _ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh")
 _LABEL_INTENT = 1002
 _MOST_LABELS = 256
-# Words such as aseg, gmseg, segmentation, labelmap or brainmask, but not those of
-# images: masked, unlabelled.
-_LABEL_WORD = re.compile(
-    r"(?<!un)(seg(s|ment(s|ed|ations?)?)?|label(s|l?ed|maps?)?|masks?)\b"
-)
+# But not what says the opposite: unsegmented, unlabelled, masked.
+_LABEL_NAME = re.compile(r"(?<!un)(seg|label|mask(?!ed))")
 
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerDataTuple]] | None:
@@ -88,7 +85,8 @@ def _as_labels(volume: Volume, path: Path) -> Volume | None:
     is_integer = volume.array.dtype.kind in "iu"
     if _says_label(volume):
         return volume if is_integer else _read_whole_numbers(path)
-    if is_integer and _named_as_labels(volume.name) and _are_few(volume.array):
+    is_named_so = _LABEL_NAME.search(volume.name.lower()) is not None
+    if is_integer and is_named_so and _are_few(volume.array):
         return volume
     return None
 
@@ -105,11 +103,6 @@ def _read_whole_numbers(path: Path) -> Volume | None:
         return read_labels(path)
     except MedsagaError:
         return None  # whatever its intent, it can be looked at as an image
-
-
-def _named_as_labels(name: str) -> bool:
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[\W\d_]+", " ", name).lower()
-    return _LABEL_WORD.search(words) is not None
 
 
 def _are_few(array: np.ndarray[Any, Any]) -> bool:

@@ -51,7 +51,7 @@ class RunBox(QWidget):
         self.start = QPushButton("Fi&ne-tune")
         self.pause = QPushButton("Pa&use")
         self.stop = QPushButton("S&top")
-        self.segments = QCheckBox("Segment the whole volume when done")
+        self.segments = QCheckBox("Segment the whole volume when &done")
         self._bar = QProgressBar()
         self.status = QLabel()
         self.notice = QLabel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import numpy as np
 from napari.layers import Image, Labels
@@ -55,9 +56,10 @@ class ResultLayer:
     """
 
     def __init__(
-        self, viewer: Viewer, image: Layer, volume: Volume, model: LibraryEntry
+        self, viewer: Viewer, image: Image, volume: Volume, model: LibraryEntry
     ) -> None:
         self._viewer, self._model = viewer, model
+        self._image = ref(image)
         self._image_array = array_of(image)
         self._shape, self._is_2d = volume.shape, volume.is_2d
         self._name = f"{image.name} – {model.name}"
@@ -127,6 +129,7 @@ class ResultLayer:
             written=self._flat(mask.array),
             trained={},
             earlier=kept_labels(self._model.path),
+            image=self._image,
         )
         remember_prediction(self._layer, prediction)
 

@@ -15,6 +15,8 @@ from napari_medsaga._model_list import LibraryWatcher
 if TYPE_CHECKING:
     from qtpy.QtGui import QStandardItemModel
 
+    from medsaga import LibraryEntry, ModelCard
+
 _BACKBONES = {
     "lite_medsam": "LiteMedSAM (installed)",
     "vit_b": "SAM vit_b",
@@ -52,6 +54,7 @@ class StartChoice(QComboBox):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._origins: list[Origin] = []
+        self._models: dict[Path, LibraryEntry] = {}
         self._chosen = Origin(backbone="lite_medsam")
         self._file: str | None = None
         self._watcher = LibraryWatcher(ModelLibrary(), self)
@@ -82,11 +85,15 @@ class StartChoice(QComboBox):
         """Choose a trained model."""
         self._choose(Origin(model=folder))
 
+    def card(self) -> ModelCard | None:
+        """Give the card of the chosen model; None of a backbone."""
+        entry = self._models.get(self._chosen.model or Path())
+        return None if entry is None else entry.card
+
     def problem(self) -> str | None:
         """Say why one cannot start from what is chosen, and what to do."""
         if self._chosen.model is not None:
-            entries = {e.path: e for e in ModelLibrary().entries()}
-            entry = entries.get(self._chosen.model)
+            entry = self._models.get(self._chosen.model)
             if entry is None:
                 return "That model is gone: choose another one to start from."
             return entry.problem
@@ -111,7 +118,8 @@ class StartChoice(QComboBox):
         if self._file is not None:
             self._add(Origin(backbone=self._file), Path(self._file).name, None)
         self._add(_BROWSE, "SAM-format file…", None)
-        for entry in ModelLibrary().entries():
+        self._models = {entry.path: entry for entry in ModelLibrary().entries()}
+        for entry in self._models.values():
             title = f"my model {entry.name}"
             self._add(Origin(model=entry.path), title, entry.problem)
         if self._chosen in self._origins:

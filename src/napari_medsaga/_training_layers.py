@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import numpy as np
 
@@ -56,7 +57,7 @@ class TrainingLayers:
         name = unused_name(viewer, "MedSAGa preview")
         hidden = without_choice(options) | {"name": name}
         shown = options | {"name": unused_name(viewer, f"{image.name} segmented")}
-        self._request = request
+        self._request, self._image = request, ref(image)
         self.preview = FillingLayer(viewer, shape, dtype, hidden)
         self.result = FillingLayer(viewer, shape, dtype, shown)
         self.previewed: int | None = None
@@ -110,6 +111,7 @@ class TrainingLayers:
                 for index in own_slices
             },
             earlier={name: kept[name] for name in kept if name not in own},
+            image=self._image,
         )
         remember_prediction(layer, prediction)
         return layer

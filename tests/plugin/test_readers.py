@@ -72,11 +72,12 @@ LABEL_NAMES = [
     *("seg", "ct_seg", "CT-Seg", "liver.seg", "case01_seg2", "segmentation", "aseg"),
     *("t2s_gmseg_manual", "heart_segmented", "labels", "labelsTr_01", "my_labelmap"),
     *("labelled", "Labeled", "mask", "brainmask", "roi_masks", "liverSeg", "maskLiver"),
-    *("t2_lesion_lesion_seg", "CT - Labels", "wmparc label"),
+    *("t2_lesion_lesion_seg", "CT - Labels", "wmparc label", "labelfield"),
+    *("maskLesion", "Herzsegmentierung"),
 ]
 IMAGE_NAMES = [
     *("ct", "t1_unlabelled", "unlabeled", "unsegmented", "brain_masked", "unmasked"),
-    *("segovia", "masker", "phase"),
+    *("phase", "sag", "lab_scan"),
 ]
 
 

@@ -158,7 +158,7 @@ def _describe_plan(session: Session) -> str:
     held_out = (
         f"{len(session.held_out)} held out to measure on"
         if session.held_out
-        else "none held out, since there are so few"
+        else f"none held out, as there are fewer than {settings.hold_out_from}"
     )
     time_or_steps = (
         f"{settings.steps} steps" if settings.steps else f"{settings.minutes:g} minutes"
