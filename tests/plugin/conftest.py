@@ -6,10 +6,13 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from npe2 import PluginManager
+from tests.phantom import keep_slices, make_phantom
+from tests.plugin.fine_tune_dock import ANNOTATED, COLOURS, NAMES, open_dock
 
 # Before anything imports napari, which reads its settings' place only then.
 os.environ["NAPARI_CONFIG"] = str(Path(tempfile.mkdtemp()) / "settings.yaml")
@@ -35,6 +38,46 @@ def engine() -> None:
     import medsaga
 
     medsaga.warm_up("galore")
+
+
+@pytest.fixture(scope="session")
+def arrays() -> tuple[np.ndarray, np.ndarray]:
+    """The phantom's image and labels."""
+    return make_phantom()
+
+
+@pytest.fixture
+def viewer(engine: None, make_napari_viewer: Callable[..., Any]) -> Any:
+    """A window of napari, and an engine that is ready."""
+    return make_napari_viewer(show=True)
+
+
+@pytest.fixture
+def layers(viewer: Any, arrays: tuple[np.ndarray, np.ndarray]) -> tuple[Any, Any]:
+    """The phantom, and a few painted slices of it, turned and sheared in the world."""
+    place = {
+        "scale": (2, 0.5, 0.7),
+        "translate": (10, -4, 3),
+        "rotate": (5, 10, 15),
+        "shear": (0.1, 0.0, 0.05),
+        "units": ("mm", "mm", "mm"),
+        "axis_labels": ("z", "y", "x"),
+    }
+    image = viewer.add_image(arrays[0], name="blobs", **place)
+    labels = viewer.add_labels(
+        keep_slices(arrays[1], ANNOTATED),
+        name="painted",
+        features={"index": list(NAMES), "name": list(NAMES.values())},
+        colormap=COLOURS,
+        **place,
+    )
+    return image, labels
+
+
+@pytest.fixture
+def panel(viewer: Any, layers: tuple[Any, Any], qtbot: Any) -> Any:
+    """The Fine-tune dock, ready to train on the phantom in a second."""
+    return open_dock(viewer, qtbot)
 
 
 @pytest.fixture

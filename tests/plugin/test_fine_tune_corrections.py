@@ -1,0 +1,202 @@
+"""Predicted layers that are repainted, and train again."""
+
+from __future__ import annotations
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QAbstractButton, QListWidget, QWidget
+from tests.phantom import VALUES
+from tests.plugin.fine_tune_dock import (
+    ANNOTATED,
+    TIMEOUT,
+    TINY,
+    click_and_wait,
+    open_second_dock,
+    sentence,
+    trained_slices,
+    wait_until_ready,
+)
+
+from medsaga import ModelLibrary, load_card
+from napari_medsaga._predictions import prediction_of
+
+
+def segment_only(viewer, qtbot, name):
+    """Segment one image layer in the Segment dock."""
+    _, dock = viewer.window.add_plugin_dock_widget("napari-medsaga", "Segment")
+    images = dock.findChild(QListWidget, "images")
+    for index in range(images.count()):
+        item = images.item(index)
+        is_wanted = item.text() == name
+        item.setCheckState(
+            Qt.CheckState.Checked if is_wanted else Qt.CheckState.Unchecked
+        )
+    button = dock.findChild(QAbstractButton, "segment")
+    qtbot.waitUntil(button.isEnabled, timeout=TIMEOUT)
+    button.click()
+    qtbot.waitUntil(button.isEnabled, timeout=TIMEOUT)
+
+
+def train_and_predict_another(panel, viewer, arrays, qtbot):
+    """Give the model of one image, and the layer that it predicted on another."""
+    panel.run.segments.setChecked(False)
+    click_and_wait(panel, qtbot)
+    first = ModelLibrary().entries()[0]
+    viewer.add_image(arrays[0][:6].copy(), name="other")
+    segment_only(viewer, qtbot, "other")
+    return first, viewer.layers["other – blobs"]
+
+
+class TestCorrections:
+    def test_a_renamed_model_is_still_trained_on(self, panel, viewer, layers, qtbot):
+        click_and_wait(panel, qtbot)
+        predicted = viewer.layers["blobs segmented"]
+        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
+        renamed = ModelLibrary().rename(ModelLibrary().entries()[0].path, "liver")
+        qtbot.waitUntil(lambda: panel.plan.start_model() == renamed, timeout=TIMEOUT)
+        click_and_wait(panel, qtbot)
+        assert {e.card.base_weights for e in ModelLibrary().entries()} == {
+            "tiny",
+            "liver",
+        }
+
+    def test_painting_the_originals_goes_back_to_them(
+        self, panel, viewer, layers, qtbot
+    ):
+        click_and_wait(panel, qtbot)
+        predicted = viewer.layers["blobs segmented"]
+        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        assert panel.data.labels.layer() is predicted
+        assert panel.plan.start_model() is not None
+        layers[1].data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        assert panel.data.labels.layer() is layers[1]
+        assert panel.plan.start_model() is None
+        assert panel.plan.settings().backbone == "tiny"
+
+    def test_a_dock_that_is_opened_later_follows_the_brush_too(
+        self, panel, viewer, qtbot
+    ):
+        click_and_wait(panel, qtbot)
+        viewer.window.remove_dock_widget(panel)
+        again = open_second_dock(viewer)
+        predicted = viewer.layers["blobs segmented"]
+        again.data.labels.choose(viewer.layers["painted"])
+        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        assert again.data.labels.layer() is predicted
+
+    def test_changed_and_original_slices_train_and_nothing_else(
+        self, panel, viewer, layers, arrays, qtbot
+    ):
+        click_and_wait(panel, qtbot)
+        first = ModelLibrary().entries()[0]
+        predicted = viewer.layers["blobs segmented"]
+        kept = predicted.data.copy()
+        for index in (2, 8):
+            predicted.data_setitem(
+                (np.full(9, index), np.arange(3, 12), np.full(9, 35)), 5
+            )
+        qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
+        slices = panel.findChild(QWidget, "slices")
+        qtbot.waitUntil(
+            lambda: (
+                [slices.item(i).text() for i in range(slices.count())]
+                == ["1", "2 changed", "4", "7", "8 changed", "10"]
+            )
+        )
+        assert "2 slices of the predicted layer changed, 4 more" in sentence(panel)
+        assert panel.plan.start_model() == first.path
+        edited = predicted.data.copy()
+        click_and_wait(panel, qtbot)
+        card = next(e.card for e in ModelLibrary().entries() if e.path != first.path)
+        assert trained_slices(card) == [1, 2, 4, 7, 8, 10]
+        assert card.base_weights == first.name
+        # What the user edited is still there, and the new result is another layer.
+        np.testing.assert_array_equal(predicted.data, edited)
+        assert (edited != kept).any()
+        second = viewer.layers["blobs segmented 2"]
+        trained = prediction_of(second).trained
+        np.testing.assert_array_equal(trained[2], edited[2])
+        np.testing.assert_array_equal(trained[4], layers[1].data[4])
+
+    def test_corrections_on_another_image_train_with_the_originals(
+        self, panel, viewer, layers, arrays, qtbot
+    ):
+        first, predicted = train_and_predict_another(panel, viewer, arrays, qtbot)
+        for index in (2, 5):
+            predicted.data_setitem(
+                (np.full(9, index), np.arange(3, 12), np.full(9, 35)), 5
+            )
+        panel.data.image.choose(viewer.layers["other"])
+        qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
+        slices = panel.findChild(QWidget, "slices")
+        originals = [f"blobs [{i}]" for i in ANNOTATED]
+        qtbot.waitUntil(
+            lambda: (
+                [slices.item(i).text() for i in range(slices.count())]
+                == ["2 changed", "5 changed", *originals]
+            )
+        )
+        assert "2 slices of the predicted layer changed, 4 more" in sentence(panel)
+        slices.item(3).setCheckState(Qt.CheckState.Unchecked)
+        # They go with the model that they trained, and with no other start.
+        panel.plan.set_settings(TINY)
+        wait_until_ready(panel, qtbot)
+        panel.run.start.click()
+        qtbot.waitUntil(lambda: "choose it under Start" in panel.run.status.text())
+        assert panel.training is None
+        panel.plan.continue_from(first.path)
+        click_and_wait(panel, qtbot)
+        card = next(e.card for e in ModelLibrary().entries() if e.path != first.path)
+        assert card.base_weights == first.name
+        wanted = [("blobs [1]", 1), ("blobs [7]", 7), ("blobs [10]", 10)]
+        assert sorted(map(tuple, [*card.training_slices, *card.held_out_slices])) == [
+            *sorted(wanted),
+            ("other [2]", 2),
+            ("other [5]", 5),
+        ]
+
+    def test_emptying_a_slice_is_a_correction_too(self, panel, viewer, arrays, qtbot):
+        first, predicted = train_and_predict_another(panel, viewer, arrays, qtbot)
+        place = np.nonzero(predicted.data[2])
+        predicted.data_setitem((np.full(len(place[0]), 2), *place), 0)
+        panel.data.image.choose(viewer.layers["other"])
+        qtbot.waitUntil(lambda: "1 slice of the predicted" in sentence(panel))
+        click_and_wait(panel, qtbot)
+        card = next(e.card for e in ModelLibrary().entries() if e.path != first.path)
+        assert card.classes.values == (0, *VALUES)
+        assert len(card.training_slices) == 5
+
+    def test_the_originals_train_as_they_were_painted(
+        self, panel, viewer, layers, qtbot
+    ):
+        click_and_wait(panel, qtbot)
+        painted = layers[1].data.copy()
+        viewer.layers.remove(layers[1])
+        predicted = viewer.layers["blobs segmented"]
+        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
+        click_and_wait(panel, qtbot)
+        trained = prediction_of(viewer.layers["blobs segmented 2"]).trained
+        for index in ANNOTATED:
+            np.testing.assert_array_equal(trained[index], painted[index])
+
+    def test_an_undone_correction_is_none(self, panel, viewer, qtbot):
+        click_and_wait(panel, qtbot)
+        predicted = viewer.layers["blobs segmented"]
+        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        qtbot.waitUntil(lambda: "1 slice of the predicted layer" in sentence(panel))
+        predicted.undo()
+        qtbot.waitUntil(lambda: "Nothing of the predicted" in sentence(panel))
+
+    def test_a_new_class_on_a_corrected_slice_is_learned_too(
+        self, panel, viewer, qtbot
+    ):
+        click_and_wait(panel, qtbot)
+        predicted = viewer.layers["blobs segmented"]
+        predicted.data[3, 5:25, 2:22] = 9
+        predicted.events.paint(value=[])
+        qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
+        click_and_wait(panel, qtbot)
+        card = load_card(prediction_of(viewer.layers["blobs segmented 2"]).model)
+        assert card.classes.values == (0, 1, 5, 9, 117)

@@ -1,0 +1,127 @@
+"""The plan of the Fine-tune dock: its start, presets, settings and size."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox
+from tests.plugin.fine_tune_dock import (
+    TIMEOUT,
+    click_and_wait,
+    open_dock,
+    wait_until_ready,
+)
+
+from medsaga import PRESETS, FineTuneSettings, ModelLibrary, describe, estimate_time
+from napari_medsaga._sparse_form import SPARSE_SETTINGS
+
+
+class TestPlan:
+    def test_the_time_comes_from_a_measured_step(self, panel, viewer, qtbot):
+        """Once the default is measured, which is done once in a process."""
+        text = panel.run.plan.text
+        qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: bool(panel._watch.computer), timeout=TIMEOUT)
+        wait_until_ready(panel, qtbot)
+        settings = replace(PRESETS["balanced"], steps=10)
+        panel.plan.set_settings(settings)
+        report = panel.data.report()
+        estimate = estimate_time(panel._watch.speed, settings, report.image, 0)
+        assert f"(10 steps of {estimate.seconds_per_step:.2g} s)" in text()
+        assert ", 12 slices segmented in" in text()
+        assert "GB free: preview in 10 s" in text()
+        panel.run.segments.setChecked(False)
+        assert "segmented" not in text()
+        panel.plan.set_settings(PRESETS["balanced"])
+        assert "steps of" in text()
+
+    def test_every_setting_has_a_control_with_its_help(self, panel):
+        for setting in describe(FineTuneSettings):
+            if setting.name == "backbone":
+                continue
+            is_sparse = setting.name in SPARSE_SETTINGS
+            form = panel.data._sparse if is_sparse else panel.plan._form
+            control = form.control(setting.name)
+            assert control.toolTip() == setting.help, setting.name
+
+    def test_the_form_gives_back_exactly_what_it_was_given(self, panel):
+        for name, settings in PRESETS.items():
+            panel.plan._form.set_value(settings)
+            assert panel.plan._form.value() == settings, name
+
+    def test_a_preset_sets_everything_and_reset_sets_it_back(self, panel):
+        panel.findChild(QAbstractButton, "thorough").click()
+        assert panel.plan.settings().max_long_side == 256
+        panel.plan._form.control("rank").setValue(7)
+        assert panel.plan.settings().rank == 7
+        panel.findChild(QAbstractButton, "advanced").click()
+        panel.findChild(QAbstractButton, "reset").click()
+        # The backbone that the user chose stays.
+        assert panel.plan.settings() == replace(PRESETS["thorough"], backbone="tiny")
+
+    def test_sam_is_greyed_where_its_weights_are_not(
+        self, viewer, layers, qtbot, monkeypatch, tmp_path
+    ):
+        for name in ("MEDSAGA_WEIGHTS", "XDG_CACHE_HOME", "TORCH_HOME"):
+            monkeypatch.setenv(name, str(tmp_path))
+        panel = open_dock(viewer, qtbot)
+        start = panel.findChild(QComboBox, "start")
+        (row,) = [i for i in range(start.count()) if "vit_l" in start.itemText(i)]
+        assert not start.model().item(row).isEnabled()
+        assert "dl.fbaipublicfiles.com" in start.model().item(row).toolTip()
+        assert not panel.findChild(QAbstractButton, "paper").isEnabled()
+
+    def test_a_trained_model_can_be_started_from(self, panel, layers, qtbot):
+        click_and_wait(panel, qtbot)
+        (entry,) = ModelLibrary().entries()
+        start = panel.findChild(QComboBox, "start")
+        qtbot.waitUntil(lambda: start.findText(f"my model {entry.name}") > 0)
+        panel.data.labels.choose(layers[1])
+        panel.plan.continue_from(entry.path)
+        click_and_wait(panel, qtbot)
+        assert {e.card.base_weights for e in ModelLibrary().entries()} == {
+            "tiny",
+            entry.name,
+        }
+
+
+class TestKeyboardAndHelp:
+    def test_everything_has_a_tooltip_and_can_be_reached_by_tab(self, panel):
+        controls = [
+            widget
+            for kind in (QAbstractButton, QComboBox, QAbstractSpinBox)
+            for widget in panel.findChildren(kind)
+            if not widget.objectName().startswith("qt_")
+            and not isinstance(widget.parent(), QAbstractSpinBox)
+        ]
+        assert len(controls) > 30
+        for control in controls:
+            if not control.isVisibleTo(panel) and control.focusPolicy() == 0:
+                continue
+            assert control.toolTip() or inherited_tooltip(control), control.objectName()
+
+    def test_the_buttons_have_mnemonics_that_no_menu_of_napari_has(self, panel, viewer):
+        menus = viewer.window._qt_window.menuBar().actions()
+        taken = {a.text()[a.text().index("&") + 1] for a in menus if "&" in a.text()}
+        texts = [x.text() for x in (panel.run.start, panel.run.pause, panel.run.stop)]
+        keys = {text[text.index("&") + 1].upper() for text in texts}
+        assert len(keys) == 3
+        assert taken
+        assert not keys & {key.upper() for key in taken}
+
+    def test_tab_leaves_out_what_is_folded_away(self, panel, qtbot):
+        control = panel.plan._form.control("rank")
+        assert not control.isEnabled()
+        panel.findChild(QAbstractButton, "advanced").click()
+        assert control.isEnabled()
+
+    def test_the_dock_fits_a_small_screen(self, panel):
+        assert panel.minimumSizeHint().height() < 700
+        assert panel.minimumSizeHint().width() < 420
+
+
+def inherited_tooltip(widget) -> str:
+    parent = widget.parentWidget()
+    while parent is not None and not parent.toolTip():
+        parent = parent.parentWidget()
+    return "" if parent is None else parent.toolTip()
