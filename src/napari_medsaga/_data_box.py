@@ -125,6 +125,10 @@ class DataBox(QWidget):
         if not running:
             self._offer_axes(self.labels.layer())
 
+    def key(self) -> QWidget:
+        """Give the table of the classes, which is the key to a plot of them."""
+        return self._classes
+
     def disconnect_viewer(self) -> None:
         """Stop following the viewer and its layers."""
         self._timer.stop()

@@ -85,7 +85,8 @@ class FineTunePanel(QWidget):
         inside.addWidget(self.plan)
         inside.addStretch()
         layout = QVBoxLayout(self)
-        layout.addWidget(DockScroll(upper), 1)
+        self._scroll = DockScroll(upper)
+        layout.addWidget(self._scroll, 1)
         layout.addWidget(self.run)
 
     def _connect(self) -> None:
@@ -100,6 +101,7 @@ class FineTunePanel(QWidget):
         self.run.segments.toggled.connect(self._show_plan)
         self._viewer.layers.events.inserted.connect(self._on_layers_changed)
         self._viewer.layers.events.removed.connect(self._on_layers_changed)
+        self.run.plot.appeared.connect(self._on_plot_appeared)
         self._viewer.dims.events.point.connect(self._on_point_changed)
         self._viewer.dims.events.order.connect(self._on_order_changed)
 
@@ -258,6 +260,10 @@ class FineTunePanel(QWidget):
             self._cursor.index = slice_shown(self._viewer, training.image, axis)
         elif training is not None:
             self._cursor.index = 0
+
+    def _on_plot_appeared(self) -> None:
+        """Keep the classes in sight, whose colours are the plot's, in what is left."""
+        self._scroll.ensureWidgetVisible(self.data.key(), 0, 0)
 
     def _on_order_changed(self, _: object = None) -> None:
         """Another plane is shown: on a tie, it is the one that was painted."""

@@ -61,6 +61,20 @@ class TestCorrections:
             "liver",
         }
 
+    def test_they_train_on_the_image_that_the_layer_was_predicted_on(
+        self, panel, viewer, arrays, qtbot
+    ):
+        """Not on another of the same shape, with which no check finds a fault."""
+        panel.run.segments.setChecked(False)
+        click_and_wait(panel, qtbot)
+        other = viewer.add_image(arrays[0][::-1].copy(), name="other")
+        segment_only(viewer, qtbot, "other")
+        predicted = viewer.layers["other – blobs"]
+        assert panel.data.image_layer() is not other
+        predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
+        assert panel.data.labels_layer() is predicted
+        assert panel.data.image_layer() is other
+
     def test_painting_the_originals_goes_back_to_them(
         self, panel, viewer, layers, qtbot
     ):
@@ -127,7 +141,6 @@ class TestCorrections:
             predicted.data_setitem(
                 (np.full(9, index), np.arange(3, 12), np.full(9, 35)), 5
             )
-        panel.data.image.choose(viewer.layers["other"])
         qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
         slices = panel.findChild(QWidget, "slices")
         originals = [f"blobs [{i}]" for i in ANNOTATED]
@@ -160,7 +173,6 @@ class TestCorrections:
         first, predicted = train_and_predict_another(panel, viewer, arrays, qtbot)
         place = np.nonzero(predicted.data[2])
         predicted.data_setitem((np.full(len(place[0]), 2), *place), 0)
-        panel.data.image.choose(viewer.layers["other"])
         qtbot.waitUntil(lambda: "1 slice of the predicted" in sentence(panel))
         click_and_wait(panel, qtbot)
         card = next(e.card for e in ModelLibrary().entries() if e.path != first.path)

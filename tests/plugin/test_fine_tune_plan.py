@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox
+from napari.utils.theme import get_theme
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSpinBox,
+    QComboBox,
+    QLabel,
+    QWidget,
+)
 from tests.plugin.fine_tune_dock import (
     TIMEOUT,
     click_and_wait,
@@ -13,6 +20,7 @@ from tests.plugin.fine_tune_dock import (
 )
 
 from medsaga import PRESETS, FineTuneSettings, ModelLibrary, describe, estimate_time
+from napari_medsaga import _computer_watch
 from napari_medsaga._sparse_form import SPARSE_SETTINGS
 
 
@@ -59,6 +67,28 @@ class TestPlan:
         # The backbone that the user chose stays.
         assert panel.plan.settings() == replace(PRESETS["thorough"], backbone="tiny")
 
+    def test_a_model_to_continue_from_is_planned_as_what_it_is(self, panel, qtbot):
+        """Not at the speed of the preset's backbone, which is not what trains."""
+        click_and_wait(panel, qtbot)
+        (entry,) = ModelLibrary().entries()
+        panel.plan.set_settings(PRESETS["balanced"])
+        assert "preview in 10 s" in panel.run.plan.text()
+        panel.plan.continue_from(entry.path)
+        expected = panel.plan.expected_settings()
+        assert expected.backbone == "tiny"
+        assert expected.long_side == entry.card.settings["long_side"]
+        assert "trained in about 2 min" in panel.run.plan.text()
+        assert "preview in" not in panel.run.plan.text()
+        assert "steps of" not in panel.run.plan.text()
+
+    def test_a_speed_that_a_job_kept_from_being_measured_is_measured_after_it(
+        self, panel, qtbot, monkeypatch
+    ):
+        qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
+        monkeypatch.setattr(_computer_watch, "_speed", None)
+        click_and_wait(panel, qtbot)
+        qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
+
     def test_sam_is_greyed_where_its_weights_are_not(
         self, viewer, layers, qtbot, monkeypatch, tmp_path
     ):
@@ -101,13 +131,23 @@ class TestKeyboardAndHelp:
             assert control.toolTip() or inherited_tooltip(control), control.objectName()
 
     def test_the_buttons_have_mnemonics_that_no_menu_of_napari_has(self, panel, viewer):
+        def keys_of(texts) -> list[str]:
+            return [t[t.index("&") + 1].upper() for t in texts if "&" in t]
+
         menus = viewer.window._qt_window.menuBar().actions()
-        taken = {a.text()[a.text().index("&") + 1] for a in menus if "&" in a.text()}
-        texts = [x.text() for x in (panel.run.start, panel.run.pause, panel.run.stop)]
-        keys = {text[text.index("&") + 1].upper() for text in texts}
-        assert len(keys) == 3
-        assert taken
-        assert not keys & {key.upper() for key in taken}
+        taken = keys_of(a.text() for a in menus)
+        names = {
+            *("to_labels", "to_image", "empty", *PRESETS, "reset"),
+            *("segments", "start_training", "pause", "stop"),
+        }
+        buttons = {
+            b.objectName(): b.text() for b in panel.findChildren(QAbstractButton)
+        }
+        assert all("&" in buttons[name] for name in names)
+        texts = [*buttons.values(), *(x.text() for x in panel.findChildren(QLabel))]
+        keys = keys_of(texts)
+        assert len(keys) > len(names)
+        assert len({*keys, *taken}) == len(keys) + len(taken)
 
     def test_tab_leaves_out_what_is_folded_away(self, panel, qtbot):
         control = panel.plan._form.control("rank")
@@ -115,9 +155,27 @@ class TestKeyboardAndHelp:
         panel.findChild(QAbstractButton, "advanced").click()
         assert control.isEnabled()
 
-    def test_the_dock_fits_a_small_screen(self, panel):
+    def test_the_dock_fits_a_small_screen(self, panel, viewer, qtbot):
+        viewer.window.resize(1280, 800)
+        click_and_wait(panel, qtbot)
+        assert panel.run.plot.isVisible()
         assert panel.minimumSizeHint().height() < 700
         assert panel.minimumSizeHint().width() < 420
+        classes = panel.findChild(QWidget, "classes")
+        qtbot.waitUntil(lambda: not classes.visibleRegion().isEmpty(), timeout=TIMEOUT)
+
+    def test_the_plot_has_the_colours_of_the_theme(self, panel, viewer, qtbot):
+        plot = panel.run.plot
+        plot.show()
+        for theme in ("light", "dark"):
+            viewer.theme = theme
+            window = get_theme(theme).background.as_rgb_tuple()[:3]
+
+            def has_its_colours(wanted=window) -> bool:
+                shown = plot._graphics.backgroundBrush().color()
+                return shown.getRgb()[:3] == wanted
+
+            qtbot.waitUntil(has_its_colours, timeout=TIMEOUT)
 
 
 def inherited_tooltip(widget) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.plugin.fine_tune_dock import (
     TIMEOUT,
     TINY,
     click_and_wait,
+    sentence,
     start_and_preview,
     trained_slices,
     wait_for_model,
@@ -22,7 +24,7 @@ from tests.plugin.fine_tune_dock import (
 )
 
 from medsaga import MedsagaError, ModelLibrary
-from napari_medsaga import _fine_tune_panel
+from napari_medsaga import _annotation, _fine_tune_panel
 from napari_medsaga._layers import class_names, geometry_of
 
 
@@ -226,6 +228,23 @@ class TestErrors:
         assert caught[0][0] is kind
         assert caught[0][2] is not None
         wait_until_ready(panel, qtbot)
+
+    def test_layers_that_cannot_be_read_leave_the_dock_ready(
+        self, panel, layers, qtbot, monkeypatch
+    ):
+        """A lazy layer may fail at any time, even at the look after the click."""
+        wait_until_ready(panel, qtbot)
+        with monkeypatch.context() as broken, qtbot.capture_exceptions() as caught:
+            look = Mock(side_effect=OSError("disk gone"))
+            broken.setattr(_annotation, "report_annotation", look)
+            panel.run.start.click()
+            qtbot.waitUntil(lambda: bool(caught), timeout=TIMEOUT)
+        assert caught[0][0] is OSError
+        assert sentence(panel) == "The layers cannot be read: disk gone"
+        assert panel.training is None
+        panel.data.look_again()
+        click_and_wait(panel, qtbot)
+        assert len(ModelLibrary().entries()) == 1
 
     def test_contradicting_settings_are_said_before_the_start(self, panel, qtbot):
         wait_until_ready(panel, qtbot)
