@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QFrame, QScrollArea, QWidget
 
 if TYPE_CHECKING:
     from qtpy.QtCore import QEvent, QSize
+    from qtpy.QtGui import QResizeEvent
 
 
 class DockScroll(QScrollArea):
@@ -16,10 +17,22 @@ class DockScroll(QScrollArea):
 
     def __init__(self, content: QWidget) -> None:
         super().__init__()
+        self._kept_in_sight: QWidget | None = None
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setWidget(content)
+
+    def keep_in_sight(self, widget: QWidget) -> None:
+        """Scroll to a part of the content, now and whenever there is less room."""
+        self._kept_in_sight = widget
+        self.ensureWidgetVisible(widget, 0, 0)
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Keep in sight what is to be seen."""
+        super().resizeEvent(event)
+        if self._kept_in_sight is not None:
+            self.ensureWidgetVisible(self._kept_in_sight, 0, 0)
 
     def minimumSizeHint(self) -> QSize:
         """Ask for the content's width: it cannot be scrolled sideways."""

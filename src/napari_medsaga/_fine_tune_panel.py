@@ -263,7 +263,7 @@ class FineTunePanel(QWidget):
 
     def _on_plot_appeared(self) -> None:
         """Keep the classes in sight, whose colours are the plot's, in what is left."""
-        self._scroll.ensureWidgetVisible(self.data.key(), 0, 0)
+        self._scroll.keep_in_sight(self.data.key())
 
     def _on_order_changed(self, _: object = None) -> None:
         """Another plane is shown: on a tie, it is the one that was painted."""

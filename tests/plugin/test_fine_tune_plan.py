@@ -161,8 +161,12 @@ class TestKeyboardAndHelp:
         assert panel.run.plot.isVisible()
         assert panel.minimumSizeHint().height() < 700
         assert panel.minimumSizeHint().width() < 420
+        # The key to the plot's colours: down to its last row.
         classes = panel.findChild(QWidget, "classes")
-        qtbot.waitUntil(lambda: not classes.visibleRegion().isEmpty(), timeout=TIMEOUT)
+        bottom = classes.rect().bottom()
+        qtbot.waitUntil(
+            lambda: classes.visibleRegion().boundingRect().bottom() == bottom
+        )
 
     def test_the_plot_has_the_colours_of_the_theme(self, panel, viewer, qtbot):
         plot = panel.run.plot
