@@ -293,7 +293,7 @@ class FineTunePanel(QWidget):
         if value is None:
             self.run.status.setText("Stopped before anything was learned.")
             return
-        self.run.status.setText(_describe_result(value, is_stopped=status == "stopped"))
+        self.run.status.setText(value.describe(is_stopped=status == "stopped"))
         layer = training.layers.remember(value)
         if layer is not None:
             self.run.status.setText(
@@ -356,18 +356,3 @@ def _tell_what_was_kept(status: str, value: Any) -> None:
         )
     elif status == "failed":
         show_error(str(value))
-
-
-def _describe_result(result: TrainingResult, *, is_stopped: bool) -> str:
-    """Say how good the model is, what it took and where it is."""
-    card = result.card
-    names = dict(zip(card.classes.values, card.classes.names, strict=True))
-    dice = card.metrics["dice"]
-    scores = ", ".join(f"{names[int(v)]} {score:.2f}" for v, score in dice.items())
-    memory = card.measured["peak_memory"] / 1e9
-    begun = "Stopped, best so far kept. " if is_stopped else ""
-    return (
-        f"{begun}Dice on the {card.metrics['measured_on']}: {scores or 'none'}. "
-        f"{card.measured['seconds']:.0f} s, {memory:.1f} GB at most. Kept as model "
-        f"{result.model.name}."
-    )

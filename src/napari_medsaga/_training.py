@@ -45,6 +45,20 @@ class TrainingResult:
     card: ModelCard
     mask: Volume | None
 
+    def describe(self, *, is_stopped: bool) -> str:
+        """Say how good the model is, what it took and where it is."""
+        card = self.card
+        names = dict(zip(card.classes.values, card.classes.names, strict=True))
+        dice = card.metrics["dice"]
+        scores = ", ".join(f"{names[int(v)]} {score:.2f}" for v, score in dice.items())
+        memory = card.measured["peak_memory"] / 1e9
+        begun = "Stopped, best so far kept. " if is_stopped else ""
+        return (
+            f"{begun}Dice on the {card.metrics['measured_on']}: {scores or 'none'}. "
+            f"{card.measured['seconds']:.0f} s, {memory:.1f} GB at most. Kept as model "
+            f"{self.model.name}."
+        )
+
 
 def run_training(request: TrainingRequest) -> Stream[TrainingResult | None]:
     """Fine-tune, save the model to the library and segment the volume.
