@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from email import message_from_string
 from email.message import Message
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,27 @@ def test_every_pin_lies_within_the_declared_bounds(
         if requirement.marker is None:
             name = canonicalize_name(requirement.name)
             assert requirement.specifier.contains(pins[name]), name
+
+
+def test_the_bootstrap_opens_napari_with_the_plugin(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec_from_file_location("bootstrap", repository / "bootstrap.py")
+    bootstrap = module_from_spec(spec)
+    spec.loader.exec_module(bootstrap)
+    installed, commands = [], []
+
+    def run(command: list[str]) -> int:
+        commands.append(command)
+        return 3
+
+    monkeypatch.setattr(bootstrap, "set_up", installed.append)
+    monkeypatch.setattr(bootstrap, "set_up_screen", lambda *, with_programs: None)
+    monkeypatch.setattr(bootstrap, "run", run)
+    assert bootstrap.main(["napari", "--", "rest"]) == 3
+    assert installed == ["napari"]
+    assert commands == [[str(bootstrap.PYTHON), "-m", "napari_medsaga", "rest"]]
+    assert (repository / "src" / "napari_medsaga" / "__main__.py").is_file()
 
 
 def test_an_old_python_can_at_least_read_the_bootstrap(repository: Path) -> None:

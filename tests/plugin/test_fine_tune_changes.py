@@ -7,6 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from napari._qt.dialogs.confirm_close_dialog import ConfirmCloseDialog
+from qtpy.QtGui import QCloseEvent
+from qtpy.QtWidgets import QDialog, QLabel
 from tests.phantom import keep_slices
 from tests.plugin.fine_tune_dock import (
     ANNOTATED,
@@ -15,6 +18,7 @@ from tests.plugin.fine_tune_dock import (
     TINY,
     click_and_wait,
     open_second_dock,
+    sentence,
     start_and_preview,
     trained_slices,
     wait_for_model,
@@ -24,6 +28,13 @@ from tests.plugin.fine_tune_dock import (
 from medsaga import ModelLibrary, load_card
 from napari_medsaga import _annotation
 from napari_medsaga._layers import world_affine
+
+
+class ClosedByUser(QCloseEvent):
+    """What the window system sends; napari asks nothing of what a program closes."""
+
+    def spontaneous(self) -> bool:
+        return True
 
 
 class TestLayersChangeUnderATraining:
@@ -44,6 +55,30 @@ class TestLayersChangeUnderATraining:
         layers[0].data = arrays[0][:5, :20, :20]
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
         assert viewer.layers["blobs segmented"].data.shape == arrays[0].shape
+
+    def test_the_labels_get_another_shape(self, panel, viewer, layers, arrays, qtbot):
+        panel.plan.set_settings(replace(TINY, steps=12))
+        start_and_preview(panel, qtbot)
+        painted = layers[1].data
+        layers[1].data = painted[:5, :20, :20]
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        assert viewer.layers["blobs segmented"].data.shape == arrays[0].shape
+        qtbot.waitUntil(lambda: "drawn on this image" in sentence(panel))
+        assert not panel.run.start.isEnabled()
+        layers[1].data = painted
+        wait_until_ready(panel, qtbot)
+
+    def test_both_layers_are_renamed(self, panel, viewer, layers, qtbot):
+        panel.plan.set_settings(replace(TINY, steps=12))
+        start_and_preview(panel, qtbot)
+        layers[0].name, layers[1].name = "scan", "strokes"
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        result = viewer.layers["blobs segmented"]
+        assert result.data.any()
+        np.testing.assert_allclose(world_affine(result), world_affine(layers[0]))
+        assert panel.data.image.currentText() == "scan"
+        panel.data.labels.choose(layers[1])
+        wait_until_ready(panel, qtbot)
 
     def test_painting_goes_on_and_changes_nothing_that_trains(
         self, panel, layers, arrays, qtbot, viewer
@@ -97,6 +132,30 @@ class TestLayersChangeUnderATraining:
         start_and_preview(panel, qtbot)
         viewer.close()
         wait_for_model(qtbot)
+
+    def test_napari_asks_before_it_is_closed(self, panel, viewer, qtbot, monkeypatch):
+        asked = []
+
+        def cancel(dialog: ConfirmCloseDialog) -> QDialog.DialogCode:
+            asked.append([label.text() for label in dialog.findChildren(QLabel)])
+            return QDialog.DialogCode.Rejected
+
+        monkeypatch.setattr(ConfirmCloseDialog, "exec_", cancel)
+        panel.plan.set_settings(LONG)
+        start_and_preview(panel, qtbot)
+        event = ClosedByUser()
+        viewer.window._qt_window.closeEvent(event)
+        assert not event.isAccepted()
+        assert len(asked) == 1
+        assert "fine-tuning on blobs" in str(asked[0])
+        n_steps = len(panel.run.plot.loss_points())
+        qtbot.waitUntil(
+            lambda: len(panel.run.plot.loss_points()) > n_steps, timeout=TIMEOUT
+        )
+        panel.run.stop.click()
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        viewer.window._qt_window.closeEvent(ClosedByUser())
+        assert "fine-tuning" not in str(asked[1:])
 
     def test_a_second_training_waits_for_the_first(self, panel, viewer, qtbot):
         panel.plan.set_settings(LONG)

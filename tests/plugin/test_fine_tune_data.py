@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QAbstractButton, QComboBox, QWidget
 from tests.phantom import VALUES, keep_slices
 from tests.plugin.fine_tune_dock import (
     ANNOTATED,
+    COLOURS,
     click_and_wait,
     listed,
     open_dock,
@@ -35,6 +36,21 @@ class TestWhatIsAnnotated:
             ["117", "white", "4"],
         ]
         assert all(int(row[3]) > 100 for row in rows)
+
+    def test_a_class_has_the_colour_of_its_layer(self, panel, layers, qtbot):
+        table = panel.findChild(QWidget, "classes")
+
+        def swatches() -> list[str]:
+            icons = [table.item(row, 0).icon() for row in range(table.rowCount())]
+            images = [icon.pixmap(14, 14).toImage() for icon in icons]
+            return [image.pixelColor(7, 7).name() for image in images]
+
+        qtbot.waitUntil(lambda: table.rowCount() == 3)
+        assert swatches() == [COLOURS[value] for value in VALUES]
+        # A screen of 16 bits, such as Xvfb's, shows other shades only nearly.
+        others = {1: "#ffff00", 5: "#ff0000", 117: "#00ffff", None: "#ffffff"}
+        layers[1].colormap = others
+        qtbot.waitUntil(lambda: swatches() == [others[value] for value in VALUES])
 
     def test_painting_is_followed(self, panel, layers, qtbot):
         qtbot.waitUntil(lambda: "4 of 12 slices" in sentence(panel))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import dask.array
+import nibabel as nib
 import numpy as np
 import pytest
+from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
 from napari.layers import Labels
-from qtpy.QtWidgets import QAbstractButton
+from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
+from qtpy.QtGui import QDropEvent
+from qtpy.QtWidgets import QAbstractButton, QDialog, QRadioButton
 from tests.phantom import VALUES, keep_slices
 from tests.plugin.fine_tune_dock import (
     ANNOTATED,
@@ -22,6 +28,30 @@ from medsaga import ModelLibrary
 from napari_medsaga._layers import world_affine
 
 
+def drop_on_window(viewer, path: Path) -> None:
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(path))])
+    event = QDropEvent(
+        QPointF(5, 5),
+        Qt.DropAction.CopyAction,
+        mime,
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+    )
+    viewer.window._qt_viewer.dropEvent(event)
+
+
+def choose_medsaga(dialog: QtReaderDialog) -> QDialog.DialogCode:
+    """Answer napari's question: its own reader offers itself for every file."""
+    (button,) = [
+        button
+        for button in dialog.findChildren(QRadioButton)
+        if button.text() == "MedSAGa"
+    ]
+    button.setChecked(True)
+    return QDialog.DialogCode.Accepted
+
+
 class TestOtherLayers:
     def test_a_plane_image_in_colour(self, viewer, arrays, qtbot):
         picture = np.repeat(arrays[0][4][..., None], 3, -1).clip(0, 255)
@@ -31,6 +61,39 @@ class TestOtherLayers:
         click_and_wait(panel, qtbot)
         assert viewer.layers["photo segmented"].data.shape == arrays[1][4].shape
         assert set(np.unique(viewer.layers["photo segmented"].data)) & set(VALUES)
+
+    def test_a_grey_plane_image(self, viewer, arrays, qtbot):
+        viewer.add_image(arrays[0][4], name="xray")
+        viewer.add_labels(arrays[1][4], name="painted")
+        panel = open_dock(viewer, qtbot)
+        click_and_wait(panel, qtbot)
+        result = viewer.layers["xray segmented"]
+        assert isinstance(result, Labels)
+        assert result.data.shape == arrays[1][4].shape
+        assert set(np.unique(result.data)) == {0, *VALUES}
+
+    def test_a_dropped_file_is_painted_with_the_brush(
+        self, viewer, arrays, qtbot, monkeypatch, tmp_path
+    ):
+        affine = nib.affines.from_matvec(np.diag([-0.7, -0.5, 2]), [90, 70, -30])
+        nib.Nifti1Image(arrays[0].T, affine).to_filename(tmp_path / "ct.nii.gz")
+        monkeypatch.setattr(QtReaderDialog, "exec_", choose_medsaga)
+        drop_on_window(viewer, tmp_path / "ct.nii.gz")
+        image = viewer.layers["ct"]
+        viewer._new_labels()
+        labels = viewer.layers["ct - Labels"]
+        # The reader turns the file's axes to the patient's.
+        blob = arrays[1][:, ::-1, ::-1] == 1
+        labels.brush_size = 12
+        for index in (2, 6, 10):
+            labels.paint((index, *np.argwhere(blob[index]).mean(axis=0)), 1)
+        panel = open_dock(viewer, qtbot)
+        click_and_wait(panel, qtbot)
+        assert trained_slices(ModelLibrary().entries()[0].card) == [2, 6, 10]
+        result = viewer.layers["ct segmented"]
+        np.testing.assert_allclose(world_affine(result), world_affine(image))
+        assert result.data.shape == image.data.shape
+        assert (result.data[blob] == 1).mean() > 0.5
 
     def test_a_volume_in_colour(self, viewer, arrays, qtbot):
         picture = np.repeat(arrays[0][..., None], 3, -1).clip(0, 255)

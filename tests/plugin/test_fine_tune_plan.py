@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from napari.utils.theme import get_theme
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
     QComboBox,
+    QFileDialog,
     QLabel,
+    QListWidget,
+    QRadioButton,
+    QTableWidget,
     QWidget,
 )
 from tests.plugin.fine_tune_dock import (
@@ -19,12 +25,72 @@ from tests.plugin.fine_tune_dock import (
     wait_until_ready,
 )
 
-from medsaga import PRESETS, FineTuneSettings, ModelLibrary, describe, estimate_time
+from medsaga import (
+    PRESETS,
+    FineTuneSettings,
+    ModelLibrary,
+    Setting,
+    describe,
+    estimate_time,
+    preset,
+)
+from medsaga.checkpoints import KNOWN_CHECKPOINTS
 from napari_medsaga import _computer_watch
 from napari_medsaga._sparse_form import SPARSE_SETTINGS
 
 
+def bounded(form) -> list[tuple[Setting, QAbstractSpinBox]]:
+    settings = [s for s in describe(FineTuneSettings) if "min" in s.metadata]
+    return [
+        (setting, form.control(setting.name))
+        for setting in settings
+        if setting.name not in SPARSE_SETTINGS
+    ]
+
+
+def choose(start: QComboBox, text: str) -> None:
+    """Choose an entry as a click does, which tells it even if it was chosen before."""
+    index = start.findText(text, Qt.MatchFlag.MatchContains)
+    start.setCurrentIndex(index)
+    start.activated.emit(index)
+
+
+def shown(control: QWidget) -> object:
+    if isinstance(control, QComboBox):
+        return control.currentText()
+    if isinstance(control, QAbstractButton):
+        return control.isChecked()
+    return control.value()
+
+
+def change(control: QWidget) -> None:
+    if isinstance(control, QComboBox):
+        control.setCurrentIndex((control.currentIndex() + 1) % control.count())
+    elif isinstance(control, QAbstractButton):
+        control.setChecked(not control.isChecked())
+    else:
+        at_top = control.value() == control.maximum()
+        control.setValue(control.minimum() if at_top else control.maximum())
+
+
 class TestPlan:
+    def test_a_fresh_dock_trains_litemedsam_by_the_balanced_preset(
+        self, viewer, layers
+    ):
+        _, panel = viewer.window.add_plugin_dock_widget("napari-medsaga", "Fine-tune")
+        assert panel.plan.settings() == preset("balanced")
+        assert panel.plan.start_model() is None
+        start = panel.findChild(QComboBox, "start")
+        assert start.currentText().startswith("LiteMedSAM")
+        buttons = panel.plan.findChildren(QRadioButton)
+        assert [button.text().replace("&", "") for button in buttons] == [
+            "quick (30 s)",
+            "balanced (2 min)",
+            "thorough (10 min)",
+            "paper (1 h)",
+        ]
+        assert [button.isChecked() for button in buttons] == [False, True, False, False]
+
     def test_the_time_comes_from_a_measured_step(self, panel, viewer, qtbot):
         """Once the default is measured, which is done once in a process."""
         text = panel.run.plan.text
@@ -51,6 +117,32 @@ class TestPlan:
             form = panel.data._sparse if is_sparse else panel.plan._form
             control = form.control(setting.name)
             assert control.toolTip() == setting.help, setting.name
+
+    def test_a_number_has_the_bounds_of_its_setting(self, panel):
+        numbers = bounded(panel.plan._form)
+        assert len(numbers) > 15
+        for setting, control in numbers:
+            bounds = setting.metadata["min"], setting.metadata["max"]
+            found = control.minimum(), control.maximum()
+            step = setting.metadata["step"]  # a control rounds to its digits
+            assert found == pytest.approx(bounds, abs=step), setting.name
+
+    def test_reset_sets_every_control_back_to_its_default(self, panel):
+        form = panel.plan._form
+        form.set_value(preset("balanced"))
+        controls = {
+            setting.name: form.control(setting.name)
+            for setting in describe(FineTuneSettings)
+            if setting.name not in ("backbone", *SPARSE_SETTINGS)
+        }
+        defaults = {name: shown(control) for name, control in controls.items()}
+        for control in controls.values():
+            change(control)
+        kept = [name for name in controls if shown(controls[name]) == defaults[name]]
+        assert kept == []
+        panel.findChild(QAbstractButton, "advanced").click()
+        panel.findChild(QAbstractButton, "reset").click()
+        assert {name: shown(c) for name, c in controls.items()} == defaults
 
     def test_the_form_gives_back_exactly_what_it_was_given(self, panel):
         for name, settings in PRESETS.items():
@@ -101,6 +193,38 @@ class TestPlan:
         assert "dl.fbaipublicfiles.com" in start.model().item(row).toolTip()
         assert not panel.findChild(QAbstractButton, "paper").isEnabled()
 
+    def test_sam_can_be_chosen_where_its_weights_are(
+        self, viewer, layers, qtbot, monkeypatch, tmp_path
+    ):
+        for name in ("MEDSAGA_WEIGHTS", "XDG_CACHE_HOME", "TORCH_HOME"):
+            monkeypatch.setenv(name, str(tmp_path))
+        known = KNOWN_CHECKPOINTS["vit_b"]
+        with (tmp_path / known.file_name).open("wb") as file:
+            file.truncate(known.n_bytes)  # looked for by name and size only
+        panel = open_dock(viewer, qtbot)
+        start = panel.findChild(QComboBox, "start")
+        assert start.model().item(start.findText("SAM vit_b")).isEnabled()
+        missing = start.findText("SAM vit_h (not on this computer)")
+        assert not start.model().item(missing).isEnabled()
+        assert panel.findChild(QAbstractButton, "paper").isEnabled()
+        choose(start, "vit_b")
+        assert panel.plan.settings().backbone == "vit_b"
+        assert panel.plan.problem() is None
+
+    def test_a_file_with_weights_can_be_started_from(
+        self, panel, monkeypatch, tmp_path
+    ):
+        start = panel.findChild(QComboBox, "start")
+        answers = [(str(tmp_path / "medsam.pth"), ""), ("", "")]
+        monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_: answers.pop(0))
+        choose(start, "SAM-format file")
+        assert panel.plan.settings().backbone == str(tmp_path / "medsam.pth")
+        assert start.currentText() == "medsam.pth"
+        choose(start, "SAM-format file")  # and change one's mind
+        assert answers == []
+        assert panel.plan.settings().backbone == str(tmp_path / "medsam.pth")
+        assert start.currentText() == "medsam.pth"
+
     def test_a_trained_model_can_be_started_from(self, panel, layers, qtbot):
         click_and_wait(panel, qtbot)
         (entry,) = ModelLibrary().entries()
@@ -129,6 +253,31 @@ class TestKeyboardAndHelp:
             if not control.isVisibleTo(panel) and control.focusPolicy() == 0:
                 continue
             assert control.toolTip() or inherited_tooltip(control), control.objectName()
+
+    def test_tab_and_the_arrows_lead_to_every_control(self, panel, qtbot):
+        wait_until_ready(panel, qtbot)
+        panel.findChild(QAbstractButton, "advanced").click()
+        kinds = (
+            *(QAbstractButton, QComboBox, QAbstractSpinBox),
+            *(QListWidget, QTableWidget),
+        )
+        wanted = {
+            widget
+            for kind in kinds
+            for widget in panel.findChildren(kind)
+            if widget.isVisible() and widget.isEnabled()
+        }
+        assert len(wanted) > 35
+        panel.data.image.setFocus()
+        reached = set()
+        for _ in range(len(wanted) + 20):
+            # Not the application's: without a window manager no window is active.
+            widget = panel.window().focusWidget()
+            is_new = widget not in reached
+            reached.add(widget)
+            within = isinstance(widget, QRadioButton) and is_new
+            qtbot.keyClick(widget, Qt.Key.Key_Right if within else Qt.Key.Key_Tab)
+        assert {w.objectName() for w in wanted - reached} == set()
 
     def test_the_buttons_have_mnemonics_that_no_menu_of_napari_has(self, panel, viewer):
         def keys_of(texts) -> list[str]:

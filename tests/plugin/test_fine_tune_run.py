@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from unittest.mock import Mock
 
 import numpy as np
+import pyqtgraph as pg
 import pytest
 from napari.layers import Labels
 from tests.phantom import VALUES
 from tests.plugin.fine_tune_dock import (
     ANNOTATED,
+    COLOURS,
     LONG,
     NAMES,
     TIMEOUT,
@@ -26,6 +29,10 @@ from tests.plugin.fine_tune_dock import (
 from medsaga import MedsagaError, ModelLibrary
 from napari_medsaga import _annotation, _fine_tune_panel
 from napari_medsaga._layers import class_names, geometry_of
+
+
+def dice_plot(panel) -> pg.PlotItem:
+    return panel.run.plot.findChild(pg.GraphicsLayoutWidget).getItem(1, 0)
 
 
 class TestOneClick:
@@ -87,8 +94,13 @@ class TestOneClick:
         text = panel.run.status.text()
         for name, value in zip(NAMES.values(), VALUES, strict=True):
             assert f"{name} {entry.card.metrics['dice'][str(value)]:.2f}" in text
-        assert "training slices" in text
+        assert "Dice on the training slices" in text
         assert "blobs" in text
+        seconds, gigabytes = re.search(r" (\d+) s, (\d+\.\d) GB at most", text).groups()
+        measured = entry.card.measured
+        assert float(seconds) == pytest.approx(measured["seconds"], abs=0.5)
+        assert float(gigabytes) * 1e9 == pytest.approx(measured["peak_memory"], abs=6e7)
+        assert float(gigabytes) > 0
         assert panel.run.start.isEnabled()
         assert not panel.run.stop.isEnabled()
 
@@ -100,6 +112,22 @@ class TestOneClick:
         dice = ModelLibrary().entries()[0].card.metrics["dice"]
         for value in VALUES:
             assert panel.run.plot.dice_points(value)[-1][1] == dice[str(value)]
+        plot = dice_plot(panel)
+        assert plot.titleLabel.text == "Dice on the training slices"
+        last = {
+            line.opts["pen"].color().name(): line.getData()[1][-1]
+            for line in plot.listDataItems()
+        }
+        assert last == {COLOURS[value]: dice[str(value)] for value in VALUES}
+
+    def test_dice_is_said_to_be_of_slices_that_were_held_out(self, panel, qtbot):
+        panel.run.segments.setChecked(False)
+        panel.plan.set_settings(replace(TINY, hold_out_from=len(ANNOTATED)))
+        click_and_wait(panel, qtbot)
+        (entry,) = ModelLibrary().entries()
+        assert entry.card.held_out_slices
+        assert dice_plot(panel).titleLabel.text == "Dice on the held-out slices"
+        assert "Dice on the held-out slices" in panel.run.status.text()
 
     def test_without_the_tick_nothing_is_segmented(self, panel, viewer, qtbot):
         panel.run.segments.setChecked(False)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from napari._app_model import get_app_model
 from napari.layers import Layer
 from npe2 import PluginManager, PluginManifest
 
@@ -63,6 +65,27 @@ def test_every_contribution_runs_a_command_of_the_manifest(
     for contributions in (samples, offered.readers, offered.writers, offered.widgets):
         assert contributions
         assert {contribution.command for contribution in contributions} <= commands
+
+
+def test_the_menus_offer_the_docks(make_napari_viewer: Callable[[], Any]) -> None:
+    make_napari_viewer()
+    menus = get_app_model().menus
+
+    def offered(menu: str) -> list[str]:
+        items = menus.get_menu(menu)
+        names = [item.command.id for item in items if hasattr(item, "command")]
+        return [name for name in names if name.startswith("napari-medsaga.")]
+
+    make = "napari-medsaga.make_{}_panel".format
+    assert sorted(offered("napari/layers/segment")) == [
+        make("fine_tune"),
+        make("segment"),
+    ]
+    assert offered("napari/plugins/napari-medsaga") == [
+        make("fine_tune"),
+        make("segment"),
+        make("models"),
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "A.NII.gz", "a.mgz", "a.mgh"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import permutations, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,11 @@ from napari_medsaga._writers import write_image, write_labels
 
 SaveVolume = Callable[..., np.ndarray]
 PLUGIN = "napari-medsaga"
-ORDERS = ("RAS", "LPS", "PIR", "SLA", "ILP", "ARI")
+ORDERS = [
+    "".join(letters)
+    for axes in permutations(("RL", "AP", "SI"))
+    for letters in product(*axes)
+]
 TURNED = (0.3, -0.2, 0.25)
 
 
@@ -113,6 +118,7 @@ def test_paint_comes_back_to_its_point_in_all_48_axis_orders(
 def test_paint_comes_back_to_its_point_in_small_files(
     codes: str, viewer: ViewerModel, save_volume: SaveVolume, tmp_path: Path
 ) -> None:
+    assert len(set(ORDERS)) == 48
     save_volume(tmp_path / "ct.nii.gz", codes)
     target = tmp_path / "seg.nii.gz"
     check_paint_comes_back(viewer, tmp_path / "ct.nii.gz", target, (-14.2, 19.3, 16.5))
