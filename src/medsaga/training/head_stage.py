@@ -34,8 +34,8 @@ _FIT_STEPS_PER_VIEW = 15
 _FIT_STEPS, _FEWEST_FIT_STEPS, _MEASURED_FIT_STEPS = 600, 200, 10
 # A first look, so that a preview stands within ten seconds of the call: a fit on the
 # views so far or, where they are nearly done, the fit on all of them as far as it is.
-_LOOK_AT, _LOOK_AT_FIT, _LOOK_STEPS = 5.5, 7.5, 300
-_LOOK_SECONDS, _FEWEST_LOOK_STEPS = 2.0, 50
+_LOOK_AT, _LOOK_AT_FIT, _LOOK_STEPS = 5.0, 7.0, 300
+_LOOK_SECONDS, _FEWEST_LOOK_STEPS = 1.5, 50
 _NEARLY_DONE_SECONDS = 1.5
 
 
