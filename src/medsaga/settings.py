@@ -100,6 +100,14 @@ class FineTuneSettings:
             "Steps of the head's fit on sampled pixels; 0: from minutes.",
         ),
     ] = 0
+    refit_head: Annotated[
+        bool,
+        choice(
+            "Plan",
+            "After the GaLore stage, fit the detail head anew to what the encoder has "
+            "learned.",
+        ),
+    ] = True
     batch_size: Annotated[
         int, number(1, 256, 1, "Plan", "Slices in one step of the GaLore stage.")
     ] = 2

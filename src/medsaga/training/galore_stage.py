@@ -12,6 +12,7 @@ from medsaga.data.samples import drawn_sample
 from medsaga.data.sizing import collate
 from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.training.averaging import BestWeights, WeightAverage
+from medsaga.training.head_stage import refit_head
 from medsaga.training.losses import SegmentationLoss
 from medsaga.training.lost_classes import lost_classes, refit_class
 from medsaga.training.optimizer import LayerwiseOptimizer
@@ -69,11 +70,23 @@ def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
     if not session.settings.validations:
         session.plan(validations=_plan_validations(session, seconds_to_validate))
     session.network.train()
+    is_whole = False
     with suppress(Stop), optimizer:
         yield from _steps(session, optimizer, average, best, seconds_to_validate)
+        is_whole = True
     session.network.eval()
     session.measured["optimizer_state_bytes"] = optimizer.state_bytes()
+    average.write()
+    if is_whole and _refits_head(session.settings):
+        with suppress(Stop):
+            yield from refit_head(session)
     return (yield from _keep_best(session, average, best, score_at_start))
+
+
+def _refits_head(settings: FineTuneSettings) -> bool:
+    """Whether a head stage came before, and the encoder has moved since."""
+    is_frozen = STRATEGIES[settings.strategy].freezes_encoder
+    return settings.refit_head and settings.stages == "both" and not is_frozen
 
 
 def _validate_start(
@@ -100,7 +113,6 @@ def _keep_best(
     best: BestWeights,
     score_at_start: float,
 ) -> Generator[Event, None, Validated]:
-    average.write()
     reached = validate(session, session.galore_steps)
     is_clear = session.held_out and not average.n_updates
     tolerance = 0.0 if is_clear else _TOLERANCE
@@ -211,6 +223,8 @@ def _plan_steps(
     left = (
         session.seconds_left - (session.settings.validations + 1) * seconds_to_validate
     )
+    if _refits_head(session.settings):
+        left -= session.head_seconds
     return planned_steps(
         session.settings, left, clock.seconds_per_step, clock.n_steps, filling
     )

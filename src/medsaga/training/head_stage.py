@@ -46,7 +46,22 @@ def run_head_stage(session: Session) -> Generator[Event, None, None]:
     in bf16; whole pyramids never are. If all this takes long, a first preview comes
     before its end, of which nothing remains in what is fitted.
     """
-    pixels = _Pixels(session, session.settings.head_views or _plan_views(session))
+    started = time.monotonic()
+    yield from _run(session, session.settings.head_views or _plan_views(session))
+    session.head_seconds = time.monotonic() - started
+
+
+def refit_head(session: Session) -> Generator[Event, None, None]:
+    """Fit the head anew to what the backbone's features have become.
+
+    In few steps the encoder moves away from the head faster than the head can follow,
+    and what it has learned shows only once a head is fitted to it.
+    """
+    yield from _run(session, session.settings.head_views)
+
+
+def _run(session: Session, n_views: int) -> Generator[Event, None, None]:
+    pixels = _Pixels(session, n_views)
     yield from _sample_views(session, pixels)
     yield from _fit(session, _start_fit(session, *pixels.sampled()))
 

@@ -41,7 +41,8 @@ class Session:
 
     `settings` is replaced by a version with more filled in as the stages plan
     themselves; at the end it repeats the training exactly. `is_usable` says whether
-    the network has learned anything yet, `galore_steps` counts the steps done.
+    the network has learned anything yet, `galore_steps` counts the steps done, and
+    `head_seconds` is what the head stage took.
     """
 
     network: MedSAGa
@@ -60,6 +61,7 @@ class Session:
     started: float
     is_usable: bool = False
     galore_steps: int = 0
+    head_seconds: float = 0.0
     measured: dict[str, Any] = field(default_factory=dict)
     _last_preview: float = field(default=0.0, init=False)
     _last_target: PreviewTarget | None = field(default=None, init=False)
