@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from itertools import count
+from itertools import count, groupby
 
 import numpy as np
 import pytest
@@ -99,6 +99,54 @@ def test_stopped_after_the_early_look_the_model_is_usable(
     stream = fine_tune(image, labels, replace(quick, head_views=12))
     model = _stop_when(stream, lambda event: isinstance(event, Preview))
     assert drain(segment(model, image)).mask.array.any()
+
+
+class TestRefit:
+    """The head is fitted anew to the encoder as the GaLore stage has left it."""
+
+    @pytest.fixture
+    def settings(self, quick):
+        return replace(quick, head_views=12, head_steps=100, refit_head=True)
+
+    def test_the_head_alone_is_another(self, image, labels, settings):
+        refitted, events = _collect(image, labels, settings)
+        plain, _ = _collect(image, labels, replace(settings, refit_head=False))
+        stages = [e.stage for e in events if isinstance(e, Progress)]
+        assert [stage for stage, _ in groupby(stages)] == [
+            *("features", "head", "galore"),
+            *("features", "head"),
+        ]
+        before, after = plain.network.state_dict(), refitted.network.state_dict()
+        changed = {n for n in before if not torch.equal(before[n], after[n])}
+        assert any(name.startswith("detail_head.") for name in changed)
+        assert not any(name.startswith("backbone.") for name in changed)
+
+    def test_it_makes_up_for_an_encoder_that_ran_away(self, image, labels, settings):
+        wild = replace(settings, encoder_lr=0.02, decoder_lr=1e-6, head_lr=1e-6)
+        refitted, _ = _collect(image, labels, wild)
+        plain, _ = _collect(image, labels, replace(wild, refit_head=False))
+        reached, lost = (
+            np.mean(list(model.card.metrics["dice"].values()))
+            for model in (refitted, plain)
+        )
+        assert reached > lost + 0.02
+
+    def test_stopped_meanwhile_the_steps_are_kept(self, image, labels, settings):
+        seen = []
+
+        def is_refitting(event) -> bool:
+            seen.append(getattr(event, "stage", ""))
+            return seen[-1] == "features" and "galore" in seen
+
+        model = _stop_when(fine_tune(image, labels, settings), is_refitting)
+        plain, _ = _collect(image, labels, replace(settings, refit_head=False))
+        assert _weights_equal(model, plain)
+
+    def test_a_frozen_encoder_asks_for_none(self, image, labels, settings):
+        frozen = replace(settings, strategy="decoder")
+        first, _ = _collect(image, labels, frozen)
+        second, _ = _collect(image, labels, replace(frozen, refit_head=False))
+        assert _weights_equal(first, second)
 
 
 def test_events_come_in_order_and_count_up(image, labels, quick):
