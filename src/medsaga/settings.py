@@ -107,7 +107,7 @@ class FineTuneSettings:
             "After the GaLore stage, fit the detail head anew to what the encoder has "
             "learned.",
         ),
-    ] = True
+    ] = False
     batch_size: Annotated[
         int, number(1, 256, 1, "Plan", "Slices in one step of the GaLore stage.")
     ] = 2
