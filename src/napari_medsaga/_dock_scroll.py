@@ -24,15 +24,22 @@ class DockScroll(QScrollArea):
         self.setWidget(content)
 
     def keep_in_sight(self, widget: QWidget) -> None:
-        """Scroll to a part of the content, now and whenever there is less room."""
+        """Scroll to a part of the content, and keep it there when there is less room.
+
+        Once the user has scrolled away from it, nothing brings it back.
+        """
         self._kept_in_sight = widget
         self.ensureWidgetVisible(widget, 0, 0)
 
     def resizeEvent(self, event: QResizeEvent) -> None:
-        """Keep in sight what is to be seen."""
+        """Keep in sight what was so before."""
         super().resizeEvent(event)
-        if self._kept_in_sight is not None:
-            self.ensureWidgetVisible(self._kept_in_sight, 0, 0)
+        kept = self._kept_in_sight
+        if kept is None:
+            return
+        bottom = kept.mapTo(self.viewport(), kept.rect().bottomLeft()).y()
+        if 0 <= bottom < event.oldSize().height():
+            self.ensureWidgetVisible(kept, 0, 0)
 
     def minimumSizeHint(self) -> QSize:
         """Ask for the content's width: it cannot be scrolled sideways."""

@@ -101,7 +101,6 @@ class FineTunePanel(QWidget):
         self.run.segments.toggled.connect(self._show_plan)
         self._viewer.layers.events.inserted.connect(self._on_layers_changed)
         self._viewer.layers.events.removed.connect(self._on_layers_changed)
-        self.run.plot.appeared.connect(self._on_plot_appeared)
         self._viewer.dims.events.point.connect(self._on_point_changed)
         self._viewer.dims.events.order.connect(self._on_order_changed)
 
@@ -192,6 +191,7 @@ class FineTunePanel(QWidget):
         layers.begin()
         self._on_point_changed()
         self._set_running(True)
+        self._scroll.keep_in_sight(self.data.key())  # the plot takes room
         self.run.begin(request.settings, request.class_colours)
         job.reported.connect(self._on_event)
         job.ended.connect(self._on_ended)
@@ -260,10 +260,6 @@ class FineTunePanel(QWidget):
             self._cursor.index = slice_shown(self._viewer, training.image, axis)
         elif training is not None:
             self._cursor.index = 0
-
-    def _on_plot_appeared(self) -> None:
-        """Keep the classes in sight, whose colours are the plot's, in what is left."""
-        self._scroll.keep_in_sight(self.data.key())
 
     def _on_order_changed(self, _: object = None) -> None:
         """Another plane is shown: on a tie, it is the one that was painted."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pyqtgraph as pg
-from qtpy.QtCore import QEvent, QTimer, Signal
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ _REDRAW_MS = 2000
 
 class TrainingPlot(QWidget):
     """Loss over the steps, and below it Dice per class."""
-
-    appeared = Signal()
-    """Emitted when it is shown, and has taken its room."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -106,7 +103,6 @@ class TrainingPlot(QWidget):
         """Take the colours of the theme."""
         self._apply_theme()
         super().showEvent(event)
-        QTimer.singleShot(0, self.appeared)
 
     def changeEvent(self, event: QEvent) -> None:
         """Take the colours of another theme."""

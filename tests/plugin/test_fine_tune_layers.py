@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import dask.array
 import nibabel as nib
 import numpy as np
 import pytest
 from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
 from napari.layers import Labels
-from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
-from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QAbstractButton, QDialog, QRadioButton
 from tests.phantom import VALUES, keep_slices
+from tests.plugin.dropping import drop_files
 from tests.plugin.fine_tune_dock import (
     ANNOTATED,
     TIMEOUT,
@@ -26,19 +23,6 @@ from tests.plugin.fine_tune_dock import (
 
 from medsaga import ModelLibrary
 from napari_medsaga._layers import world_affine
-
-
-def drop_on_window(viewer, path: Path) -> None:
-    mime = QMimeData()
-    mime.setUrls([QUrl.fromLocalFile(str(path))])
-    event = QDropEvent(
-        QPointF(5, 5),
-        Qt.DropAction.CopyAction,
-        mime,
-        Qt.MouseButton.LeftButton,
-        Qt.KeyboardModifier.NoModifier,
-    )
-    viewer.window._qt_viewer.dropEvent(event)
 
 
 def choose_medsaga(dialog: QtReaderDialog) -> QDialog.DialogCode:
@@ -78,7 +62,7 @@ class TestOtherLayers:
         affine = nib.affines.from_matvec(np.diag([-0.7, -0.5, 2]), [90, 70, -30])
         nib.Nifti1Image(arrays[0].T, affine).to_filename(tmp_path / "ct.nii.gz")
         monkeypatch.setattr(QtReaderDialog, "exec_", choose_medsaga)
-        drop_on_window(viewer, tmp_path / "ct.nii.gz")
+        drop_files(viewer.window._qt_viewer, tmp_path / "ct.nii.gz")
         image = viewer.layers["ct"]
         viewer._new_labels()
         labels = viewer.layers["ct - Labels"]

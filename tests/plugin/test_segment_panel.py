@@ -15,8 +15,7 @@ import pytest
 from napari import Viewer
 from napari.layers import Labels
 from napari.utils.notifications import NotificationSeverity, notification_manager
-from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
-from qtpy.QtGui import QDropEvent
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractButton,
     QComboBox,
@@ -29,6 +28,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 from tests.phantom import TINY, VALUES
+from tests.plugin.dropping import drop_files
 
 from medsaga import (
     ModelLibrary,
@@ -196,16 +196,7 @@ class Dock:
 
     def choose_files(self, *paths: Path) -> None:
         self.child(QTabWidget, "source").setCurrentIndex(1)
-        mime = QMimeData()
-        mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
-        event = QDropEvent(
-            QPointF(5, 5),
-            Qt.DropAction.CopyAction,
-            mime,
-            Qt.MouseButton.LeftButton,
-            Qt.KeyboardModifier.NoModifier,
-        )
-        self.child(QTabWidget, "source").currentWidget().dropEvent(event)
+        drop_files(self.child(QTabWidget, "source").currentWidget(), *paths)
 
 
 @pytest.fixture

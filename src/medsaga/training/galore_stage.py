@@ -56,7 +56,9 @@ def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
     stage early and in order. In the end the network holds the weights to keep: the
     average of the last quarter of the steps, unless what the stage began with, or what
     was validated on held-out slices on the way, is clearly better; without averaging
-    the best on the held-out slices. Returns how well these segment.
+    the best on the held-out slices. If the settings ask for it, the head is fitted anew
+    to the average before that, unless the stage was stopped. Returns how well the kept
+    ones segment.
     """
     optimizer = LayerwiseOptimizer(
         parameter_groups(session.network, session.settings), session.settings.seed
