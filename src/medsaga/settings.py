@@ -105,9 +105,9 @@ class FineTuneSettings:
         choice(
             "Plan",
             "After the GaLore stage, fit the detail head anew to what the encoder has "
-            "learned.",
+            "learned; the first fit then takes a third of the views and steps.",
         ),
-    ] = False
+    ] = True
     batch_size: Annotated[
         int, number(1, 256, 1, "Plan", "Slices in one step of the GaLore stage.")
     ] = 2

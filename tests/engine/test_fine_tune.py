@@ -17,6 +17,7 @@ from medsaga.events import Notice, Preview, Progress, Stop, Validated
 from medsaga.settings import FineTuneSettings
 from medsaga.training import galore_stage, head_stage
 from medsaga.training.averaging import WeightAverage
+from medsaga.training.step_plan import planned_steps
 
 
 def _collect(*args, **kwargs):
@@ -28,6 +29,10 @@ def _collect(*args, **kwargs):
 def _weights_equal(first, second) -> bool:
     a, b = first.network.state_dict(), second.network.state_dict()
     return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _stage(event) -> str:
+    return getattr(event, "stage", "")
 
 
 def _dice(mask, truth):
@@ -106,22 +111,40 @@ class TestRefit:
 
     @pytest.fixture
     def settings(self, quick):
-        return replace(quick, head_views=12, head_steps=100, refit_head=True)
+        return replace(quick, head_views=30, head_steps=100)
 
-    def test_the_head_alone_is_another(self, image, labels, settings):
-        refitted, events = _collect(image, labels, settings)
-        plain, _ = _collect(image, labels, replace(settings, refit_head=False))
-        stages = [e.stage for e in events if isinstance(e, Progress)]
-        assert [stage for stage, _ in groupby(stages)] == [
-            *("features", "head", "galore"),
-            *("features", "head"),
+    @pytest.fixture
+    def unfitted(self, image, labels, settings):
+        """The model as the refit finds it."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(galore_stage, "refit_head", lambda session: iter(()))
+            return _collect(image, labels, settings)[0]
+
+    def test_the_first_fit_takes_a_third(self, image, labels, settings):
+        _, events = _collect(image, labels, settings)
+        progress = [e for e in events if isinstance(e, Progress)]
+        runs = [(stage, list(run)) for stage, run in groupby(progress, _stage)]
+        assert [(stage, run[-1].step, run[-1].total) for stage, run in runs] == [
+            *(("features", 10, 10), ("head", 34, 34), ("galore", 6, 6)),
+            *(("features", 30, 30), ("head", 100, 100)),
         ]
-        before, after = plain.network.state_dict(), refitted.network.state_dict()
+
+    def test_the_first_fit_sees_each_slice(self, image, labels, settings):
+        _, events = _collect(image, labels, replace(settings, head_views=6))
+        totals = [e.total for e in events if isinstance(e, Progress)]
+        assert totals[0] == 4
+
+    def test_the_head_alone_is_another(self, image, labels, settings, unfitted):
+        refitted, _ = _collect(image, labels, settings)
+        before, after = unfitted.network.state_dict(), refitted.network.state_dict()
         changed = {n for n in before if not torch.equal(before[n], after[n])}
         assert any(name.startswith("detail_head.") for name in changed)
         assert not any(name.startswith("backbone.") for name in changed)
 
-    def test_it_makes_up_for_an_encoder_that_ran_away(self, image, labels, settings):
+    def test_it_makes_up_for_an_encoder_that_ran_away(
+        self, image, labels, settings, monkeypatch
+    ):
+        monkeypatch.setattr(galore_stage, "_TOLERANCE", 1.0)  # nothing is sent back
         wild = replace(settings, encoder_lr=0.02, decoder_lr=1e-6, head_lr=1e-6)
         refitted, _ = _collect(image, labels, wild)
         plain, _ = _collect(image, labels, replace(wild, refit_head=False))
@@ -131,16 +154,37 @@ class TestRefit:
         )
         assert reached > lost + 0.02
 
-    def test_stopped_meanwhile_the_steps_are_kept(self, image, labels, settings):
+    def test_stopped_meanwhile_the_steps_are_kept(
+        self, image, labels, settings, unfitted
+    ):
         seen = []
 
         def is_refitting(event) -> bool:
-            seen.append(getattr(event, "stage", ""))
+            seen.append(_stage(event))
             return seen[-1] == "features" and "galore" in seen
 
         model = _stop_when(fine_tune(image, labels, settings), is_refitting)
-        plain, _ = _collect(image, labels, replace(settings, refit_head=False))
-        assert _weights_equal(model, plain)
+        assert _weights_equal(model, unfitted)
+
+    def test_its_time_is_taken_off_the_steps(self, image, labels, quick, monkeypatch):
+        left = []
+
+        def plan(settings, seconds_left, *more):
+            left.append(seconds_left)
+            return planned_steps(settings, seconds_left, *more)
+
+        monkeypatch.setattr(galore_stage, "planned_steps", plan)
+        monkeypatch.setattr(galore_stage, "plan_refit", lambda session: 1000.0)
+        _collect(image, labels, replace(quick, steps=0, minutes=0.1, head_steps=20))
+        assert len(left) == 1
+        assert left[0] < 0.1 * 60 - 1000
+
+    def test_where_no_head_stage_was_it_is_planned(self, image, labels, quick):
+        settings = replace(quick, head_views=0, head_steps=0, minutes=0.05)
+        trained, _ = _collect(image, labels, settings)
+        model, _ = _collect(image, labels, settings, start=trained)
+        assert model.card.settings["head_views"] >= 4
+        assert model.card.settings["head_steps"] >= 200
 
     def test_a_frozen_encoder_asks_for_none(self, image, labels, settings):
         frozen = replace(settings, strategy="decoder")
@@ -151,8 +195,6 @@ class TestRefit:
 
 def test_events_come_in_order_and_count_up(image, labels, quick):
     _, events = _collect(image, labels, quick)
-    stages = [e.stage for e in events if isinstance(e, Progress)]
-    assert stages == sorted(stages, key=["features", "head", "galore"].index)
     galore = [e for e in events if isinstance(e, Progress) and e.stage == "galore"]
     assert [e.step for e in galore] == [1, 2, 3, 4, 5, 6]
     assert {e.total for e in galore} == {6}
@@ -209,7 +251,7 @@ def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices
 
     monkeypatch.setattr(galore_stage, "WeightAverage", Average)
     monkeypatch.setattr(galore_stage, "validate", judge)
-    settings = replace(quick, hold_out_from=8, validations=1)
+    settings = replace(quick, hold_out_from=8, validations=1, refit_head=False)
     model, events = _collect(image, labels, settings)
     (average,) = averages
     assert average.n_updates

@@ -151,9 +151,10 @@ def fine_tune(
         with suppress(Stop):
             if session.is_usable:
                 yield session.preview("galore")
-            if session.settings.stages != "galore":
+            stages = session.settings.stages
+            if stages == "head" or (stages == "both" and not begun.knows_classes):
                 yield from run_head_stage(session)
-            if session.settings.stages != "head":
+            if stages != "head":
                 scores = yield from run_galore_stage(session)
         if not session.is_usable:
             return None

@@ -12,7 +12,7 @@ from medsaga.data.samples import drawn_sample
 from medsaga.data.sizing import collate
 from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.training.averaging import BestWeights, WeightAverage
-from medsaga.training.head_stage import refit_head
+from medsaga.training.head_stage import plan_refit, refit_head, refits_head
 from medsaga.training.losses import SegmentationLoss
 from medsaga.training.lost_classes import lost_classes, refit_class
 from medsaga.training.optimizer import LayerwiseOptimizer
@@ -56,39 +56,48 @@ def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
     stage early and in order. In the end the network holds the weights to keep: the
     average of the last quarter of the steps, unless what the stage began with, or what
     was validated on held-out slices on the way, is clearly better; without averaging
-    the best on the held-out slices. If the settings ask for it, the head is fitted anew
-    to the average before that, unless the stage was stopped. Returns how well the kept
-    ones segment.
+    the best on the held-out slices. Unless the settings forbid it or the stage was
+    stopped, the head is fitted anew to the average before that. Returns how well the
+    kept ones segment.
     """
-    optimizer = LayerwiseOptimizer(
-        parameter_groups(session.network, session.settings), session.settings.seed
-    )
-    session.measured["projected_parameters"] = optimizer.n_projected
-    session.measured["projected_share"] = optimizer.projected_share
     average = WeightAverage(session.network)
     best = BestWeights(session.network)
     seconds_to_validate = yield from _validate_start(session, best)
     score_at_start = best.score
     if not session.settings.validations:
         session.plan(validations=_plan_validations(session, seconds_to_validate))
-    session.network.train()
-    is_whole = False
-    with suppress(Stop), optimizer:
-        yield from _steps(session, optimizer, average, best, seconds_to_validate)
-        is_whole = True
-    session.network.eval()
-    session.measured["optimizer_state_bytes"] = optimizer.state_bytes()
+    reserved = (session.settings.validations + 1) * seconds_to_validate
+    refits = refits_head(session.settings)
+    if refits:
+        reserved += plan_refit(session)
+    is_whole = yield from _train(session, average, best, reserved)
     average.write()
-    if is_whole and _refits_head(session.settings):
+    if is_whole and refits:
         with suppress(Stop):
             yield from refit_head(session)
     return (yield from _keep_best(session, average, best, score_at_start))
 
 
-def _refits_head(settings: FineTuneSettings) -> bool:
-    """Whether a head stage came before, and the encoder has moved since."""
-    is_frozen = STRATEGIES[settings.strategy].freezes_encoder
-    return settings.refit_head and settings.stages == "both" and not is_frozen
+def _train(
+    session: Session,
+    average: WeightAverage,
+    best: BestWeights,
+    reserved: float,
+) -> Generator[Event, None, bool]:
+    """Take the steps and forget the optimiser; whether they were taken to the end."""
+    optimizer = LayerwiseOptimizer(
+        parameter_groups(session.network, session.settings), session.settings.seed
+    )
+    session.measured["projected_parameters"] = optimizer.n_projected
+    session.measured["projected_share"] = optimizer.projected_share
+    session.network.train()
+    is_whole = False
+    with suppress(Stop), optimizer:
+        yield from _steps(session, optimizer, average, best, reserved)
+        is_whole = True
+    session.network.eval()
+    session.measured["optimizer_state_bytes"] = optimizer.state_bytes()
+    return is_whole
 
 
 def _validate_start(
@@ -135,7 +144,7 @@ def _steps(
     optimizer: LayerwiseOptimizer,
     average: WeightAverage,
     best: BestWeights,
-    seconds_to_validate: float,
+    reserved: float,
 ) -> Generator[Event, None, None]:
     loss_of = SegmentationLoss(
         session.settings.loss_dice_weight,
@@ -164,7 +173,7 @@ def _steps(
         filling = cache.filling if cache else NO_FILLING
         session.is_usable, session.galore_steps = True, step
         if not total and clock.is_enough(session.settings.warmup_steps):
-            total = _plan_steps(session, clock, filling, seconds_to_validate)
+            total = _plan_steps(session, clock, filling, reserved)
             session.plan(steps=total)
         if is_averaged and total and step > total * (1 - _AVERAGED_SHARE):
             average.update()
@@ -219,14 +228,10 @@ def _batches(
 
 
 def _plan_steps(
-    session: Session, clock: StepClock, filling: Filling, seconds_to_validate: float
+    session: Session, clock: StepClock, filling: Filling, reserved: float
 ) -> int:
-    """Plan the steps that fit into the time left, validations taken off."""
-    left = (
-        session.seconds_left - (session.settings.validations + 1) * seconds_to_validate
-    )
-    if _refits_head(session.settings):
-        left -= session.head_seconds
+    """Plan the steps that fit into the time left, less the seconds reserved."""
+    left = session.seconds_left - reserved
     return planned_steps(
         session.settings, left, clock.seconds_per_step, clock.n_steps, filling
     )

@@ -149,8 +149,6 @@ def _record_choices(session: Session, begun: Start, card: ModelCard | None) -> N
         )
     if begun.knows_classes:
         session.is_usable = True
-        if stages == "both":
-            session.plan(stages="galore")
 
 
 def _describe_plan(session: Session) -> str:

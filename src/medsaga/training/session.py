@@ -42,7 +42,7 @@ class Session:
     `settings` is replaced by a version with more filled in as the stages plan
     themselves; at the end it repeats the training exactly. `is_usable` says whether
     the network has learned anything yet, `galore_steps` counts the steps done, and
-    `head_seconds` is what the head stage took.
+    the head stage notes what a view and a step of its fit take.
     """
 
     network: MedSAGa
@@ -61,7 +61,8 @@ class Session:
     started: float
     is_usable: bool = False
     galore_steps: int = 0
-    head_seconds: float = 0.0
+    seconds_per_view: float = 0.0
+    seconds_per_fit_step: float = 0.0
     measured: dict[str, Any] = field(default_factory=dict)
     _last_preview: float = field(default=0.0, init=False)
     _last_target: PreviewTarget | None = field(default=None, init=False)

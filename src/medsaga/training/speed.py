@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SIDE = 128
 _STEPS = 3
-_SECONDS_BEFORE_THE_STEPS = 16.0  # the head stage and its preview
+_SECONDS_BESIDE_THE_STEPS = 16.0  # the fits of the head, previews
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,12 +142,12 @@ def estimate_time(
     height, width = canvas.padded_shape(rows, cols, spacing)
     part = height * width / speed.side**2
     per_step = speed.seconds_per_step * part * settings.batch_size / speed.batch_size
-    left = settings.minutes * 60 - _SECONDS_BEFORE_THE_STEPS
+    left = settings.minutes * 60 - _SECONDS_BESIDE_THE_STEPS
     steps = settings.steps or planned_steps(settings, left, per_step)
     return TimeEstimate(
         steps=steps,
         seconds_per_step=per_step,
-        seconds=_SECONDS_BEFORE_THE_STEPS + steps * per_step * SLOWDOWN,
+        seconds=_SECONDS_BESIDE_THE_STEPS + steps * per_step * SLOWDOWN,
         seconds_to_segment=image.shape[axis] * speed.seconds_per_slice * part,
     )
 

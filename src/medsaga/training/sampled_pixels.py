@@ -1,0 +1,110 @@
+"""Pixels sampled from views of the training slices: their features and classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from medsaga.computing import evaluating, free_memory
+from medsaga.detail_head import sample_pyramid
+
+if TYPE_CHECKING:
+    from medsaga.training.session import Session
+
+_PIXELS_PER_CLASS = 400
+_BACKGROUND_PIXELS = 1200
+_FEATURE_BYTES = 2  # bf16
+
+
+class SampledPixels:
+    """The features and classes of the pixels sampled from a number of views."""
+
+    def __init__(self, session: Session, n_views: int) -> None:
+        n_features = sum(feature_channels(session))
+        self.n_views = n_views
+        self.quota = PixelQuota.within(session, n_views, n_features)
+        size, device = n_views * self.quota.total, session.device
+        self._features = torch.empty(
+            size, n_features, dtype=torch.bfloat16, device=device
+        )
+        self._targets = torch.empty(size, dtype=torch.long, device=device)
+        self._n = 0
+
+    def add(self, features: Tensor, targets: Tensor) -> None:
+        """Take the pixels of one more view."""
+        end = self._n + len(targets)
+        self._features[self._n : end] = features
+        self._targets[self._n : end] = targets
+        self._n = end
+
+    def sampled(self) -> tuple[Tensor, Tensor]:
+        """Give the (n, features) and the (n,) classes sampled so far."""
+        return self._features[: self._n], self._targets[: self._n]
+
+
+def features_at(session: Session, image: Tensor, points: Tensor) -> Tensor:
+    """Return the frozen pyramid's and the decoder's features at pixels of one image."""
+    network, images = session.network, session.to_device(image[None])
+    assert network.detail_head is not None
+    with evaluating(network), session.autocast():
+        pyramid = network.backbone(images)
+        _, upscaled = network.decoder.decode(pyramid[-1])
+        maps = network.detail_head.features(pyramid, images)
+    size = (image.shape[-2], image.shape[-1])
+    return sample_pyramid([*maps, upscaled], points.to(session.device), size)
+
+
+def feature_channels(session: Session) -> list[int]:
+    """Channels of each map that features are sampled from, the decoder's last."""
+    head = session.network.detail_head
+    assert head is not None
+    seen_by_head = [level.channels for level in head.levels]
+    return [*seen_by_head, session.network.decoder.feature_channels]
+
+
+@dataclass(frozen=True)
+class PixelQuota:
+    """How many pixels of each class one view may give."""
+
+    per_class: int
+    background: int
+    n_classes: int
+    budget_mb: int
+    seed: int
+
+    @classmethod
+    def within(cls, session: Session, n_views: int, n_features: int) -> PixelQuota:
+        """Take the usual quota, or less where the memory budget asks for it."""
+        free_mb = free_memory(session.device) // 4 // 2**20
+        budget_mb = max(16, min(session.settings.feature_cache_mb, free_mb))
+        n_classes = session.network.n_classes
+        usual = _BACKGROUND_PIXELS + _PIXELS_PER_CLASS * (n_classes - 1)
+        affordable = budget_mb * 2**20 // (n_views * n_features * _FEATURE_BYTES)
+        part = min(1.0, affordable / usual)
+        return cls(
+            per_class=max(1, int(part * _PIXELS_PER_CLASS)),
+            background=max(1, int(part * _BACKGROUND_PIXELS)),
+            n_classes=n_classes,
+            budget_mb=budget_mb,
+            seed=session.settings.seed,
+        )
+
+    @property
+    def total(self) -> int:
+        """Most pixels that one view can give."""
+        return self.background + self.per_class * (self.n_classes - 1)
+
+    def draw(self, target: Tensor, view: int) -> Tensor:
+        """Draw pixels of one view: (n, 2) rows and columns."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + view)
+        drawn = []
+        for index in range(self.n_classes):
+            pixels = (target == index).nonzero()
+            quota = self.per_class if index else self.background
+            drawn.append(
+                pixels[torch.randperm(len(pixels), generator=generator)[:quota]]
+            )
+        return torch.cat(drawn)
