@@ -129,6 +129,15 @@ class TestRefit:
             *(("features", 30, 30), ("head", 100, 100)),
         ]
 
+    def test_the_time_left_counts_it(self, image, labels, settings):
+        def left_at_the_last_step(refits: bool) -> float:
+            _, events = _collect(image, labels, replace(settings, refit_head=refits))
+            steps = [e for e in events if isinstance(e, Progress)]
+            return [e.seconds_left for e in steps if e.stage == "galore"][-1]
+
+        assert left_at_the_last_step(True) > 0
+        assert left_at_the_last_step(False) == 0
+
     def test_the_first_fit_sees_each_slice(self, image, labels, settings):
         _, events = _collect(image, labels, replace(settings, head_views=6))
         totals = [e.total for e in events if isinstance(e, Progress)]

@@ -69,7 +69,8 @@ def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
     reserved = (session.settings.validations + 1) * seconds_to_validate
     refits = refits_head(session.settings)
     if refits:
-        reserved += plan_refit(session)
+        session.seconds_to_refit = plan_refit(session)
+        reserved += session.seconds_to_refit
     is_whole = yield from _train(session, average, best, reserved)
     average.write()
     if is_whole and refits:
@@ -264,6 +265,7 @@ def _progress(
     session.measured["seconds_per_step"] = clock.seconds_per_step
     n_left = total - step
     seconds_left = n_left * clock.seconds_per_step + filling.during(n_left)
+    seconds_left += session.seconds_to_refit
     return Progress(
         stage="galore",
         step=step,

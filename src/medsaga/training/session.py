@@ -42,7 +42,7 @@ class Session:
     `settings` is replaced by a version with more filled in as the stages plan
     themselves; at the end it repeats the training exactly. `is_usable` says whether
     the network has learned anything yet, `galore_steps` counts the steps done, and
-    the head stage notes what a view and a step of its fit take.
+    the seconds are what the stages have measured or expect.
     """
 
     network: MedSAGa
@@ -63,6 +63,7 @@ class Session:
     galore_steps: int = 0
     seconds_per_view: float = 0.0
     seconds_per_fit_step: float = 0.0
+    seconds_to_refit: float = 0.0
     measured: dict[str, Any] = field(default_factory=dict)
     _last_preview: float = field(default=0.0, init=False)
     _last_target: PreviewTarget | None = field(default=None, init=False)
