@@ -204,6 +204,10 @@ class TestRefit:
 
 def test_events_come_in_order_and_count_up(image, labels, quick):
     _, events = _collect(image, labels, quick)
+    stages = [e.stage for e in events if isinstance(e, Progress)]
+    first = stages[: -stages[::-1].index("galore")]  # the head is then fitted anew
+    assert first == sorted(first, key=["features", "head", "galore"].index)
+    assert set(stages[len(first) :]) == {"features", "head"}
     galore = [e for e in events if isinstance(e, Progress) and e.stage == "galore"]
     assert [e.step for e in galore] == [1, 2, 3, 4, 5, 6]
     assert {e.total for e in galore} == {6}

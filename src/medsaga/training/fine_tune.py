@@ -51,7 +51,8 @@ def fine_tune(
 
     Two stages (one in the preset ``paper``): the head stage fits a small classifier on
     the frozen encoder's features in seconds and gives the first preview; the GaLore
-    stage trains all of the model (MedSAGa, arXiv 2407.15042).
+    stage trains all of the model (MedSAGa, arXiv 2407.15042), and then fits the
+    classifier anew to what the encoder has learned.
 
     Parameters
     ----------

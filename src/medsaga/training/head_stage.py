@@ -55,8 +55,10 @@ def run_head_stage(session: Session) -> Generator[Event, None, None]:
     in bf16; whole pyramids never are. If all this takes long, a first preview comes
     before its end, of which nothing remains in what is fitted.
     """
-    total = session.settings.head_views or _plan_views(session)
-    session.plan(head_views=total)
+    total = session.settings.head_views
+    if not total:
+        total = _plan_views(session, _measure_view(session))
+        session.plan(head_views=total)
     part = _FIRST_SHARE if refits_head(session.settings) else 1.0
     n_views = max(round(part * total), min(len(session.training), total))
     pixels = SampledPixels(session, n_views)
@@ -74,7 +76,8 @@ def refits_head(settings: FineTuneSettings) -> bool:
 def plan_refit(session: Session) -> float:
     """Return the seconds that :func:`refit_head` takes; plans it if nothing has."""
     if not session.seconds_per_view:
-        n_views = _plan_views(session)
+        session.seconds_per_view = _measure_view(session)
+        n_views = _plan_views(session, session.seconds_per_view)
         session.plan(head_views=session.settings.head_views or n_views)
     if not session.seconds_per_fit_step:
         session.seconds_per_fit_step = _measure_fit_step(session)
@@ -162,10 +165,10 @@ def _fit(
         if total and (step % 20 == 0 or step == total):
             left = per_step * (total - step)
             yield _progress(session, "head", step, total, loss, left)
-        session.seconds_per_fit_step = per_step
         is_due = step >= _LOOK_STEPS // 2 and session.seconds >= _LOOK_AT_FIT
         if is_due and not session.is_usable:
             yield _use(session, fit)
+    session.seconds_per_fit_step = per_step
     yield _use(session, fit)
 
 
@@ -213,19 +216,23 @@ def _sample_views(
     session.seconds_per_view = seconds / total
 
 
-def _plan_views(session: Session) -> int:
-    """Plan as many views as the time allows, measured on one of them."""
-    settings, image = session.settings, session.training[0].image
-    point = torch.zeros(1, 2, dtype=torch.long)
+def _measure_view(session: Session) -> float:
+    """Return the seconds that the features of a view take."""
+    image, point = session.training[0].image, torch.zeros(1, 2, dtype=torch.long)
     features_at(session, image, point)  # the first one compiles kernels
     started = time.monotonic()
     features_at(session, image, point)
-    seconds = session.seconds_per_view = time.monotonic() - started
+    return time.monotonic() - started
+
+
+def _plan_views(session: Session, seconds_per_view: float) -> int:
+    """Plan as many views as the time allows."""
+    settings, n_slices = session.settings, len(session.training)
     per_slice = _VIEWS_PER_SLICE
     allowed = max(_VIEW_SECONDS, _VIEW_SHARE * settings.minutes * 60)
     if settings.stages == "head" and not settings.steps:
         per_slice, allowed = _MOST_VIEWS_PER_SLICE, 0.4 * session.seconds_left
-    n_slices, most = len(session.training), int(allowed / seconds)
+    most = int(allowed / seconds_per_view)
     if refits_head(settings):
         most = min(most, max(_MOST_REFIT_VIEWS, n_slices))
     return max(_FEWEST_VIEWS, min(per_slice * n_slices, most))
