@@ -300,7 +300,7 @@ class FineTuneSettings:
     noise: Annotated[
         float,
         number(0, 1, 0.005, "Augmentation", "Largest deviation of the Gaussian noise."),
-    ] = 0.05
+    ] = 0.0
     flips: Annotated[
         bool,
         choice(

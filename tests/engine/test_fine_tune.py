@@ -195,6 +195,13 @@ class TestRefit:
         assert model.card.settings["head_views"] >= 4
         assert model.card.settings["head_steps"] >= 200
 
+    def test_slices_of_one_image_need_fewer_views(self, image, labels, settings):
+        planned = replace(settings, head_views=0, minutes=10)
+        one, _ = _collect(image, labels, planned)
+        two, _ = _collect([image, image], [labels, labels], planned)
+        views = [model.card.settings["head_views"] for model in (one, two)]
+        assert views == [20, 60]
+
     def test_a_frozen_encoder_asks_for_none(self, image, labels, settings):
         frozen = replace(settings, strategy="decoder")
         first, _ = _collect(image, labels, frozen)
