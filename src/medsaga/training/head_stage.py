@@ -59,8 +59,7 @@ def run_head_stage(session: Session) -> Generator[Event, None, None]:
     total = session.settings.head_views
     part = _FIRST_SHARE if refits_head(session.settings) else 1.0
     n_views = max(round(part * total), min(len(session.training), total))
-    pixels = SampledPixels(session, n_views)
-    yield from _sample_views(session, pixels)
+    pixels = yield from _sample_views(session, n_views)
     _plan_fit(session)
     yield from _fit(session, pixels, part)
 
@@ -75,10 +74,9 @@ def plan_refit(session: Session) -> float:
     """Plan :func:`refit_head` if nothing has, and return the seconds that it takes."""
     _plan_views(session)
     _plan_fit(session)
-    return (
-        session.settings.head_views * session.seconds_per_view
-        + session.settings.head_steps * session.seconds_per_fit_step
-    )
+    return session.settings.head_views * _time_view(
+        session
+    ) + session.settings.head_steps * _time_fit_step(session)
 
 
 def refit_head(session: Session) -> Generator[Event, None, None]:
@@ -87,8 +85,7 @@ def refit_head(session: Session) -> Generator[Event, None, None]:
     In few steps the encoder moves away from the head faster than the head can follow,
     and what it has learned shows only once a head is fitted to it.
     """
-    pixels = SampledPixels(session, session.settings.head_views)
-    yield from _sample_views(session, pixels)
+    pixels = yield from _sample_views(session, session.settings.head_views)
     yield from _fit(session, pixels)
 
 
@@ -150,26 +147,27 @@ def _fit(
 
 
 def _plan_fit(session: Session) -> None:
-    """Measure a step of the fit and plan their number, unless both are known."""
-    if not session.seconds_per_fit_step:
-        session.seconds_per_fit_step = _measure_fit_step(session)
+    """Plan as many steps of the fit as the time allows, unless they are known."""
     if not session.settings.head_steps:
         session.plan(head_steps=_affordable_fit_steps(session))
 
 
-def _measure_fit_step(session: Session) -> float:
-    """Return the seconds that a step of a fit takes, on noise."""
-    noise = torch.rand(
-        _MEASURED_PIXELS,
-        sum(feature_channels(session)),
-        generator=torch.Generator().manual_seed(0),
-    )
-    classes = torch.zeros(_MEASURED_PIXELS, dtype=torch.long)
-    fit = _start_fit(session, noise.to(session.device), classes.to(session.device))
-    started = time.monotonic()
-    for _ in range(_MEASURED_FIT_STEPS):
-        fit.step()
-    return (time.monotonic() - started) / _MEASURED_FIT_STEPS
+def _time_fit_step(session: Session) -> float:
+    """Return the seconds that a step of a fit takes; before the first, on noise."""
+    if not session.seconds_per_fit_step:
+        noise = torch.rand(
+            _MEASURED_PIXELS,
+            sum(feature_channels(session)),
+            generator=torch.Generator().manual_seed(0),
+        ).to(session.device)
+        classes = torch.zeros(_MEASURED_PIXELS, dtype=torch.long, device=session.device)
+        fit = _start_fit(session, noise, classes)
+        started = time.monotonic()
+        for _ in range(_MEASURED_FIT_STEPS):
+            fit.step()
+        seconds = time.monotonic() - started
+        session.seconds_per_fit_step = seconds / _MEASURED_FIT_STEPS
+    return session.seconds_per_fit_step
 
 
 def _affordable_fit_steps(session: Session) -> int:
@@ -179,20 +177,19 @@ def _affordable_fit_steps(session: Session) -> int:
     """
     settings = session.settings
     if settings.stages == "head" and not settings.steps:
-        affordable = int(session.seconds_left / session.seconds_per_fit_step)
-        return max(_FIT_STEPS, affordable)
+        return max(_FIT_STEPS, int(session.seconds_left / _time_fit_step(session)))
     allowed = max(_FIT_SECONDS, _FIT_SHARE * settings.minutes * 60)
     usual = max(_FIT_STEPS, _FIT_STEPS_PER_VIEW * settings.head_views)
-    return min(
-        usual, max(_FEWEST_FIT_STEPS, int(allowed / session.seconds_per_fit_step))
-    )
+    affordable = max(_FEWEST_FIT_STEPS, int(allowed / _time_fit_step(session)))
+    return min(usual, affordable)
 
 
 def _sample_views(
-    session: Session, pixels: SampledPixels
-) -> Generator[Event, None, None]:
+    session: Session, total: int
+) -> Generator[Event, None, SampledPixels]:
     """Sample pixels' features from views: each slice as it is, then augmented ones."""
-    total = pixels.n_views
+    pixels = SampledPixels(session, total)
+    session.plan(feature_cache_mb=pixels.quota.budget_mb)
     order = np.random.default_rng(session.settings.seed).permutation(
         len(session.training)
     )
@@ -216,23 +213,24 @@ def _sample_views(
         if is_due and not session.is_usable and left > _NEARLY_DONE_SECONDS:
             yield from _look(session, pixels, reached)
     session.seconds_per_view = seconds / total
+    return pixels
 
 
 def _plan_views(session: Session) -> None:
-    """Measure a view and plan as many as the time allows, unless both are known."""
-    if not session.seconds_per_view:
-        session.seconds_per_view = _measure_view(session)
+    """Plan as many views as the time allows, unless they are known."""
     if not session.settings.head_views:
         session.plan(head_views=_affordable_views(session))
 
 
-def _measure_view(session: Session) -> float:
-    """Return the seconds that the features of a view take."""
-    image, point = session.training[0].image, torch.zeros(1, 2, dtype=torch.long)
-    features_at(session, image, point)  # the first one compiles kernels
-    started = time.monotonic()
-    features_at(session, image, point)
-    return time.monotonic() - started
+def _time_view(session: Session) -> float:
+    """Return the seconds that the features of a view take; measured once."""
+    if not session.seconds_per_view:
+        image, point = session.training[0].image, torch.zeros(1, 2, dtype=torch.long)
+        features_at(session, image, point)  # the first one compiles kernels
+        started = time.monotonic()
+        features_at(session, image, point)
+        session.seconds_per_view = time.monotonic() - started
+    return session.seconds_per_view
 
 
 def _affordable_views(session: Session) -> int:
@@ -241,7 +239,7 @@ def _affordable_views(session: Session) -> int:
     allowed = max(_VIEW_SECONDS, _VIEW_SHARE * settings.minutes * 60)
     if settings.stages == "head" and not settings.steps:
         per_slice, allowed = _MOST_VIEWS_PER_SLICE, 0.4 * session.seconds_left
-    most = int(allowed / session.seconds_per_view)
+    most = int(allowed / _time_view(session))
     if refits_head(settings):
         from_one = len(session.images) == 1
         enough = _MOST_REFIT_VIEWS_OF_ONE if from_one else _MOST_REFIT_VIEWS

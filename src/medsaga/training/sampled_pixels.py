@@ -24,9 +24,7 @@ class SampledPixels:
 
     def __init__(self, session: Session, n_views: int) -> None:
         n_features = sum(feature_channels(session))
-        self.n_views = n_views
         self.quota = PixelQuota.within(session, n_views, n_features)
-        session.plan(feature_cache_mb=self.quota.budget_mb)
         size, device = n_views * self.quota.total, session.device
         self._features = torch.empty(
             size, n_features, dtype=torch.bfloat16, device=device
