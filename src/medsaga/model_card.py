@@ -15,7 +15,8 @@ from medsaga.data.classes import ClassTable
 from medsaga.data.intensity import IntensityRule
 from medsaga.errors import MedsagaError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Of what is written; version 1 is read too."""
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
 
@@ -87,10 +88,10 @@ class ModelCard:
         try:
             content = json.loads(text)
             version = content["format_version"]
-            if version != FORMAT_VERSION:
+            if version not in range(1, FORMAT_VERSION + 1):
                 raise MedsagaError(
                     f"The model has format version {version}, this program reads "
-                    f"version {FORMAT_VERSION}: update napari-medsaga."
+                    f"up to version {FORMAT_VERSION}: update napari-medsaga."
                 )
             table = {name: tuple(row) for name, row in content["classes"].items()}
             content["classes"] = ClassTable(**table)

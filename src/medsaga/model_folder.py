@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +16,24 @@ from safetensors.torch import load_file, save_file
 from medsaga.backbones import build_backbone
 from medsaga.errors import MedsagaError
 from medsaga.model import MedSAGa
-from medsaga.model_card import CARD, WEIGHTS, ModelCard, load_card
+from medsaga.model_card import (
+    CARD,
+    FORMAT_VERSION,
+    WEIGHTS,
+    ModelCard,
+    load_card,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from medsaga.data.samples import Sample
+
+# Of LiteMedSAM's pyramid the detail head has seen these since format version 2.
+_LEVELS_SINCE_2 = {1: 64, 3: 128, 5: 160}
+_REDUCE = "detail_head.reduce.{}.weight"
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +102,7 @@ def check_model_target(folder: Path | str) -> Path:
 
 
 def load_model(folder: Path | str) -> TrainedModel:
-    """Read a model folder. No code is run.
+    """Read a model folder, also of an earlier format. No code is run.
 
     Raises
     ------
@@ -102,14 +114,28 @@ def load_model(folder: Path | str) -> TrainedModel:
     backbone = build_backbone(card.backbone)
     network = MedSAGa(backbone, len(card.classes), detail_head=card.detail_head)
     try:
-        network.load_state_dict(load_file(folder / WEIGHTS))
+        weights = load_file(folder / WEIGHTS)
+        if card.format_version == 1 and card.backbone == "lite_medsam":
+            weights = _from_version_1(weights)
+        network.load_state_dict(weights)
     except (RuntimeError, SafetensorError, OSError) as error:
         raise MedsagaError(
             f"The weights in {folder} are damaged or do not belong to their card: "
             "copy the model folder again from where it was made."
         ) from error
     network.eval()
+    card = replace(card, format_version=FORMAT_VERSION)
     return TrainedModel(network.to(memory_format=torch.channels_last), card)
+
+
+def _from_version_1(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Add the levels that the detail head did not see, at no weight."""
+    seen = [weights[name] for i in range(6) if (name := _REDUCE.format(i)) in weights]
+    if not seen:
+        return weights  # it has no detail head
+    for index, channels in sorted(_LEVELS_SINCE_2.items()):
+        seen.insert(index, seen[0].new_zeros(len(seen[0]), channels, 1, 1))
+    return weights | {_REDUCE.format(i): level for i, level in enumerate(seen)}
 
 
 def _compact(tensor: torch.Tensor) -> torch.Tensor:

@@ -53,6 +53,21 @@ def test_takes_other_and_rectangular_sizes(size):
     ]
 
 
+def test_the_head_sees_what_lies_beside_a_pixel_at_full_resolution(pretrained):
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    images[1] = images[0]
+    images[1, :, 16, 16] += 0.5
+    with torch.no_grad():
+        pyramid = pretrained.backbone.eval()(images)
+    changed = [
+        (level[0] != level[1]).any(0).sum().item()
+        for level, (_, stride) in zip(pyramid, pretrained.backbone.levels, strict=True)
+        if stride == 1
+    ]
+    # The patch embedding alone tells nothing of an edge: it looks at single pixels.
+    assert changed == [1, 25]
+
+
 def test_refuses_a_size_that_four_does_not_divide():
     with pytest.raises(ValueError, match="multiples of 4"):
         build_lite_medsam()(torch.rand(1, 3, 30, 32))

@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from medsaga import drain, fine_tune
 from medsaga import model_folder as module
+from medsaga.backbones import build_backbone
 from medsaga.errors import MedsagaError
+from medsaga.model import MedSAGa
 from medsaga.model_folder import load_model, save_model
 
 
@@ -31,6 +34,40 @@ def test_a_model_comes_back_whole(model, tmp_path):
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0.02)
     ours, theirs = model.network.state_dict(), again.network.state_dict()
     assert ours.keys() == theirs.keys()
+
+
+@pytest.mark.parametrize("detail_head", [True, False])
+def test_a_model_of_the_first_format_says_the_same(model, tmp_path, detail_head):
+    backbone, n_classes = build_backbone("lite_medsam"), len(model.card.classes)
+    network = MedSAGa(backbone, n_classes, detail_head=detail_head)
+    weights = network.state_dict()
+    if detail_head:  # it looked at six of the nine levels
+        for index in (1, 3, 5):
+            weights[f"detail_head.reduce.{index}.weight"].zero_()
+        seen = [weights.pop(f"detail_head.reduce.{i}.weight") for i in range(9)]
+        for index, level in enumerate(seen[i] for i in (0, 2, 4, 6, 7, 8)):
+            weights[f"detail_head.reduce.{index}.weight"] = level
+    card = replace(
+        model.card,
+        format_version=1,
+        backbone="lite_medsam",
+        detail_head=detail_head,
+    )
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "card.json").write_text(card.to_json())
+    save_file(
+        {n: t.contiguous() for n, t in weights.items()}, folder / "weights.safetensors"
+    )
+    read = load_model(folder)
+    read_again = load_model(save_model(read, tmp_path / "again"))
+    images = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        expected = network.eval()(images)
+        for found in (read, read_again):
+            torch.testing.assert_close(
+                found.network(images), expected, atol=0.01, rtol=0.01
+            )
 
 
 def test_values_that_fp16_cannot_hold_stay_as_they_are(model, tmp_path):

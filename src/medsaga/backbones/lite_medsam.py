@@ -32,9 +32,9 @@ def build_lite_medsam(*, checkpointing: bool = False) -> Backbone:
 class LiteMedSAM(Backbone):
     """TinyViT as in LiteMedSAM, with its pyramid.
 
-    Levels: the patch embedding at full resolution, each of the first three stages after
-    the next stage's downsampling, the last stage, and the neck's embedding. Takes any
-    size that 4 divides; it was trained at 256 x 256.
+    Levels: the patch embedding at full resolution, each of the first three stages
+    before and after the next stage's downsampling, the last stage, and the neck's
+    embedding. Takes any size that 4 divides; it was trained at 256 x 256.
     """
 
     def __init__(self, *, checkpointing: bool = False) -> None:
@@ -43,7 +43,10 @@ class LiteMedSAM(Backbone):
         self.size_multiple = 4
         self.levels = (
             Level(64, 1),
+            Level(64, 1),
             Level(128, 2),
+            Level(128, 2),
+            Level(160, 4),
             Level(160, 4),
             Level(320, 4),
             Level(320, 4),
@@ -61,11 +64,12 @@ class LiteMedSAM(Backbone):
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return the six maps of the pyramid, finest first."""
+        """Return the nine maps of the pyramid, finest first."""
         check_size(self, images)
         x = self.encoder.patch_embed(images)  # (B, 64, H, W)
         pyramid = [x]
         x = self._run(self.encoder.stages[0], x)
+        pyramid.append(x)
         for stage in self.encoder.stages[1:]:
             x = stage.downsample(x)
             pyramid.append(x)
@@ -73,7 +77,8 @@ class LiteMedSAM(Backbone):
             for block in stage.blocks:
                 x = self._run(block, x)
             x = x.permute(0, 3, 1, 2)
-        return [*pyramid, x, self.neck(x)]
+            pyramid.append(x)
+        return [*pyramid, self.neck(x)]
 
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from medsaga.computing import evaluating, free_memory
+from medsaga.data.sizing import IGNORE
 from medsaga.detail_head import sample_pyramid
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 _PIXELS_PER_CLASS = 400
 _BACKGROUND_PIXELS = 1200
+# Half of a class's pixels lie within so many pixels of another class: there the mask is
+# decided. Drawn evenly, three times as many were needed for the same Dice.
+_NEAR = 4
 _FEATURE_BYTES = 2  # bf16
 
 
@@ -97,13 +102,34 @@ class PixelQuota:
         return self.background + self.per_class * (self.n_classes - 1)
 
     def draw(self, target: Tensor, view: int) -> Tensor:
-        """Draw pixels of one view: (n, 2) rows and columns."""
+        """Draw pixels of one view, half of them near a boundary of classes.
+
+        Gives (n, 2) rows and columns.
+        """
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + view)
-        drawn = []
+        near, drawn = _near_boundary(target), []
         for index in range(self.n_classes):
-            pixels = (target == index).nonzero()
-            quota = self.per_class if index else self.background
-            drawn.append(
-                pixels[torch.randperm(len(pixels), generator=generator)[:quota]]
+            pixels = target == index
+            at_edge, inside = (
+                _shuffled((pixels & where).nonzero(), generator)
+                for where in (near, ~near)
             )
+            quota = self.per_class if index else self.background
+            n_at_edge = max(quota // 2, quota - len(inside))
+            drawn += [at_edge[:n_at_edge], inside[: quota - n_at_edge]]
         return torch.cat(drawn)
+
+
+def _near_boundary(target: Tensor) -> Tensor:
+    """Mark the pixels of a (H, W) target that have another class near them."""
+    classes = target[None, None].float()
+    known = classes.masked_fill(classes == IGNORE, torch.inf)
+    highest, lowest = (
+        F.max_pool2d(signed, 2 * _NEAR + 1, stride=1, padding=_NEAR)
+        for signed in (classes, -known)
+    )
+    return (highest != -lowest)[0, 0]
+
+
+def _shuffled(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    return pixels[torch.randperm(len(pixels), generator=generator)]
