@@ -82,6 +82,7 @@ def test_a_slow_head_stage_gives_an_early_look_that_changes_nothing(
 def _look_early(monkeypatch, stage):
     monkeypatch.setattr(head_stage, "_NEARLY_DONE_SECONDS", -1.0)
     monkeypatch.setattr(head_stage, "_LOOK_STEPS", 50)
+    monkeypatch.setattr(head_stage, "_FEWEST_LOOK_STEPS", 25)
     late = math.inf
     monkeypatch.setattr(head_stage, "_LOOK_AT", 0.0 if stage == "features" else late)
     monkeypatch.setattr(head_stage, "_LOOK_AT_FIT", 0.0 if stage == "head" else late)

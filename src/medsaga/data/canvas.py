@@ -20,7 +20,7 @@ Spacing = tuple[float, float]
 
 # Beyond eight times, the axis with the fine pixels would be squeezed to a few of them.
 _LARGEST_ANISOTROPY = 8.0
-_SMALLEST_LONG_SIDE = 128
+_SMALLEST_LONG_SIDE = 64
 _ROUND_TO = 32
 
 
@@ -72,7 +72,7 @@ def choose_long_side(
     """Choose the long side of the canvas for a training.
 
     It is `settings.long_side` if that is given. Else it is the largest slice's own, in
-    units of its finest pixel side, rounded up to a multiple of 32, at least 128 and at
+    units of its finest pixel side, rounded up to a multiple of 32, at least 64 and at
     most `settings.max_long_side`. Both limits are for an embedding of stride 4; SAM's
     ViTs, whose embedding is four times coarser, work at four times the size.
 

@@ -38,7 +38,7 @@ _FIT_STEPS, _FEWEST_FIT_STEPS, _MEASURED_FIT_STEPS = 600, 200, 10
 _MEASURED_PIXELS = 1024
 # A first look, so that a preview stands within ten seconds of the call: a fit on the
 # views so far or, where they are nearly done, the fit on all of them as far as it is.
-_LOOK_AT, _LOOK_AT_FIT, _LOOK_STEPS = 5.0, 7.0, 300
+_LOOK_AT, _LOOK_AT_FIT, _LOOK_STEPS = 5.0, 8.5, 300
 _LOOK_SECONDS, _FEWEST_LOOK_STEPS = 1.5, 50
 _NEARLY_DONE_SECONDS = 1.5
 # Where the head is fitted anew in the end, the first fit is but there to start from and
@@ -139,7 +139,7 @@ def _fit(
         if step % 20 == 0 or step == total:
             left = per_step * (total - step)
             yield _progress(session, "head", step, total, loss, left)
-        is_due = step >= _LOOK_STEPS // 2 and session.seconds >= _LOOK_AT_FIT
+        is_due = step >= _FEWEST_LOOK_STEPS and session.seconds >= _LOOK_AT_FIT
         if is_due and not session.is_usable:
             yield _use(session, fit)
     session.seconds_per_fit_step = per_step
