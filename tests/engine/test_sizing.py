@@ -208,4 +208,6 @@ def test_a_coarser_embedding_takes_larger_images():
     settings = FineTuneSettings(max_long_side=128)
     assert choose_long_side(shapes, settings, 4, 4) == 128
     assert choose_long_side(shapes, settings, 16, 16) == 512
+    assert choose_long_side([((35, 50), None)], settings, 16, 16) == 256
+    assert choose_long_side([((300, 90), None)], settings, 16, 16) == 512
     assert choose_long_side(shapes, FineTuneSettings(long_side=96), 16, 16) == 96

@@ -21,6 +21,7 @@ Spacing = tuple[float, float]
 # Beyond eight times, the axis with the fine pixels would be squeezed to a few of them.
 _LARGEST_ANISOTROPY = 8.0
 _SMALLEST_LONG_SIDE = 64
+_LARGEST_ENLARGED = 128
 _ROUND_TO = 32
 
 
@@ -73,8 +74,9 @@ def choose_long_side(
 
     It is `settings.long_side` if that is given. Else it is the largest slice's own, in
     units of its finest pixel side, rounded up to a multiple of 32, at least 64 and at
-    most `settings.max_long_side`. Both limits are for an embedding of stride 4; SAM's
-    ViTs, whose embedding is four times coarser, work at four times the size.
+    most `settings.max_long_side`. This is for an embedding of stride 4; SAM's ViTs,
+    whose embedding is four times coarser, have four times the limits and enlarge
+    images up to four times, to at most 512.
 
     Parameters
     ----------
@@ -93,7 +95,8 @@ def choose_long_side(
     largest = settings.max_long_side * enlarged
     own = max(max(_physical(*shape, spacing)) for shape, spacing in slices)
     step = math.lcm(_ROUND_TO, multiple)
-    wanted = max(_round_up(math.ceil(own), step), _SMALLEST_LONG_SIDE * enlarged)
+    wanted = max(_round_up(math.ceil(own), step), _SMALLEST_LONG_SIDE)
+    wanted = max(wanted, enlarged * min(wanted, _LARGEST_ENLARGED))
     if wanted <= largest:
         return _round_up(wanted, multiple)
     return max(multiple, largest // multiple * multiple)
