@@ -37,15 +37,21 @@ def test_it_is_measured_on_the_backbone_itself(quick):
 
 
 def test_the_minutes_are_filled_with_steps(image):
-    settings = FineTuneSettings(backbone="tiny", minutes=2.0)
+    settings = FineTuneSettings(backbone="tiny", minutes=2.0, long_side=128)
     estimate = estimate_time(SPEED, settings, image, 0)
-    assert estimate.seconds_per_step == 0.5  # small images are worked at 128 x 128
+    assert estimate.seconds_per_step == 0.5
     assert estimate.seconds == pytest.approx(120, abs=3)
     assert estimate.seconds_to_segment == pytest.approx(0.1 * image.shape[0])
 
 
+def test_small_images_take_less(image):
+    settings = FineTuneSettings(backbone="tiny")
+    estimate = estimate_time(SPEED, settings, image, 0)
+    assert estimate.seconds_per_step == 0.5 / 4  # 48 x 48 pixels, worked at 64 x 64
+
+
 def test_time_grows_with_pixels_batch_and_steps(image):
-    settings = FineTuneSettings(backbone="tiny", steps=100)
+    settings = FineTuneSettings(backbone="tiny", steps=100, long_side=128)
     base = estimate_time(SPEED, settings, image, 0)
     assert base.steps == 100
     assert base.seconds == pytest.approx(16 + 107 * base.seconds_per_step)
