@@ -47,7 +47,7 @@ def test_the_minutes_are_filled_with_steps(image):
 def test_small_images_take_less(image):
     settings = FineTuneSettings(backbone="tiny")
     estimate = estimate_time(SPEED, settings, image, 0)
-    assert estimate.seconds_per_step == 0.5 / 4  # 48 x 48 pixels, worked at 64 x 64
+    assert estimate.seconds_per_step == 0.5 / 4  # 40 x 40 pixels, worked at 64 x 64
 
 
 def test_time_grows_with_pixels_batch_and_steps(image):
