@@ -16,22 +16,15 @@ from safetensors.torch import load_file, save_file
 from medsaga.backbones import build_backbone
 from medsaga.errors import MedsagaError
 from medsaga.model import MedSAGa
-from medsaga.model_card import (
-    CARD,
-    FORMAT_VERSION,
-    WEIGHTS,
-    ModelCard,
-    load_card,
-)
+from medsaga.model_card import CARD, FORMAT_VERSION, WEIGHTS, ModelCard, load_card
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from medsaga.data.samples import Sample
 
-# Of LiteMedSAM's pyramid the detail head has seen these since format version 2.
+# Places and channels of the maps of LiteMedSAM that the detail head sees since format
+# version 2.
 _LEVELS_SINCE_2 = {1: 64, 3: 128, 5: 160}
 _REDUCE = "detail_head.reduce.{}.weight"
 
@@ -128,12 +121,12 @@ def load_model(folder: Path | str) -> TrainedModel:
     return TrainedModel(network.to(memory_format=torch.channels_last), card)
 
 
-def _from_version_1(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _from_version_1(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Add the levels that the detail head did not see, at no weight."""
     seen = [weights[name] for i in range(6) if (name := _REDUCE.format(i)) in weights]
     if not seen:
         return weights  # it has no detail head
-    for index, channels in sorted(_LEVELS_SINCE_2.items()):
+    for index, channels in _LEVELS_SINCE_2.items():
         seen.insert(index, seen[0].new_zeros(len(seen[0]), channels, 1, 1))
     return weights | {_REDUCE.format(i): level for i, level in enumerate(seen)}
 

@@ -21,7 +21,7 @@ Spacing = tuple[float, float]
 # Beyond eight times, the axis with the fine pixels would be squeezed to a few of them.
 _LARGEST_ANISOTROPY = 8.0
 _SMALLEST_LONG_SIDE = 64
-_LARGEST_ENLARGED = 128
+_LARGEST_ENLARGED = 128  # four times, for an embedding of stride 16
 _ROUND_TO = 32
 
 

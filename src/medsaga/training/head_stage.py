@@ -74,9 +74,9 @@ def plan_refit(session: Session) -> float:
     """Plan :func:`refit_head` if nothing has, and return the seconds that it takes."""
     _plan_views(session)
     _plan_fit(session)
-    return session.settings.head_views * _time_view(
-        session
-    ) + session.settings.head_steps * _time_fit_step(session)
+    views = session.settings.head_views * _time_view(session)
+    fit = session.settings.head_steps * _time_fit_step(session)
+    return views + fit
 
 
 def refit_head(session: Session) -> Generator[Event, None, None]:

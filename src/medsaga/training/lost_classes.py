@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from medsaga.computing import evaluating
 from medsaga.data.sizing import scale_targets
 from medsaga.detail_head import sample_pyramid
+from medsaga.training.sampled_pixels import shuffled_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -121,11 +122,8 @@ def _features_and_others(
 def _draw_points(target: Tensor, index: int, seed: int) -> Tensor:
     """Draw pixels of the class and as many of the others: (n, 2) rows, columns."""
     generator = torch.Generator().manual_seed(seed)
-    drawn = []
-    for wanted in (target == index, (target != index) & (target >= 0)):
-        pixels = wanted.nonzero()
-        drawn.append(pixels[torch.randperm(len(pixels), generator=generator)[:_PIXELS]])
-    return torch.cat(drawn)
+    wanted = (target == index, (target != index) & (target >= 0))
+    return torch.cat([shuffled_pixels(mask, generator)[:_PIXELS] for mask in wanted])
 
 
 def _fit_row(features: Tensor, others: Tensor, is_class: Tensor) -> Tensor:

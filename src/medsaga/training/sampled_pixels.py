@@ -109,11 +109,9 @@ class PixelQuota:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + view)
         near, drawn = _near_boundary(target), []
         for index in range(self.n_classes):
-            pixels = target == index
-            at_edge, inside = (
-                _shuffled((pixels & where).nonzero(), generator)
-                for where in (near, ~near)
-            )
+            is_class = target == index
+            at_edge = shuffled_pixels(is_class & near, generator)
+            inside = shuffled_pixels(is_class & ~near, generator)
             quota = self.per_class if index else self.background
             n_at_edge = max(quota // 2, quota - len(inside))
             drawn += [at_edge[:n_at_edge], inside[: quota - n_at_edge]]
@@ -131,5 +129,7 @@ def _near_boundary(target: Tensor) -> Tensor:
     return (highest != -lowest)[0, 0]
 
 
-def _shuffled(pixels: Tensor, generator: torch.Generator) -> Tensor:
+def shuffled_pixels(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """Give the pixels of a (H, W) mask in random order: (n, 2) rows and columns."""
+    pixels = mask.nonzero()
     return pixels[torch.randperm(len(pixels), generator=generator)]
