@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _DEFAULT = "balanced"
 _DEFAULT_BACKBONE = preset(_DEFAULT).backbone
 _FOR = {
-    "quick": "A first look.",
+    "quick": "A first look: the head alone is fitted.",
     "balanced": "The default.",
     "thorough": "Larger images, more slices.",
     "paper": "MedSAGa's own values (arXiv 2407.15042): vit_b, one stage.",

@@ -50,8 +50,9 @@ def describe_plan(
     trained = planned
     if settings.steps or estimate.seconds < settings.minutes * 60:
         trained = duration(estimate.seconds)
-    steps = f"{estimate.steps} steps of {estimate.seconds_per_step:.2g} s"
-    sentence = f"{computer}: {preview}trained in about {trained} ({steps})"
+    steps = f" ({estimate.steps} steps of {estimate.seconds_per_step:.2g} s)"
+    sentence = f"{computer}: {preview}trained in about {trained}"
+    sentence += steps if estimate.steps else ""
     if segments:
         n = image.shape[axis]
         slices = "1 slice" if n == 1 else f"{n} slices"

@@ -75,7 +75,7 @@ class TrainingPlot(QWidget):
         self._on_time_to_redraw()
 
     def add_step(self, progress: Progress) -> None:
-        """Take the loss of a step of the GaLore stage."""
+        """Take the loss of a step."""
         steps, losses = self._loss
         steps.append(progress.step)
         losses.append(progress.loss)
@@ -83,9 +83,11 @@ class TrainingPlot(QWidget):
 
     def add_scores(self, scores: Validated) -> None:
         """Take the Dice of every class; the title says on which slices."""
+        reached, _ = self._loss
+        step = max([scores.step, *reached[-1:]])  # a head alone is scored at its step 0
         for value, dice in scores.dice.items():
             steps, scored = self._dice.setdefault(value, ([], []))
-            steps.append(scores.step)
+            steps.append(step)
             scored.append(dice)
         self._dice_plot.setTitle(f"Dice on the {scores.measured_on}", size="8pt")
         self._is_stale = True

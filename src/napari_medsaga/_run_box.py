@@ -45,6 +45,7 @@ class RunBox(QWidget):
         super().__init__(parent)
         self._began = 0.0
         self._planned = 0.0
+        self._plots_the_head = False
         self._shown = 0.0
         self._is_held = False
         self.plan = QLabel()
@@ -79,6 +80,7 @@ class RunBox(QWidget):
         """Get ready for the events of a new training."""
         self._began = time.monotonic()
         self._planned = settings.minutes * 60
+        self._plots_the_head = settings.stages == "head"
         self._bar.setValue(0)
         self.plot.begin(colours)
         self.plot.show()
@@ -102,12 +104,13 @@ class RunBox(QWidget):
 
     def _show_progress(self, event: Progress) -> None:
         elapsed = time.monotonic() - self._began
+        if event.stage == "galore" or (event.stage == "head" and self._plots_the_head):
+            self.plot.add_step(event)
         if event.stage != "galore":
             left = max(event.seconds_left, self._planned - elapsed)
             done = f"{event.step} of {event.total}" if event.total else f"{event.step}"
             text = f"{_STAGES[event.stage]}, {done}"
         else:
-            self.plot.add_step(event)
             left = event.seconds_left
             total = f" of {event.total}" if event.total else ""
             text = f"step {event.step}{total}, loss {event.loss:.3f}, {_left(left)}"

@@ -692,7 +692,7 @@ def test_the_help_shows_defaults_and_groups(monkeypatch):
     groups = {setting.metadata["group"] for setting in describe(FineTuneSettings)}
     assert all(f"─ {group} ─" in text for group in groups)
     assert "lite_medsam; paper: vit_b" in text
-    assert "0.0003; quick: 3e-05; paper: 0.001" in text
+    assert "0.0003; paper: 0.001" in text
 
 
 @pytest.mark.parametrize("name", PRESETS)

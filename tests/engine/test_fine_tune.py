@@ -107,6 +107,17 @@ def test_stopped_after_the_early_look_the_model_is_usable(
     assert drain(segment(model, image)).mask.array.any()
 
 
+def test_a_head_trained_alone_leaves_time_for_its_score(
+    image, labels, quick, monkeypatch
+):
+    monkeypatch.setattr(head_stage, "_time_view", lambda session: 1.0)
+    monkeypatch.setattr(head_stage, "_time_fit_step", lambda session: 0.1)
+    settings = replace(quick, stages="head", steps=0, head_steps=0, minutes=1)
+    model, _ = _collect(image, labels, settings)
+    n_slices, n_steps = len(model.samples), model.card.settings["head_steps"]
+    assert 300 < n_steps <= (60 - n_slices) / 0.1
+
+
 class TestRefit:
     """The head is fitted anew to the encoder as the GaLore stage has left it."""
 

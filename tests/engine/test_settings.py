@@ -52,11 +52,17 @@ def test_the_head_stage_needs_the_head():
         FineTuneSettings(detail_head=False)
 
 
-def test_presets_differ_in_time_and_contain_the_galore_stage():
+def test_presets_differ_in_time_and_all_but_the_quick_one_train_everything():
     minutes = {name: PRESETS[name].minutes for name in PRESETS}
     assert minutes["quick"] < minutes["balanced"] < minutes["thorough"]
     assert preset("balanced") == FineTuneSettings()
-    assert all(p.stages in ("both", "galore") for p in PRESETS.values())
+    stages = {name: PRESETS[name].stages for name in PRESETS}
+    assert stages == {
+        "quick": "head",
+        "balanced": "both",
+        "thorough": "both",
+        "paper": "galore",
+    }
 
 
 def test_the_paper_preset_holds_the_papers_values():

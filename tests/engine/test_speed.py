@@ -44,6 +44,12 @@ def test_the_minutes_are_filled_with_steps(image):
     assert estimate.seconds_to_segment == pytest.approx(0.1 * image.shape[0])
 
 
+def test_a_head_trained_alone_fills_the_minutes_without_steps(image):
+    settings = FineTuneSettings(backbone="tiny", stages="head", minutes=0.5)
+    estimate = estimate_time(SPEED, settings, image, 0)
+    assert (estimate.steps, estimate.seconds) == (0, 30)
+
+
 def test_small_images_take_less(image):
     settings = FineTuneSettings(backbone="tiny")
     estimate = estimate_time(SPEED, settings, image, 0)

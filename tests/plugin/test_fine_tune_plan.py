@@ -108,6 +108,8 @@ class TestPlan:
         assert "segmented" not in text()
         panel.plan.set_settings(PRESETS["balanced"])
         assert "steps of" in text()
+        panel.plan.set_settings(PRESETS["quick"])  # fits the head alone
+        assert text().endswith("trained in about 30 s.")
 
     def test_every_setting_has_a_control_with_its_help(self, panel):
         for setting in describe(FineTuneSettings):

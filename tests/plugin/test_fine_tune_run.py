@@ -104,6 +104,12 @@ class TestOneClick:
         assert panel.run.start.isEnabled()
         assert not panel.run.stop.isEnabled()
 
+    def test_where_the_head_alone_is_fitted_the_plot_has_its_loss(self, panel, qtbot):
+        panel.plan.set_settings(replace(TINY, stages="head", head_steps=40))
+        click_and_wait(panel, qtbot)
+        assert [step for step, _ in panel.run.plot.loss_points()] == [20, 40]
+        assert [step for step, _ in panel.run.plot.dice_points(VALUES[0])] == [40]
+
     def test_the_plot_has_the_loss_of_every_step_and_dice_per_class(self, panel, qtbot):
         click_and_wait(panel, qtbot)
         points = panel.run.plot.loss_points()

@@ -19,6 +19,7 @@ from medsaga.training.sampled_pixels import (
     features_at,
 )
 from medsaga.training.strategy import STRATEGIES
+from medsaga.training.validation import validated_slices
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -177,7 +178,9 @@ def _affordable_fit_steps(session: Session) -> int:
     """
     settings = session.settings
     if settings.stages == "head" and not settings.steps:
-        return max(_FIT_STEPS, int(session.seconds_left / _time_fit_step(session)))
+        to_score = len(validated_slices(session)) * _time_view(session)
+        left = session.seconds_left - to_score
+        return max(_FEWEST_FIT_STEPS, int(left / _time_fit_step(session)))
     allowed = max(_FIT_SECONDS, _FIT_SHARE * settings.minutes * 60)
     usual = max(_FIT_STEPS, _FIT_STEPS_PER_VIEW * settings.head_views)
     affordable = max(_FEWEST_FIT_STEPS, int(allowed / _time_fit_step(session)))

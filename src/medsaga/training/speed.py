@@ -54,7 +54,10 @@ class Speed:
 
 @dataclass(frozen=True, kw_only=True)
 class TimeEstimate:
-    """What a training will take: its steps, and the segmentation after it."""
+    """What a training will take, and the segmentation after it.
+
+    `steps` are those of the GaLore stage: none where the head is trained alone.
+    """
 
     steps: int
     seconds_per_step: float
@@ -142,14 +145,25 @@ def estimate_time(
     height, width = canvas.padded_shape(rows, cols, spacing)
     part = height * width / speed.side**2
     per_step = speed.seconds_per_step * part * settings.batch_size / speed.batch_size
-    left = settings.minutes * 60 - _SECONDS_BESIDE_THE_STEPS
-    steps = settings.steps or planned_steps(settings, left, per_step)
+    steps, seconds = _estimate_training(settings, per_step)
     return TimeEstimate(
         steps=steps,
         seconds_per_step=per_step,
-        seconds=_SECONDS_BESIDE_THE_STEPS + steps * per_step * SLOWDOWN,
+        seconds=seconds,
         seconds_to_segment=image.shape[axis] * speed.seconds_per_slice * part,
     )
+
+
+def _estimate_training(
+    settings: FineTuneSettings, per_step: float
+) -> tuple[int, float]:
+    """Return the steps of the GaLore stage and the seconds of the whole training."""
+    whole = settings.minutes * 60
+    if settings.stages == "head":  # it fills its minutes with views and its fit
+        return 0, whole
+    left = whole - _SECONDS_BESIDE_THE_STEPS
+    steps = settings.steps or planned_steps(settings, left, per_step)
+    return steps, _SECONDS_BESIDE_THE_STEPS + steps * per_step * SLOWDOWN
 
 
 def _wait_for(device: torch.device) -> None:

@@ -63,7 +63,7 @@ def validate(session: Session, step: int) -> Validated:
     dice: dict[int, list[float]] = defaultdict(list)
     hd95: dict[int, list[float]] = defaultdict(list)
     with evaluating(session.network):
-        for sample in _spread_slices(session.held_out or session.training):
+        for sample in validated_slices(session):
             logits = predict_image(
                 session.network,
                 sample.image,
@@ -91,8 +91,9 @@ def validate(session: Session, step: int) -> Validated:
     )
 
 
-def _spread_slices(samples: Sequence[Sample]) -> list[Sample]:
-    """Pick slices spread evenly over all, and those that other classes are seen on."""
+def validated_slices(session: Session) -> list[Sample]:
+    """Pick those to score: spread evenly, and those that other classes are seen on."""
+    samples = session.held_out or session.training
     spread = np.linspace(0, len(samples) - 1, min(len(samples), _MOST_VALIDATED))
     picked = [samples[index] for index in spread.round().astype(int)]
     seen = {index for sample in picked for index in _classes_of(sample)}
