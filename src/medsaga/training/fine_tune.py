@@ -49,10 +49,10 @@ def fine_tune(
 ) -> Stream[TrainedModel | None]:
     """Fine-tune a Segment Anything model on a few annotated slices.
 
-    Two stages (one in the preset ``paper``): the head stage fits a small classifier on
-    the frozen encoder's features in seconds and gives the first preview; the GaLore
-    stage trains all of the model (MedSAGa, arXiv 2407.15042), and then fits the
-    classifier anew to what the encoder has learned.
+    Two stages: the head stage fits a small classifier on the frozen encoder's features
+    in seconds and gives the first preview; the GaLore stage trains all of the model
+    (MedSAGa, arXiv 2407.15042), and then fits the classifier anew to what the encoder
+    has learned. The preset ``quick`` has the first alone, ``paper`` the second.
 
     Parameters
     ----------

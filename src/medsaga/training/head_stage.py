@@ -174,10 +174,10 @@ def _time_fit_step(session: Session) -> float:
 def _affordable_fit_steps(session: Session) -> int:
     """Give the usual number of steps, fewer on a slow computer.
 
-    A head that is trained alone, for minutes, has the whole time.
+    A head that has the whole time fills it, but for the last score.
     """
     settings = session.settings
-    if settings.stages == "head" and not settings.steps:
+    if _has_the_whole_time(settings):
         to_score = len(validated_slices(session)) * _time_view(session)
         left = session.seconds_left - to_score
         return max(_FEWEST_FIT_STEPS, int(left / _time_fit_step(session)))
@@ -240,7 +240,7 @@ def _affordable_views(session: Session) -> int:
     settings, n_slices = session.settings, len(session.training)
     per_slice = _VIEWS_PER_SLICE
     allowed = max(_VIEW_SECONDS, _VIEW_SHARE * settings.minutes * 60)
-    if settings.stages == "head" and not settings.steps:
+    if _has_the_whole_time(settings):
         per_slice, allowed = _MOST_VIEWS_PER_SLICE, 0.4 * session.seconds_left
     most = int(allowed / _time_view(session))
     if refits_head(settings):
@@ -248,6 +248,11 @@ def _affordable_views(session: Session) -> int:
         enough = _MOST_REFIT_VIEWS_OF_ONE if from_one else _MOST_REFIT_VIEWS
         most = min(most, max(enough, n_slices))
     return max(_FEWEST_VIEWS, min(per_slice * n_slices, most))
+
+
+def _has_the_whole_time(settings: FineTuneSettings) -> bool:
+    """Whether the head is trained alone, for minutes."""
+    return settings.stages == "head" and not settings.steps
 
 
 def _progress(
