@@ -40,7 +40,7 @@ class ModelCard:
         whether neighbouring slices are seen, and the array axis that is sliced along.
     settings
         The training's settings with everything planned filled in:
-        ``FineTuneSettings(**settings)`` repeats it exactly.
+        ``FineTuneSettings(**settings)`` repeats it exactly, on a GPU but for rounding.
     training_slices
         (image name, slice index) pairs that trained, then those held out.
     data_fingerprint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from tests.phantom import TINY, keep_slices, make_phantom
 
 from medsaga.data.volume import Volume
@@ -30,3 +31,9 @@ def labels(phantom) -> Volume:
 def quick() -> FineTuneSettings:
     """Exact steps on the tiny random backbone: a second."""
     return TINY
+
+
+@pytest.fixture
+def on_cpu(monkeypatch):
+    """Leave a GPU alone: on it no two trainings are equal to the last bit."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -27,7 +27,8 @@ def loses_a_class(monkeypatch):
         index = session.table.values.index(LOST)
         network = session.network
         with torch.no_grad():
-            embedding = network.backbone(session.training[0].image[None])[-1]
+            images = session.to_device(session.training[0].image[None])
+            embedding = network.backbone(images)[-1]
             features = network.decoder.decode(embedding)[1].mean((0, 2, 3))
         network.decoder.set_linear_map(index, -1000 * features / features.norm())
         if network.detail_head is not None:

@@ -30,7 +30,7 @@ def test_a_model_comes_back_whole(model, tmp_path):
     assert again.card == model.card
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
-        expected, found = model.network(images), again.network(images)
+        expected, found = model.network.cpu()(images), again.network(images)
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0.02)
     ours, theirs = model.network.state_dict(), again.network.state_dict()
     assert ours.keys() == theirs.keys()
