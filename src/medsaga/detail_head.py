@@ -176,6 +176,11 @@ class PixelFit:
         AdamW's.
     seed
         Of the initial weights, the batches and the dropout.
+
+    Attributes
+    ----------
+    layers
+        What is fitted.
     """
 
     def __init__(
@@ -198,9 +203,9 @@ class PixelFit:
             self._classify = nn.Linear(_WIDTH, n_classes).to(device)
             self._linear = nn.Linear(n_decoder, n_classes, bias=False).to(device)
         self._generator = torch.Generator().manual_seed(seed)
-        modules = nn.ModuleList([self._reduce, self._classify, self._linear])
+        self.layers = nn.ModuleList([self._reduce, self._classify, self._linear])
         self._optimizer = torch.optim.AdamW(
-            modules.parameters(), lr=learning_rate, weight_decay=0.01
+            self.layers.parameters(), lr=learning_rate, weight_decay=0.01
         )
 
     def step(self, batch_size: int = 1024) -> float:

@@ -12,6 +12,7 @@ from tests.phantom import VALUES, keep_slices, make_phantom
 
 from medsaga import drain, fine_tune, segment
 from medsaga.data.volume import Volume
+from medsaga.detail_head import PixelFit
 from medsaga.errors import MedsagaError
 from medsaga.events import Notice, Preview, Progress, Stop, Validated
 from medsaga.settings import FineTuneSettings
@@ -29,6 +30,10 @@ def _collect(*args, **kwargs):
 def _weights_equal(first, second) -> bool:
     a, b = first.network.state_dict(), second.network.state_dict()
     return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _flat(module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten().cpu() for p in module.parameters()])
 
 
 def _stage(event) -> str:
@@ -60,6 +65,7 @@ def test_the_galore_stage_lowers_the_loss(image, labels, quick):
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("stage", ["features", "head"])
 def test_a_slow_head_stage_gives_an_early_look_that_changes_nothing(
     image, labels, quick, monkeypatch, stage
@@ -118,6 +124,86 @@ def test_a_head_trained_alone_leaves_time_for_its_score(
     assert 300 < n_steps <= (60 - n_slices) / 0.1
 
 
+class TestFitOfTheHead:
+    """Slices of one image are fitted closely, those of several people are not."""
+
+    @pytest.fixture
+    def fits(self, monkeypatch):
+        """Parameters after each step of the fit, and those that are written."""
+        steps, written = [], []
+        step, write = PixelFit.step, PixelFit.write_to
+
+        def note_step(fit):
+            loss = step(fit)
+            steps.append(_flat(fit.layers))
+            return loss
+
+        def note_write(fit, head):
+            written.append(_flat(fit.layers))
+            return write(fit, head)
+
+        monkeypatch.setattr(PixelFit, "step", note_step)
+        monkeypatch.setattr(PixelFit, "write_to", note_write)
+        return steps, written
+
+    @pytest.fixture
+    def settings(self, quick):
+        return replace(quick, stages="head", head_steps=20)
+
+    def test_of_one_image_the_mean_of_the_later_half_is_kept(
+        self, image, labels, settings, fits
+    ):
+        _collect(image, labels, settings)
+        steps, written = fits
+        expected = torch.stack(steps[10:20]).mean(0)
+        torch.testing.assert_close(written[-1], expected)
+        assert not torch.allclose(written[-1], steps[19])
+
+    def test_of_several_the_last_step_is_kept(self, image, labels, settings, fits):
+        _collect([image, image], [labels, labels], settings)
+        steps, written = fits
+        assert torch.equal(written[-1], steps[19])
+
+    @pytest.fixture
+    def planned(self, monkeypatch):
+        """Steps that fits were planned to take, each of which is cut short."""
+        planned, fit = [], head_stage._fit
+
+        def note_plan(session, pixels, part=1.0):
+            planned.append(session.settings.head_steps)
+            session.plan(head_steps=5)
+            return fit(session, pixels, part)
+
+        monkeypatch.setattr(head_stage, "_fit", note_plan)
+        return planned
+
+    def test_one_image_is_given_twice_the_steps(
+        self, image, labels, quick, planned, monkeypatch
+    ):
+        monkeypatch.setattr(head_stage, "_time_fit_step", lambda session: 0.02)
+        settings = replace(quick, steps=1, head_steps=0, minutes=2, refit_head=False)
+        _collect(image, labels, settings)
+        _collect([image, image], [labels, labels], settings)
+        assert planned == [1200, 600]
+
+    def test_the_first_step_is_not_timed(
+        self, image, labels, quick, planned, monkeypatch
+    ):
+        """A GPU's first step takes long, and 200 steps were planned where 1200 fit."""
+        calls, step = count(), PixelFit.step
+
+        def step_slowly_at_first(fit):
+            if next(calls) == 0:
+                time.sleep(2.0)
+            return step(fit)
+
+        monkeypatch.setattr(PixelFit, "step", step_slowly_at_first)
+        settings = replace(quick, steps=1, head_steps=0, minutes=1, refit_head=False)
+        _collect(image, labels, settings)
+        assert planned[0] > 200
+
+
+@pytest.mark.usefixtures("on_cpu")
 class TestRefit:
     """The head is fitted anew to the encoder as the GaLore stage has left it."""
 
@@ -328,6 +414,7 @@ def test_measuring_takes_a_small_part_of_the_time(
     assert len(on_the_way) == n_on_the_way
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_the_cards_settings_repeat_the_training_exactly(image, labels, quick):
     planned = replace(quick, minutes=0.05, steps=0, head_views=0)
     first, _ = _collect(image, labels, planned)
@@ -349,6 +436,7 @@ def test_the_steps_are_planned_from_those_of_the_whole_warm_up(image, labels, qu
     assert len({e.total for e in steps if e.total}) == 1
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_a_plan_without_warm_up_has_none_and_repeats(image, labels, quick):
     planned = replace(quick, minutes=0.05, steps=0, head_views=0, warmup_steps=0)
     first, events = _collect(image, labels, planned)
@@ -360,6 +448,7 @@ def test_a_plan_without_warm_up_has_none_and_repeats(image, labels, quick):
     assert _weights_equal(first, second)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_neither_the_callers_random_numbers_nor_threads_are_touched(
     image, labels, quick
 ):

@@ -13,6 +13,7 @@ from torch import Tensor
 from medsaga.computing import peak_memory
 from medsaga.detail_head import PixelFit
 from medsaga.events import Event, Preview, Progress, Stage
+from medsaga.training.averaging import WeightAverage
 from medsaga.training.sampled_pixels import (
     SampledPixels,
     feature_channels,
@@ -36,6 +37,10 @@ _VIEW_SECONDS, _VIEW_SHARE = 6.0, 0.25
 _FIT_SECONDS, _FIT_SHARE = 6.0, 0.1
 _FIT_STEPS_PER_VIEW = 15
 _FIT_STEPS, _FEWEST_FIT_STEPS, _MEASURED_FIT_STEPS = 600, 200, 10
+# Slices of one image are worth a close fit: twice the steps, and the mean of the later
+# half's weights, are 0.006 Dice more on its other slices. For other people's images a
+# close fit is worse.
+_FIT_SHARE_OF_ONE, _FIT_STEPS_OF_ONE = 0.2, 1200
 _MEASURED_PIXELS = 1024
 # A first look, so that a preview stands within ten seconds of the call: a fit on the
 # views so far or, where they are nearly done, the fit on all of them as far as it is.
@@ -132,10 +137,13 @@ def _fit(
 ) -> Generator[Event, None, None]:
     """Fit for a part of the planned steps."""
     fit = _start_fit(session, *pixels.sampled())
+    average, is_averaged = WeightAverage(fit.layers), _is_of_one_image(session)
     started = time.monotonic()
     total = math.ceil(part * session.settings.head_steps)
     for step in range(1, total + 1):
         loss = fit.step()
+        if is_averaged and step > total / 2:
+            average.update()
         per_step = (time.monotonic() - started) / step
         if step % 20 == 0 or step == total:
             left = per_step * (total - step)
@@ -144,6 +152,7 @@ def _fit(
         if is_due and not session.is_usable:
             yield _use(session, fit)
     session.seconds_per_fit_step = per_step
+    average.write()
     yield _use(session, fit)
 
 
@@ -163,6 +172,7 @@ def _time_fit_step(session: Session) -> float:
         ).to(session.device)
         classes = torch.zeros(_MEASURED_PIXELS, dtype=torch.long, device=session.device)
         fit = _start_fit(session, noise, classes)
+        fit.step()  # the first one starts what computes, on a GPU for seconds
         started = time.monotonic()
         for _ in range(_MEASURED_FIT_STEPS):
             fit.step()
@@ -181,8 +191,11 @@ def _affordable_fit_steps(session: Session) -> int:
         to_score = len(validated_slices(session)) * _time_view(session)
         left = session.seconds_left - to_score
         return max(_FEWEST_FIT_STEPS, int(left / _time_fit_step(session)))
-    allowed = max(_FIT_SECONDS, _FIT_SHARE * settings.minutes * 60)
-    usual = max(_FIT_STEPS, _FIT_STEPS_PER_VIEW * settings.head_views)
+    is_of_one = _is_of_one_image(session)
+    share = _FIT_SHARE_OF_ONE if is_of_one else _FIT_SHARE
+    allowed = max(_FIT_SECONDS, share * settings.minutes * 60)
+    enough = _FIT_STEPS_OF_ONE if is_of_one else _FIT_STEPS
+    usual = max(enough, _FIT_STEPS_PER_VIEW * settings.head_views)
     affordable = max(_FEWEST_FIT_STEPS, int(allowed / _time_fit_step(session)))
     return min(usual, affordable)
 
@@ -244,10 +257,14 @@ def _affordable_views(session: Session) -> int:
         per_slice, allowed = _MOST_VIEWS_PER_SLICE, 0.4 * session.seconds_left
     most = int(allowed / _time_view(session))
     if refits_head(settings):
-        from_one = len(session.images) == 1
-        enough = _MOST_REFIT_VIEWS_OF_ONE if from_one else _MOST_REFIT_VIEWS
+        is_of_one = _is_of_one_image(session)
+        enough = _MOST_REFIT_VIEWS_OF_ONE if is_of_one else _MOST_REFIT_VIEWS
         most = min(most, max(enough, n_slices))
     return max(_FEWEST_VIEWS, min(per_slice * n_slices, most))
+
+
+def _is_of_one_image(session: Session) -> bool:
+    return len(session.images) == 1
 
 
 def _has_the_whole_time(settings: FineTuneSettings) -> bool:
