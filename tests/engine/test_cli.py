@@ -180,6 +180,19 @@ def test_info_tells_what_the_card_holds(model):
     assert json.loads(run("info", model, "--json").stdout) == card
 
 
+def test_a_head_alone_takes_no_steps_and_says_so(images, tmp_path):
+    labels = images.parent / "labels"
+    result = run(
+        *("finetune", images, labels, "--out", tmp_path / "model", *TINY),
+        *("--stages", "head", "--steps", 500),
+    )
+    assert result.exit_code == 0, result.output
+    assert "without the 500 steps" in " ".join(result.stderr.split())
+    told = run("info", tmp_path / "model").stdout
+    assert "the head alone" in told
+    assert "GaLore" not in told
+
+
 def test_a_model_is_replaced_only_if_asked_for(model, images, tmp_path):
     target = tmp_path / "model"
     target.mkdir()

@@ -164,6 +164,11 @@ class TestFitOfTheHead:
         steps, written = fits
         assert torch.equal(written[-1], steps[19])
 
+    def test_the_plan_speaks_of_the_head_alone(self, image, labels, settings):
+        _, events = _collect(image, labels, replace(settings, steps=0, minutes=0.05))
+        said = [e.message for e in events if isinstance(e, Notice)]
+        assert any("the head alone, 0.05 minutes" in message for message in said)
+
     @pytest.fixture
     def planned(self, monkeypatch):
         """Steps that fits were planned to take, each of which is cut short."""

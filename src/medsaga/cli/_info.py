@@ -62,11 +62,18 @@ def _of_training(card: "ModelCard") -> Iterable[tuple[str, str]]:
         yield "Held out", _slices(card.held_out_slices)
     if settings.get("sparse"):
         yield "Annotation", f"sparse, background {settings['background_value']}"
-    done, planned = card.metrics["step"], settings["steps"]
-    steps = f"{done} GaLore steps" + ("" if done == planned else f" of {planned}")
-    yield "Stages", f"{settings['stages']}, {steps}"
+    yield "Stages", _stages(card)
     yield "Seed", str(settings["seed"])
     yield "Data", f"SHA-256 {card.data_fingerprint[:12]}"
+
+
+def _stages(card: "ModelCard") -> str:
+    stages = card.settings["stages"]
+    if stages == "head":
+        return "the head alone"
+    done, planned = card.metrics["step"], card.settings["steps"]
+    steps = f"{done} GaLore steps" + ("" if done == planned else f" of {planned}")
+    return f"{stages}, {steps}"
 
 
 def _of_cost(card: "ModelCard") -> Iterable[tuple[str, str]]:

@@ -161,6 +161,13 @@ def _describe_plan(session: Session) -> str:
     time_or_steps = (
         f"{settings.steps} steps" if settings.steps else f"{settings.minutes:g} minutes"
     )
+    if settings.stages == "head":
+        time_or_steps = (
+            f"the head alone, without the {settings.steps} steps, which are the GaLore "
+            "stage's: set stages to both for them"
+            if settings.steps
+            else f"the head alone, {time_or_steps}"
+        )
     neighbours = (
         "seen with the slices below and above, " if session.canvas.neighbours else ""
     )
