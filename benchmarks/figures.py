@@ -90,9 +90,13 @@ def _panels(titles: list[str]) -> tuple[Figure, dict[str, Any]]:
 
 
 def _save(figure: Figure, file: Path) -> None:
-    """Write a PNG, with a legend below each panel."""
-    for axes in figure.axes:
-        if axes.get_legend_handles_labels()[1]:
-            below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}
-            axes.legend(fontsize=7, **below)
+    """Write a PNG, with one legend for all panels beside them."""
+    lines = {
+        name: line
+        for axes in figure.axes
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    if lines:
+        names = in_order(lines)
+        figure.legend([lines[name] for name in names], names, loc="outside right upper")
     figure.savefig(file, dpi=120)

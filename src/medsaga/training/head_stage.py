@@ -135,7 +135,7 @@ def _use(session: Session, fit: PixelFit) -> Preview:
 def _fit(
     session: Session, pixels: SampledPixels, part: float = 1.0
 ) -> Generator[Event, None, None]:
-    """Fit for a part of the planned steps."""
+    """Fit for a part of the planned steps, and use what it gives."""
     fit = _start_fit(session, *pixels.sampled())
     average, is_averaged = WeightAverage(fit.layers), _is_of_one_image(session)
     started = time.monotonic()
