@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.phantom import VALUES, keep_slices, make_phantom
+from torch.nn.utils import parameters_to_vector
 
 from medsaga import drain, fine_tune, segment
 from medsaga.data.volume import Volume
@@ -30,10 +31,6 @@ def _collect(*args, **kwargs):
 def _weights_equal(first, second) -> bool:
     a, b = first.network.state_dict(), second.network.state_dict()
     return all(torch.equal(a[name], b[name]) for name in a)
-
-
-def _flat(module) -> torch.Tensor:
-    return torch.cat([p.detach().flatten().cpu() for p in module.parameters()])
 
 
 def _stage(event) -> str:
@@ -135,11 +132,11 @@ class TestFitOfTheHead:
 
         def note_step(fit):
             loss = step(fit)
-            steps.append(_flat(fit.layers))
+            steps.append(parameters_to_vector(fit.layers.parameters()).detach())
             return loss
 
         def note_write(fit, head):
-            written.append(_flat(fit.layers))
+            written.append(parameters_to_vector(fit.layers.parameters()).detach())
             return write(fit, head)
 
         monkeypatch.setattr(PixelFit, "step", note_step)

@@ -158,21 +158,26 @@ def _describe_plan(session: Session) -> str:
         if session.held_out
         else f"none held out, as there are fewer than {settings.hold_out_from}"
     )
-    time_or_steps = (
-        f"{settings.steps} steps" if settings.steps else f"{settings.minutes:g} minutes"
-    )
-    if settings.stages == "head":
-        time_or_steps = (
-            f"the head alone, without the {settings.steps} steps, which are the GaLore "
-            "stage's: set stages to both for them"
-            if settings.steps
-            else f"the head alone, {time_or_steps}"
-        )
     neighbours = (
         "seen with the slices below and above, " if session.canvas.neighbours else ""
     )
     return (
         f"{len(session.training)} slices train, {held_out}; {neighbours}long side "
         f"{session.canvas.long_side} pixels, {session.precision} on {session.device}, "
-        f"{time_or_steps}."
+        f"{_describe_length(settings)}."
     )
+
+
+def _describe_length(settings: FineTuneSettings) -> str:
+    if settings.stages != "head":
+        return (
+            f"{settings.steps} steps"
+            if settings.steps
+            else f"{settings.minutes:g} minutes"
+        )
+    if settings.steps:
+        return (
+            f"the head alone, without the {settings.steps} steps, which are the GaLore "
+            "stage's: set stages to both for them"
+        )
+    return f"the head alone, {settings.minutes:g} minutes"
