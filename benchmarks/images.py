@@ -66,6 +66,22 @@ def annotate(image: Volume, truth: Volume, slices: list[int]) -> Image:
     return image, truth.with_array(labels)
 
 
+def draw_strokes(labels: Volume, background: int) -> Volume:
+    """Give the labels as strokes: one pixel wide, along the middle of each class.
+
+    Background has strokes of the value `background`, on the slices (of axis 0) that
+    carry a label; all other pixels are 0, unknown.
+    """
+    from skimage.morphology import skeletonize
+
+    painted = np.zeros(labels.shape, np.uint8)
+    for index in np.flatnonzero(labels.array.any(axis=(1, 2))):
+        for value in np.unique(labels.array[index]):
+            line = skeletonize(labels.array[index] == value)
+            painted[index][line] = value or background
+    return labels.with_array(painted)
+
+
 def read_grey(path: Path) -> Volume:
     """Read a picture; a coloured one in grey, without its alpha."""
     pixels = imageio.imread(path)

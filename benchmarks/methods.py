@@ -130,10 +130,13 @@ class _Prepared:
 
     def __init__(self, task: Task, settings: FineTuneSettings) -> None:
         images, labels = map(list, zip(*task.training, strict=True))
-        annotation = annotated_slices(labels, task.axis)
+        background = settings.painted_background
+        annotation = annotated_slices(labels, task.axis, background_value=background)
         self.axis = annotation.axis
         self.table = class_table(labels, annotation)
-        self.rule, _ = choose_intensity(settings.intensity, images, labels, None)
+        self.rule, _ = choose_intensity(
+            settings.intensity, images, labels, None, background
+        )
         sizes = [
             (images[v].slice_shape(self.axis), images[v].slice_spacing(self.axis))
             for v, _ in annotation.slices

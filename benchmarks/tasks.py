@@ -9,13 +9,14 @@ trains is never judged, and is split from it by patient where there is more than
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
 from chest_xray8 import chestxray8
-from images import Image, Task, annotate, read_grey, resize
+from images import Image, Task, annotate, draw_strokes, read_grey, resize
 from paper_sets import amos, isles, spleen_msd
 
 import medsaga
@@ -134,20 +135,34 @@ def cxr(data: Path, n: int, side: int = 256) -> Task:
     return Task(list(training.values()), test)
 
 
+def with_strokes(make: Callable[[Path, int], Task], data: Path, n: int) -> Task:
+    """The same task with strokes in place of paint, for `--set sparse=true`."""
+    task = make(data, n)
+    background = medsaga.FineTuneSettings().background_value
+    strokes = [
+        (image, draw_strokes(truth, background)) for image, truth in task.training
+    ]
+    return replace(task, training=strokes)
+
+
 PAPER_TASKS: Mapping[str, Callable[..., Task]] = {
     "amos": amos,
     "chestxray8": chestxray8,
     "isles": isles,
     "spleen-msd": spleen_msd,
 }
-TASKS: Mapping[str, Callable[[Path, int], Task]] = {
-    **PAPER_TASKS,
+_PAINTED: Mapping[str, Callable[[Path, int], Task]] = {
     "ct": ct,
     "cxr": cxr,
     "cxr768": partial(cxr, side=768),
     "hippo": hippo,
     "nuclei": nuclei,
     "spleen": spleen,
+}
+TASKS: Mapping[str, Callable[[Path, int], Task]] = {
+    **PAPER_TASKS,
+    **_PAINTED,
+    **{f"{name}-strokes": partial(with_strokes, _PAINTED[name]) for name in _PAINTED},
 }
 
 

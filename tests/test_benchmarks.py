@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -309,3 +310,22 @@ def test_the_first_preview_is_judged_as_it_stands(few_shot, tmp_path):
     assert early.facts["first_preview_seconds"] is not None
     mask = early.predict(image, medsaga.SegmentSettings())
     assert medsaga.score(mask, truth.array, early.values).mean_dice > 0.3
+
+
+def test_strokes_train_every_method_without_the_rest(few_shot):
+    from images import Task, draw_strokes
+    from methods import METHODS
+
+    image, truth = (medsaga.Volume(array=array) for array in make_phantom())
+    labels = truth.with_array(keep_slices(truth.array, [1, 4, 7, 10]))
+    strokes = draw_strokes(labels, 255)
+    drawn = strokes.array > 0
+    assert drawn.any(axis=(1, 2)).nonzero()[0].tolist() == [1, 4, 7, 10]
+    assert drawn.mean() < 0.3 * (labels.array > 0).any(axis=(1, 2)).mean()
+    as_painted = np.where(strokes.array == 255, 0, strokes.array)
+    assert (as_painted[drawn] == labels.array[drawn]).all()
+    task = Task([(image, strokes)], [(image, truth, [0, 2])])
+    settings = replace(TINY, sparse=True)
+    for method in ("medsaga", "unet", "forest"):
+        fitted = METHODS[method](task, settings)
+        assert fitted.values == tuple(np.unique(truth.array)[1:])

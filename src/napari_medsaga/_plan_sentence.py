@@ -41,7 +41,7 @@ def describe_plan(
     preview = "preview in 10 s, " if is_quick and has_head_stage else ""
     planned = duration(settings.minutes * 60)
     if speed is None or speed.backbone != settings.backbone or image is None:
-        if settings.steps:
+        if settings.steps and settings.stages != "head":
             return f"{computer}: {settings.steps} steps; the first tells the time."
         return f"{computer}: {preview}trained in about {planned}."
     from medsaga import estimate_time  # torch, which is imported by now

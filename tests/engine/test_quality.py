@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from skimage.morphology import skeletonize
 
 from medsaga import (
     FineTuneSettings,
@@ -55,32 +54,27 @@ def test_five_slices_of_the_sample_give_the_rest(repository):
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the real images are not here")
-def test_the_head_alone_gives_the_rest_of_a_real_ct_at_once_strokes_nearly_too():
+def test_the_head_alone_gives_the_rest_of_a_real_ct_at_once_strokes_nearly_too(
+    repository, monkeypatch
+):
     """The first preview; benchmarks/few_shot.py measures what comes after it."""
+    monkeypatch.syspath_prepend(str(repository / "benchmarks"))
+    from images import draw_strokes
+
     folder = SHARED / "multi-organ-ct-3mm"
     image = read_volume(folder / "example_ct_sm.nii.gz")
     truth = read_labels(folder / "example_seg.nii.gz")
     wanted = np.isin(truth.array, (1, 2, 3, 5, 20, 52))
     truth = truth.with_array(np.where(wanted, truth.array, 0))
-    labels = np.zeros_like(truth.array)
     annotated = [3, 9, 15, 21, 27]
-    labels[annotated] = truth.array[annotated]
+    labels = truth.with_array(np.zeros_like(truth.array))
+    labels.array[annotated] = truth.array[annotated]
     head = replace(SETTINGS, stages="head")
-    full = _mean_dice(image, truth.with_array(labels), truth, head)
+    full = _mean_dice(image, labels, truth, head)
     assert full >= 0.89
 
     sparse = replace(head, sparse=True)
-    strokes = _strokes(labels, sparse.background_value)
-    assert np.count_nonzero(strokes) < 0.07 * strokes[annotated].size
-    dice = _mean_dice(image, truth.with_array(strokes), truth, sparse)
+    strokes = draw_strokes(labels, sparse.background_value)
+    assert np.count_nonzero(strokes.array) < 0.07 * strokes.array[annotated].size
+    dice = _mean_dice(image, strokes, truth, sparse)
     assert dice >= 0.9 * full  # 0.841 to 0.903
-
-
-def _strokes(labels: np.ndarray, background: int) -> np.ndarray:
-    """Draw lines of one pixel along the middle of each class and of background."""
-    painted = np.zeros(labels.shape, np.uint8)
-    for index in np.flatnonzero(labels.any(axis=(1, 2))):
-        for value in np.unique(labels[index]):
-            line = skeletonize(labels[index] == value)
-            painted[index][line] = value or background
-    return painted

@@ -44,6 +44,17 @@ def test_the_minutes_are_filled_with_steps(image):
     assert estimate.seconds_to_segment == pytest.approx(0.1 * image.shape[0])
 
 
+def test_a_slow_computer_has_fewer_steps_than_its_share_of_the_minutes(image):
+    """Views and fits of the head become slower with it: 11 steps of X-rays, not 35."""
+    settings = FineTuneSettings(backbone="tiny", minutes=2.0, long_side=128)
+    slow = replace(SPEED, seconds_per_step=2.9)
+    estimate = estimate_time(slow, settings, image, 0)
+    assert 9 <= estimate.steps <= 15
+    assert estimate.seconds == pytest.approx(120, abs=5)
+    in_one_stage = replace(settings, stages="galore")
+    assert estimate_time(slow, in_one_stage, image, 0).steps > 2 * estimate.steps
+
+
 def test_a_head_trained_alone_fills_the_minutes_without_steps(image):
     settings = FineTuneSettings(backbone="tiny", stages="head", minutes=0.5)
     estimate = estimate_time(SPEED, settings, image, 0)
@@ -60,7 +71,7 @@ def test_time_grows_with_pixels_batch_and_steps(image):
     settings = FineTuneSettings(backbone="tiny", steps=100, long_side=128)
     base = estimate_time(SPEED, settings, image, 0)
     assert base.steps == 100
-    assert base.seconds == pytest.approx(16 + 107 * base.seconds_per_step)
+    assert base.seconds == pytest.approx(6 + (26 + 107) * base.seconds_per_step)
     larger = estimate_time(SPEED, replace(settings, long_side=256), image, 0)
     assert larger.seconds_per_step == pytest.approx(4 * base.seconds_per_step)
     doubled = estimate_time(SPEED, replace(settings, batch_size=4), image, 0)

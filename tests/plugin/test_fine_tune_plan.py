@@ -36,6 +36,7 @@ from medsaga import (
 )
 from medsaga.checkpoints import KNOWN_CHECKPOINTS
 from napari_medsaga import _computer_watch
+from napari_medsaga._plan_sentence import describe_plan
 from napari_medsaga._sparse_form import SPARSE_SETTINGS
 
 
@@ -110,6 +111,14 @@ class TestPlan:
         assert "steps of" in text()
         panel.plan.set_settings(PRESETS["quick"])  # fits the head alone
         assert text().endswith("trained in about 30 s.")
+
+    def test_before_the_speed_is_known_a_head_alone_is_told_in_minutes(self):
+        def sentence(stages):
+            settings = replace(PRESETS["quick"], stages=stages, steps=5)
+            return describe_plan("CPU", settings, None, None, 0, segments=False)
+
+        assert sentence("head") == "CPU: preview in 10 s, trained in about 30 s."
+        assert sentence("both") == "CPU: 5 steps; the first tells the time."
 
     def test_every_setting_has_a_control_with_its_help(self, panel):
         for setting in describe(FineTuneSettings):
