@@ -61,10 +61,10 @@ def read_cells(out: Path) -> list[Cell]:
 def label(cell: Cell, *, leave_out: str = "") -> str:
     """What a method is called: with all that was set otherwise than by default."""
     given = [f"{k}={v}" for k, v in cell["set"].items() if k != leave_out]
-    backbone = [cell["backbone"]] if cell["backbone"] != "lite_medsam" else []
+    usual = medsaga.preset(cell["preset"])
+    backbone = [cell["backbone"]] if cell["backbone"] != usual.backbone else []
     preset = [cell["preset"]] if cell["preset"] != "balanced" else []
-    usual = medsaga.preset(cell["preset"]).minutes
-    minutes = [f"{cell['minutes']:g} min"] if cell["minutes"] != usual else []
+    minutes = [f"{cell['minutes']:g} min"] if cell["minutes"] != usual.minutes else []
     way = [f"({cell['way']})"] if "way" in cell else []
     return " ".join([cell["method"], *preset, *backbone, *minutes, *given, *way])
 
@@ -83,15 +83,15 @@ def in_order(labels: Iterable[str]) -> list[str]:
 
 
 def entries(cells: Iterable[Cell], metric: Metric) -> list[Entry]:
-    """Bring the seeds of each training together."""
-    groups: dict[tuple[str, int, str], list[float | None]] = defaultdict(list)
+    """Bring the seeds of each training together, one that was run twice once."""
+    groups: dict[tuple[str, int, str], dict[int, float | None]] = defaultdict(dict)
     for cell in cells:
         value = cell.get(metric.field)
         key = cell["task"], cell["n"], label(cell)
-        groups[key].append(None if value is None else value / metric.unit)
+        groups[key][cell["seed"]] = None if value is None else value / metric.unit
     found = []
     for key, values in groups.items():
-        known = [value for value in values if value is not None]
+        known = [value for value in values.values() if value is not None]
         spread = stdev(known) if len(known) > 1 else None
         average = mean(known) if known else None
         found.append(Entry(*key, metric.title, average, spread, len(known)))

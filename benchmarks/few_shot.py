@@ -55,6 +55,7 @@ def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
         backbone=cell["backbone"],
         **cell["set"],
     )
+    settings = replace(settings, sparse=settings.sparse or task.is_sparse)
     before = peak_memory(pick_device()) / 2**20
     started = time.monotonic()
     fitted = METHODS[cell["method"]](task, settings)
@@ -154,7 +155,7 @@ def plan_cells(options: argparse.Namespace) -> list[dict[str, Any]]:
             "seed": seed,
             "preset": options.preset,
             "minutes": minutes,
-            "backbone": options.backbone,
+            "backbone": options.backbone or medsaga.preset(options.preset).backbone,
             "set": values,
             "segment": ways,
         }
@@ -203,7 +204,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--preset", default="balanced", choices=medsaga.PRESETS)
     parser.add_argument("--minutes", nargs="+", type=float, help="the preset's")
-    parser.add_argument("--backbone", default="lite_medsam")
+    parser.add_argument("--backbone", help="the preset's")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument(
         "--segment", action="append", default=[], metavar="NAME=VALUE,..."

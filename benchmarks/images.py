@@ -34,6 +34,8 @@ class Task:
         judged.
     axis
         The slices are cut across this axis of (z, y, x); None: as the engine chooses.
+    is_sparse
+        Whether a pixel without paint is unknown (the setting `sparse`).
     facts
         What the results say about it, such as how it was split.
     """
@@ -41,6 +43,7 @@ class Task:
     training: list[Image]
     test: Sequence[Judged]
     axis: int | None = None
+    is_sparse: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 

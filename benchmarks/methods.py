@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -33,6 +34,8 @@ from medsaga import (
     Volume,
     drain,
 )
+from medsaga.backbones import build_backbone
+from medsaga.backbones.weights import detect_architecture, read_checkpoint
 from medsaga.computing import (
     FixedPrecision,
     autocast,
@@ -141,13 +144,24 @@ class _Prepared:
             (images[v].slice_shape(self.axis), images[v].slice_spacing(self.axis))
             for v, _ in annotation.slices
         ]
-        side = choose_long_side(sizes, settings, _MULTIPLE)
+        stride = embedding_stride(settings.backbone)
+        side = choose_long_side(sizes, settings, _MULTIPLE, stride)
         self.canvas = Canvas(
             long_side=side, multiple=_MULTIPLE, neighbours=settings.neighbours
         )
         self.samples = build_samples(
             images, labels, annotation, self.table, self.rule, self.canvas
         )
+
+
+def embedding_stride(backbone: str) -> int:
+    """Tell how coarse the compared backbone is, on which the working size depends."""
+    is_file = Path(backbone).is_file()
+    architecture = (
+        detect_architecture(read_checkpoint(Path(backbone))) if is_file else backbone
+    )
+    with torch.device("meta"):
+        return build_backbone(architecture).embedding.stride
 
 
 def fit_from_scratch(
@@ -173,16 +187,17 @@ def fit_from_scratch(
     batch_size
         Views in a step.
     warmup_steps
-        Steps in which the learning rate rises from 0.
+        Steps in which the learning rate rises from 0, unless the settings have none.
     """
     started = time.monotonic()
     data, device = _Prepared(task, settings), pick_device()
+    warmup_steps = warmup_steps if settings.warmup_steps else 1
     torch.manual_seed(settings.seed)
     network = network_of(len(data.table)).to(device)
     network = network.to(memory_format=torch.channels_last)
-    loss_of = SegmentationLoss(0.8)
+    loss_of = SegmentationLoss(settings.loss_dice_weight)
     optimizer = torch.optim.AdamW(
-        network.parameters(), learning_rate, weight_decay=0.01
+        network.parameters(), learning_rate, weight_decay=settings.weight_decay
     )
     losses: list[float] = []
     with computing_threads():

@@ -36,7 +36,8 @@ _HEAD = """# Results
 Means over seeds ± the sample's standard deviation (number of seeds); – where there is
 no cell. Dice and HD95 are means over classes and test images. HD95 is in mm, in pixels
 where a data set has no spacing, and leaves out an image where the class is missing in
-the mask or in the truth. N is the number of annotated slices or images. A method's name
+the mask or in the truth; of a volume of which some slices trained, the others are taken
+for neighbours. N is the number of annotated slices or images. A method's name
 says what was set otherwise than by default."""
 
 

@@ -95,8 +95,10 @@ def hippo(data: Path, n: int) -> Task:
         for path in sorted((folder / "images").iterdir())
     ]
     training = []
-    chosen_pairs = [*pairs[:5], *pairs[25:]][:n]
-    for (image, truth), number in zip(chosen_pairs, cycle((3, 8, 12, 16, 20))):
+    free = [*pairs[:5], *pairs[25:]]
+    if n > len(free):
+        raise MedsagaError(f"hippo has no more than {len(free)} volumes to train on.")
+    for (image, truth), number in zip(free[:n], cycle((3, 8, 12, 16, 20))):
         labelled = np.flatnonzero(truth.array.any(axis=(1, 2)))
         chosen = int(labelled[number % len(labelled)])
         training.append(annotate(image, truth, [chosen]))
@@ -136,13 +138,13 @@ def cxr(data: Path, n: int, side: int = 256) -> Task:
 
 
 def with_strokes(make: Callable[[Path, int], Task], data: Path, n: int) -> Task:
-    """The same task with strokes in place of paint, for `--set sparse=true`."""
+    """The same task with strokes in place of paint."""
     task = make(data, n)
     background = medsaga.FineTuneSettings().background_value
     strokes = [
-        (image, draw_strokes(truth, background)) for image, truth in task.training
+        (image, draw_strokes(labels, background)) for image, labels in task.training
     ]
-    return replace(task, training=strokes)
+    return replace(task, training=strokes, is_sparse=True)
 
 
 PAPER_TASKS: Mapping[str, Callable[..., Task]] = {

@@ -38,7 +38,7 @@ def options_of(out: Path, **changes) -> argparse.Namespace:
         "seeds": [0, 1],
         "preset": "balanced",
         "minutes": None,
-        "backbone": "lite_medsam",
+        "backbone": None,
         "set": ["rank=32", "flips=true"],
         "segment": [],
     }
@@ -59,7 +59,33 @@ def test_a_preset_has_its_own_minutes_and_its_name(few_shot, tmp_path):
     quick, *_ = few_shot.plan_cells(options)
     longer, *_ = few_shot.plan_cells(options_of(tmp_path, set=[], minutes=[5.0]))
     assert quick["minutes"] == 0.5
-    assert [label(quick), label(longer)] == ["medsaga quick", "medsaga 5 min"]
+    paper, *_ = few_shot.plan_cells(options_of(tmp_path, set=[], preset="paper"))
+    assert paper["backbone"] == "vit_b"
+    assert [label(cell) for cell in (quick, longer, paper)] == [
+        "medsaga quick",
+        "medsaga 5 min",
+        "medsaga paper",
+    ]
+
+
+def test_a_seed_that_was_run_twice_counts_once(few_shot, tmp_path):
+    from cells import DICE, entries
+
+    first, second, *_ = few_shot.plan_cells(
+        options_of(tmp_path, tasks=["ct"], methods=["medsaga"], set=[])
+    )
+    again = first | {"segment": [{"smooth": "off"}]}
+    cells = [first, again, second]
+    dice = [0.8, 0.8, 0.9]
+    rows = [cell | {"mean_dice": d} for cell, d in zip(cells, dice, strict=True)]
+    (found,) = entries(rows, DICE)
+    assert (found.seeds, round(found.mean, 3)) == (2, 0.85)
+
+
+def test_networks_from_scratch_work_at_the_size_of_the_compared_backbone(few_shot):
+    from methods import embedding_stride
+
+    assert [embedding_stride(name) for name in ("lite_medsam", "vit_b")] == [4, 16]
 
 
 def test_only_what_is_missing_is_run(few_shot, tmp_path, monkeypatch):
@@ -324,8 +350,8 @@ def test_strokes_train_every_method_without_the_rest(few_shot):
     assert drawn.mean() < 0.3 * (labels.array > 0).any(axis=(1, 2)).mean()
     as_painted = np.where(strokes.array == 255, 0, strokes.array)
     assert (as_painted[drawn] == labels.array[drawn]).all()
-    task = Task([(image, strokes)], [(image, truth, [0, 2])])
-    settings = replace(TINY, sparse=True)
-    for method in ("medsaga", "unet", "forest"):
+    task = Task([(image, strokes)], [(image, truth, [0, 2])], is_sparse=True)
+    settings = replace(TINY, sparse=task.is_sparse)
+    for method in ("medsaga", "unet"):
         fitted = METHODS[method](task, settings)
         assert fitted.values == tuple(np.unique(truth.array)[1:])

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from medsaga.data.canvas import Canvas
     from medsaga.data.classes import ClassTable
+    from medsaga.data.intensity import IntensityRule
     from medsaga.data.samples import Sample
     from medsaga.model_card import ModelCard
 
@@ -39,7 +41,6 @@ def save_slices(samples: Iterable[Sample], folder: Path) -> None:
     A grey image is kept as one plane, in fp16.
     """
     from safetensors.torch import save_file
-    from torch import from_numpy
 
     tensors, notes = {}, []
     for number, sample in enumerate(samples):
@@ -47,9 +48,9 @@ def save_slices(samples: Iterable[Sample], folder: Path) -> None:
         planes = sample.image[:1] if is_grey else sample.image
         tensors[f"{number}.{_IMAGE}"] = planes.half().contiguous()
         tensors[f"{number}.{_TARGET}"] = sample.target.short()
-        tensors[f"{number}.{_TRUTH}"] = from_numpy(sample.truth.astype("int64"))
+        tensors[f"{number}.{_TRUTH}"] = _as_tensor(sample.truth)
         if sample.known is not None:
-            tensors[f"{number}.{_KNOWN}"] = from_numpy(sample.known)
+            tensors[f"{number}.{_KNOWN}"] = _as_tensor(sample.known)
         notes.append(
             {
                 "name": sample.name,
@@ -59,6 +60,14 @@ def save_slices(samples: Iterable[Sample], folder: Path) -> None:
             }
         )
     save_file(tensors, folder / KEPT_SLICES, {"slices": json.dumps(notes)})
+
+
+def _as_tensor(array: NDArray[Any]) -> Tensor:
+    """Give labels, or a mask of them, as safetensors takes them: in C order."""
+    from torch import from_numpy
+
+    kind = bool if array.dtype == bool else np.int64
+    return from_numpy(np.ascontiguousarray(array, dtype=kind))
 
 
 def kept_labels(folder: Path | str) -> dict[SliceName, NDArray[Any]]:
@@ -165,13 +174,16 @@ class EarlierSlices:
         found = [np.unique(labels[name]) for name in self.wanted if name in labels]
         return tuple(int(value) for values in found for value in values)
 
-    def load(self, table: ClassTable, canvas: Canvas) -> list[Sample]:
+    def load(
+        self, table: ClassTable, canvas: Canvas, rule: IntensityRule
+    ) -> list[Sample]:
         """Read them as samples whose classes are those of `table`.
 
         Raises
         ------
         MedsagaError
-            If they are not kept, or at another working size than `canvas`.
+            If they are not kept, or at another working size than `canvas`, or scaled
+            by another rule than `rule`.
         """
         if not self.wanted:
             return []
@@ -184,6 +196,11 @@ class EarlierSlices:
             raise MedsagaError(
                 "The earlier slices are kept at a long side of "
                 f"{self.card.canvas.long_side} pixels: leave long_side at 0."
+            )
+        if rule != self.card.intensity:
+            raise MedsagaError(
+                "The earlier slices are kept with the intensities that the model was "
+                "trained with: leave intensity on auto and give no window."
             )
         return load_slices(Path(self.folder), self.wanted, self.card.classes, table)
 

@@ -401,7 +401,11 @@ class SegmentSettings:
     ] = False
     precision: Annotated[
         Precision,
-        choice("Computer", "Number format; auto takes what the model trained in."),
+        choice(
+            "Computer",
+            "Number format; auto takes fp32 where the model trained in it on such a "
+            "device, else whichever is faster here.",
+        ),
     ] = "auto"
 
     def __post_init__(self) -> None:

@@ -123,7 +123,7 @@ class DataBox(QWidget):
         self._empty.set_running(running)
         self._classes.set_editable(not running)
         if not running:
-            self._offer_axes(self.labels.layer())
+            self._enable_axis()
 
     def key(self) -> QWidget:
         """Give the table of the classes, which is the key to a plot of them."""
@@ -268,7 +268,12 @@ class DataBox(QWidget):
         predicted = prediction_of(labels)
         if predicted is not None and self._axis.count() > 1:
             self._axis.setCurrentIndex(predicted.axis + 1)
-        self._axis.setEnabled(self._axis.count() > 1 and predicted is None)
+        self._enable_axis()
+
+    def _enable_axis(self) -> None:
+        """Let an axis be chosen, unless a prediction has been made along one."""
+        is_free = prediction_of(self.labels.layer()) is None
+        self._axis.setEnabled(self._axis.count() > 1 and is_free)
 
     def _on_layer_changed(self, event: Any) -> None:
         before, self._view = self._view, self._view_now()

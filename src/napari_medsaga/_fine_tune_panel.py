@@ -12,7 +12,7 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from medsaga import Event, MedsagaError, slice_place
+from medsaga import Event, MedsagaError, Saved, slice_place
 from napari_medsaga._computer_watch import ComputerWatch
 from napari_medsaga._data_box import DataBox
 from napari_medsaga._dock_scroll import DockScroll
@@ -65,6 +65,7 @@ class FineTunePanel(QWidget):
         self._cursor = _Cursor()
         self._wants_start = False
         self._followed: Path | None = None
+        self._kept: Path | None = None
         self._painted: list[Labels] = []
 
         self.data = DataBox(napari_viewer)
@@ -75,6 +76,7 @@ class FineTunePanel(QWidget):
         self._lay_out()
         self._connect()
         self._on_layers_changed()
+        self._on_labels_chosen(self.data.labels_layer())
         self._show_plan()
 
     def _lay_out(self) -> None:
@@ -187,7 +189,7 @@ class FineTunePanel(QWidget):
             return
         layers = TrainingLayers(self._viewer, image, labels, report, request)
         job = Job(partial(run_training, request), f"fine-tuning on {image.name}")
-        self.training = _Training(job, request, image, layers)
+        self.training, self._kept = _Training(job, request, image, layers), None
         layers.begin()
         self._on_point_changed()
         self._set_running(True)
@@ -207,7 +209,7 @@ class FineTunePanel(QWidget):
             place = slice_place(report.axis, index)
             copied[place] = report.labels.array[place]
         earlier, start = self.data.ticked_earlier(), self.plan.start_model()
-        if earlier and start != self._followed:
+        if earlier and (start is None or start != self._followed):
             raise MedsagaError(
                 "The slices that are kept with a model train only together with it: "
                 "choose it under Start from, or untick them."
@@ -270,6 +272,8 @@ class FineTunePanel(QWidget):
         training = self.training
         if training is None:
             return
+        if isinstance(event, Saved):
+            self._kept = event.path
         self.run.show_event(event)
         training.layers.show(event)
 
@@ -316,7 +320,11 @@ class FineTunePanel(QWidget):
         if isinstance(error, MedsagaError):
             self._show_error(error)
             return
-        self.run.status.setText(f"The training failed: {error}")
+        self.run.status.setText(
+            f"The training failed: {error}"
+            if self._kept is None
+            else f"Kept as model {self._kept.name}, but segmenting failed: {error}"
+        )
         raise error  # napari shows it with its traceback
 
     def _show_error(self, error: MedsagaError) -> None:
@@ -345,7 +353,12 @@ class FineTunePanel(QWidget):
 
 def _tell_what_was_kept(status: str, value: Any) -> None:
     """Say what became of a training whose dock was closed."""
-    if isinstance(value, TrainingResult):
+    if isinstance(value, TrainingResult) and value.mask is not None:
+        show_info(
+            f"The dock was closed, so segmenting was stopped: {value.n_left} slices of "
+            f"the mask are empty. The model is kept as {value.model.name}."
+        )
+    elif isinstance(value, TrainingResult):
         show_info(
             "The dock was closed, so the training was stopped: the best model so far "
             f"is kept as {value.model.name}."

@@ -54,7 +54,7 @@ class PlanBox(QWidget):
             preset(_DEFAULT), without=("backbone", *SPARSE_SETTINGS)
         )
         self._advanced = QCollapsible("Advanced", expandedIcon="▼", collapsedIcon="▶")
-        self._before = _DEFAULT_BACKBONE
+        self._before = self._continued = self._start.origin()
         self._preset_backbone = _DEFAULT_BACKBONE
         self._reset = QPushButton("Reset t&o the preset")
 
@@ -103,13 +103,14 @@ class PlanBox(QWidget):
 
     def continue_from(self, folder: Path) -> None:
         """Choose a trained model to continue from."""
-        if self._start.origin().model is None:
-            self._before = self._start.origin().backbone or _DEFAULT_BACKBONE
+        if self._start.origin() != self._continued:
+            self._before = self._start.origin()
         self._start.choose_model(folder)
+        self._continued = self._start.origin()
 
     def start_as_before(self) -> None:
         """Choose what was chosen before `continue_from`."""
-        self._start.choose_backbone(self._before)
+        self._start.choose(self._before)
 
     def problem(self) -> str | None:
         """Say why one cannot start from what is chosen, and what to do."""

@@ -173,7 +173,8 @@ class RunBox(QWidget):
         self.pause.setChecked(False)
         self._is_held = True
         self.status.setText("Stopping: the best model so far is being kept…")
-        self.stop.setEnabled(False)
+        for button in (self.pause, self.stop):  # a pause would hold up the stop
+            button.setEnabled(False)
         self.stopped.emit()
 
     def _on_pause_toggled(self, checked: bool) -> None:

@@ -96,7 +96,7 @@ class ModelChooser(QWidget):
         self._line.setWordWrap(True)
 
     def _on_library_changed(self) -> None:
-        chosen, problem = self._combo.currentData(_PATH), NO_MODEL
+        before, problem = self.entry(), NO_MODEL
         try:
             self._entries = self._library.entries()
         except MedsagaError as error:
@@ -109,10 +109,16 @@ class ModelChooser(QWidget):
             self._combo.addItem(entry.name, str(entry.path))
             self._combo.setItemData(index, details(entry), Qt.ItemDataRole.ToolTipRole)
             self._combo.model().item(index).setEnabled(entry.card is not None)
-        kept = self._combo.findData(chosen, _PATH) if chosen else -1
+        kept = -1 if before is None else self._place_of(before)
         self._combo.setCurrentIndex(kept if kept >= 0 else self._first_usable())
         self._combo.blockSignals(was_blocked)
         self._show_line(problem)
+
+    def _place_of(self, before: LibraryEntry) -> int:
+        """Find a model again, also if it was renamed; -1 where it is gone."""
+        place = self._combo.findData(str(before.path), _PATH)
+        same = (i for i, e in enumerate(self._entries) if e.created == before.created)
+        return place if place >= 0 else next(same, -1)
 
     def _first_usable(self) -> int:
         usable = (i for i, e in enumerate(self._entries) if e.card is not None)

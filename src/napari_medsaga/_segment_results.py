@@ -72,6 +72,11 @@ class ResultLayer:
         self._last_refresh = 0.0
 
     @property
+    def shown_name(self) -> str | None:
+        """Name of the layer; None where there is none, or none of ours any more."""
+        return None if self._layer is None or self.is_gone else self._layer.name
+
+    @property
     def is_gone(self) -> bool:
         """Whether the user has deleted the layer, or put other data into it."""
         if self._layer is None:

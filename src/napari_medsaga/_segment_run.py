@@ -6,6 +6,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from medsaga import SegmentedSlice, VotedSlice
@@ -118,7 +119,14 @@ class SegmentRun(QObject):
         self.job.stop()
 
     def abandon(self) -> None:
-        """Stop, and touch no layer or widget any more."""
+        """Stop, and touch no layer or widget any more; say what stays unfinished."""
+        row = self.running
+        name = None if row is None or row.result is None else row.result.shown_name
+        if name is not None:
+            show_info(
+                f"The dock was closed, so segmenting was stopped: the last slices of "
+                f"{name} are empty."
+            )
         self.job.reported.disconnect(self._on_reported)
         self.job.ended.disconnect(self._on_job_ended)
         self._refreshing.stop()

@@ -79,11 +79,11 @@ class StartChoice(QComboBox):
         """Choose a backbone by name, or a file with weights by path."""
         if name not in _BACKBONES:
             self._file = name
-        self._choose(Origin(backbone=name))
+        self.choose(Origin(backbone=name))
 
     def choose_model(self, folder: Path) -> None:
         """Choose a trained model."""
-        self._choose(Origin(model=folder))
+        self.choose(Origin(model=folder))
 
     def card(self) -> ModelCard | None:
         """Give the card of the chosen model; None of a backbone."""
@@ -100,7 +100,8 @@ class StartChoice(QComboBox):
         name = self._chosen.backbone or ""
         return missing_weights(name) if name in _BACKBONES else None
 
-    def _choose(self, origin: Origin) -> None:
+    def choose(self, origin: Origin) -> None:
+        """Choose what :meth:`origin` has given before."""
         is_new = origin != self._chosen
         self._chosen = origin
         self._offer()
@@ -154,4 +155,4 @@ class StartChoice(QComboBox):
                 return
             self._file = path
             origin = Origin(backbone=path)
-        self._choose(origin)
+        self.choose(origin)

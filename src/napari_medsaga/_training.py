@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from medsaga import Notice, Relay, Saved
+from medsaga import Notice, Relay, Saved, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -39,11 +39,15 @@ class TrainingRequest:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainingResult:
-    """What a training left: the kept model, and the mask as far as it came."""
+    """What a training left: the kept model, and the mask as far as it came.
+
+    `n_left` slices of the mask are empty, as their segmentation was stopped.
+    """
 
     model: Path
     card: ModelCard
     mask: Volume | None
+    n_left: int = 0
 
     def describe(self, *, is_stopped: bool) -> str:
         """Say how good the model is, what it took and where it is."""
@@ -86,15 +90,20 @@ def run_training(request: TrainingRequest) -> Stream[TrainingResult | None]:
     )
     if model is None:
         return None
-    path = ModelLibrary().add(model, request.model_name)
-    mask = None
-    yield Saved(path=path)
-    if request.segments and not relay.is_stopped:
-        segmentation = yield from relay(segment(model, request.image))
-        mask = segmentation.mask
-        if not segmentation.is_complete:
-            yield Notice(
-                message=f"Stopped after {segmentation.n_segmented} of "
-                f"{segmentation.n_slices} slices; the others are empty."
-            )
-    return TrainingResult(model=path, card=model.card, mask=mask)
+    trained = TrainingResult(
+        model=ModelLibrary().add(model, request.model_name), card=model.card, mask=None
+    )
+    try:
+        yield Saved(path=trained.model)
+    except Stop:
+        return trained
+    if relay.is_stopped or not request.segments:
+        return trained
+    found = yield from relay(segment(model, request.image))
+    if not found.is_complete:
+        yield Notice(
+            message=f"Stopped after {found.n_segmented} of {found.n_slices} slices; "
+            "the others are empty."
+        )
+    n_left = found.n_slices - found.n_segmented
+    return replace(trained, mask=found.mask, n_left=n_left)

@@ -147,8 +147,10 @@ class TestOtherClasses:
 
     def test_fewer_classes_can_be_trained_on(self, image, labels, quick, trained):
         array = np.where(labels.array == 5, 0, labels.array)
-        model, _ = _collect(image, labels.with_array(array), quick, start=trained)
+        model, events = _collect(image, labels.with_array(array), quick, start=trained)
         assert model.card.classes.values == (0, 1, 117)
+        said = [e.message for e in events if isinstance(e, Notice)]
+        assert any("5 will be forgotten" in message for message in said)
 
 
 def test_no_model_folder_is_refused_at_once(image, labels, quick, tmp_path):
@@ -325,6 +327,43 @@ class TestEarlierSlices:
         larger = replace(quick, long_side=128)
         with pytest.raises(MedsagaError, match="leave long_side at 0"):
             drain(fine_tune(image, labels, larger, start=kept, earlier=[name]))
+
+    def test_other_intensities_are_told(self, image, labels, quick, trained, kept):
+        """The kept slices are scaled already, and would train beside others."""
+        asked = {"start": kept, "earlier": trained.card.training_slices[:1]}
+        with pytest.raises(MedsagaError, match="leave intensity on auto"):
+            drain(fine_tune(image, labels, quick, window=(0, 300), **asked))
+        assert drain(fine_tune(image, labels, quick, **asked)) is not None
+
+    def test_slices_of_images_of_one_name_are_told_apart(
+        self, phantom, quick, tmp_path
+    ):
+        image, truth = phantom
+        pair = [image[1], image[4]], [truth[1], truth[4]]
+        model = drain(fine_tune(*pair, quick))
+        kept = ModelLibrary(tmp_path / "library").add(model, "two")
+        labels = kept_labels(kept)
+        assert len(labels) == 2
+        for array in pair[1]:
+            assert any(np.array_equal(found, array) for found in labels.values())
+
+    def test_labels_in_fortran_order_and_numpys_numbers_are_kept(
+        self, image, labels, quick, tmp_path
+    ):
+        model = drain(
+            fine_tune(
+                image,
+                labels.with_array(np.asfortranarray(labels.array)),
+                quick,
+                axis=np.argmin([0, 1, 1]),
+                empty_slices=[(np.int64(0), np.int64(0))],
+                window=tuple(np.array([0, 300], np.int16)),
+            )
+        )
+        kept = ModelLibrary(tmp_path / "library").add(model, "first")
+        assert load_model(kept).card == model.card
+        for (_, index), found in kept_labels(kept).items():
+            np.testing.assert_array_equal(found, labels.array[index])
 
 
 class TestNeighbours:

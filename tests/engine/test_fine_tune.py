@@ -4,6 +4,7 @@ import math
 import time
 from dataclasses import replace
 from itertools import count, groupby
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from medsaga.detail_head import PixelFit
 from medsaga.errors import MedsagaError
 from medsaga.events import Notice, Preview, Progress, Stop, Validated
 from medsaga.settings import FineTuneSettings
-from medsaga.training import galore_stage, head_stage
+from medsaga.training import galore_stage, head_stage, running_time, session
 from medsaga.training.averaging import WeightAverage
 from medsaga.training.step_plan import planned_steps
 
@@ -464,6 +465,66 @@ def test_neither_the_callers_random_numbers_nor_threads_are_touched(
     torch.manual_seed(99)
     second, _ = _collect(image, labels, quick)
     assert _weights_equal(first, second)
+
+
+def test_a_pause_takes_nothing_from_the_minutes(image, labels, quick, monkeypatch):
+    paused = [0.0]
+
+    def monotonic() -> float:
+        return time.perf_counter() + paused[0]
+
+    clock = SimpleNamespace(monotonic=monotonic)
+    for module in (running_time, head_stage, galore_stage, session):
+        monkeypatch.setattr(module, "time", clock)
+
+    n_steps = 0
+    for event in fine_tune(image, labels, replace(quick, steps=0, minutes=0.3)):
+        paused[0] += 100.0
+        n_steps += isinstance(event, Progress) and event.stage == "galore"
+    assert n_steps > 20  # of 45 on a computer with nothing else to do
+
+
+def test_running_time_hands_stop_and_close_on(monkeypatch):
+    now, ended = [0.0], []
+    clock = SimpleNamespace(monotonic=lambda: now[0])
+    monkeypatch.setattr(running_time, "time", clock)
+
+    def stream():
+        try:
+            for _ in range(3):
+                now[0] += 1
+                yield Notice(message="on it")
+        except Stop:
+            now[0] += 1
+            yield Notice(message="in order")
+        finally:
+            ended.append(now[0])
+        return "done"
+
+    timed = running_time.RunningTime()
+    running = timed.of(stream())
+    next(running)
+    now[0] += 100
+    assert running.throw(Stop()).message == "in order"
+    now[0] += 100
+    with pytest.raises(StopIteration) as end:
+        next(running)
+    assert (end.value.value, timed.seconds, ended) == ("done", 2, [202])
+    closed = running_time.RunningTime().of(stream())
+    next(closed)
+    closed.close()
+    assert len(ended) == 2
+
+
+def test_a_fast_computer_does_not_plan_more_fit_steps_than_a_setting_holds(
+    image, labels, quick, monkeypatch
+):
+    FineTuneSettings(head_steps=head_stage._MOST_FIT_STEPS)
+    monkeypatch.setattr(head_stage, "_time_fit_step", lambda _: 1e-7)
+    monkeypatch.setattr(head_stage, "_MOST_FIT_STEPS", 250)
+    settings = replace(quick, stages="head", steps=0, head_steps=0, minutes=2.0)
+    model, _ = _collect(image, labels, settings)
+    assert model.card.settings["head_steps"] == 250
 
 
 def _stop_when(stream, condition):

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from medsaga.data import images
 from medsaga.data.images import read_image, write_image
 from medsaga.data.volume import Volume, volume_from_array
 from medsaga.errors import MedsagaError
@@ -272,6 +273,17 @@ def test_a_stack_keeps_its_spacing(tmp_path: Path) -> None:
     again = read_image(write_image(volume, tmp_path / "a.tif"))
     np.testing.assert_allclose(again.spacing, (3.0, 0.5, 0.75), rtol=1e-6)
     np.testing.assert_array_equal(again.array, STACK)
+
+
+def test_what_a_classic_tiff_cannot_hold_is_written_as_a_bigtiff(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_MOST_CLASSIC_BYTES", STACK.nbytes - 1)
+    volume = volume_from_array(STACK, spacing=(3.0, 0.5, 0.75))
+    path = write_image(volume, tmp_path / "a.tif")
+    with tifffile.TiffFile(path) as tif:
+        assert tif.is_bigtiff
+    np.testing.assert_array_equal(read_image(path).array, STACK)
 
 
 def test_formats_that_lose_values_are_not_written(tmp_path: Path) -> None:

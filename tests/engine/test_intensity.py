@@ -160,6 +160,13 @@ def test_percentiles_of_a_large_volume_come_from_a_sample(random):
     assert limits == pytest.approx((100, 900), abs=5)
 
 
+def test_percentiles_of_a_few_large_slices_leave_none_out():
+    array = np.zeros((2, 1100, 1100), np.float32)
+    array[1] = 500
+    rule = IntensityRule(kind="percentiles", low=0.5, high=99.5)
+    assert rule.limits(volume_from_array(array)) == pytest.approx((0, 500))
+
+
 @pytest.mark.parametrize(
     "array",
     [

@@ -23,7 +23,7 @@ from medsaga.backbones import build_backbone
 from medsaga.backbones.vit import ViTBackbone
 from medsaga.model import MedSAGa
 from medsaga.settings import StrategyName
-from medsaga.training import pyramid_cache, step_plan
+from medsaga.training import galore_stage, pyramid_cache, step_plan
 from medsaga.training.low_rank import RANK, merge_low_rank_updates
 from medsaga.training.optimizer import LayerwiseOptimizer
 from medsaga.training.parameter_groups import parameter_groups
@@ -185,6 +185,23 @@ class TestDecoder:
             ]
 
         assert losses(16) == pytest.approx(losses(1024), rel=1e-5)
+
+    def test_a_budget_for_no_view_keeps_none(
+        self, image, labels, settings, monkeypatch
+    ):
+        kept = []
+
+        class Watched(pyramid_cache.PyramidCache):
+            def pyramid(self, views, images):
+                maps = super().pyramid(views, images)
+                kept.append(len(self._pyramids))
+                return maps
+
+        monkeypatch.setattr(pyramid_cache, "_MIB", 1)
+        monkeypatch.setattr(galore_stage, "PyramidCache", Watched)
+        short = replace(settings, steps=4, feature_cache_mb=16)
+        assert drain(fine_tune(image, labels, short)) is not None
+        assert set(kept) == {0}
 
     def test_what_fills_the_cache_is_not_counted_as_a_steps_time(
         self, image, labels, settings, monkeypatch

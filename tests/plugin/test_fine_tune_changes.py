@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from napari._qt.dialogs.confirm_close_dialog import ConfirmCloseDialog
+from napari.utils.notifications import notification_manager
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QDialog, QLabel
 from tests.phantom import keep_slices
@@ -26,8 +28,9 @@ from tests.plugin.fine_tune_dock import (
 )
 
 from medsaga import ModelLibrary, load_card
-from napari_medsaga import _annotation
+from napari_medsaga import _annotation, _fine_tune_panel
 from napari_medsaga._layers import world_affine
+from napari_medsaga._training import TrainingResult
 
 
 class ClosedByUser(QCloseEvent):
@@ -126,6 +129,15 @@ class TestLayersChangeUnderATraining:
         entry = wait_for_model(qtbot)
         assert trained_slices(entry.card) == ANNOTATED
         qtbot.waitUntil(lambda: "MedSAGa preview" not in viewer.layers)
+
+    def test_a_mask_that_a_closed_dock_left_unfinished_is_told(self, tmp_path):
+        kept = TrainingResult(
+            model=tmp_path / "liver", card=Mock(), mask=Mock(), n_left=170
+        )
+        _fine_tune_panel._tell_what_was_kept("stopped", kept)
+        said = [notice.message for notice in notification_manager.records]
+        assert "170 slices of the mask are empty" in said[-1]
+        assert "kept as liver" in said[-1]
 
     def test_the_viewer_is_closed_and_the_best_model_kept(self, panel, viewer, qtbot):
         panel.plan.set_settings(LONG)

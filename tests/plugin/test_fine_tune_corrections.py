@@ -99,6 +99,31 @@ class TestCorrections:
         predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
         assert again.data.labels.layer() is predicted
 
+    def test_a_dock_that_is_opened_on_a_prediction_starts_from_its_model(
+        self, panel, viewer, layers, qtbot
+    ):
+        click_and_wait(panel, qtbot)
+        viewer.window.remove_dock_widget(panel)
+        viewer.layers.remove(layers[1])
+        again = open_second_dock(viewer)
+        assert again.data.labels_layer() is viewer.layers["blobs segmented"]
+        assert again.plan.start_model() == ModelLibrary().entries()[0].path
+
+    def test_a_model_that_was_chosen_to_start_from_is_chosen_again(
+        self, panel, viewer, layers, qtbot
+    ):
+        panel.run.segments.setChecked(False)
+        click_and_wait(panel, qtbot)
+        own = ModelLibrary().entries()[0].path
+        panel.run.segments.setChecked(True)
+        click_and_wait(panel, qtbot)
+        panel.plan._start.choose_model(own)
+        predicted, where = viewer.layers["blobs segmented"], np.array([2])
+        predicted.data_setitem((where, where, where), 1)
+        assert panel.plan.start_model() not in (None, own)
+        layers[1].data_setitem((where, where, where), 1)
+        assert panel.plan.start_model() == own
+
     def test_changed_and_original_slices_train_and_nothing_else(
         self, panel, viewer, layers, arrays, qtbot
     ):

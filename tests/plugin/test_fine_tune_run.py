@@ -10,6 +10,7 @@ import numpy as np
 import pyqtgraph as pg
 import pytest
 from napari.layers import Labels
+from qtpy.QtWidgets import QComboBox
 from tests.phantom import VALUES
 from tests.plugin.fine_tune_dock import (
     ANNOTATED,
@@ -26,9 +27,12 @@ from tests.plugin.fine_tune_dock import (
     wait_until_ready,
 )
 
-from medsaga import MedsagaError, ModelLibrary
+import medsaga
+from medsaga import MedsagaError, ModelLibrary, Saved, Stop
 from napari_medsaga import _annotation, _fine_tune_panel
 from napari_medsaga._layers import class_names, geometry_of
+from napari_medsaga._predictions import prediction_of
+from napari_medsaga._training import run_training
 
 
 def dice_plot(panel) -> pg.PlotItem:
@@ -85,6 +89,29 @@ class TestOneClick:
             0: "background",
             **NAMES,
         }
+
+    def test_values_below_zero_are_predicted_as_they_were_painted(
+        self, panel, viewer, layers, qtbot
+    ):
+        painted = layers[1].data.astype(np.int16)
+        painted[painted == 5] = -1
+        place = geometry_of(layers[0])
+        labels = viewer.add_labels(painted, name="with negatives", **place)
+        panel.data.labels.choose(labels)
+        panel.plan.set_settings(replace(TINY, steps=30, head_steps=200))
+        click_and_wait(panel, qtbot)
+        result = viewer.layers["blobs segmented"]
+        assert set(np.unique(result.data)) == {-1, 0, 1, 117}
+        assert prediction_of(result).changed_slices(result.data) == []
+
+    def test_the_axis_that_was_chosen_stays_chosen(self, panel, qtbot):
+        axis = panel.findChild(QComboBox, "axis")
+        axis.setCurrentIndex(2)
+        axis.activated.emit(2)
+        click_and_wait(panel, qtbot)
+        assert (axis.currentIndex(), axis.isEnabled()) == (2, True)
+        click_and_wait(panel, qtbot)
+        assert {entry.card.axis for entry in ModelLibrary().entries()} == {1}
 
     def test_the_model_is_kept_and_the_dock_says_how_good_it_is(self, panel, qtbot):
         click_and_wait(panel, qtbot)
@@ -181,8 +208,25 @@ class TestStopAndPause:
         start_and_preview(panel, qtbot)
         panel.run.pause.click()
         panel.run.stop.click()
+        assert not panel.run.pause.isEnabled()  # it would hold up the stop
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
         wait_for_model(qtbot)
+
+    def test_a_stop_when_the_model_has_just_been_kept_still_gives_it(
+        self, panel, qtbot
+    ):
+        wait_until_ready(panel, qtbot)
+        panel.run.start.click()
+        qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
+        request = panel.training.request
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+        stream = run_training(request)
+        while not isinstance(next(stream), Saved):
+            pass
+        with pytest.raises(StopIteration) as end:
+            stream.throw(Stop())
+        assert end.value.value.model.is_dir()
+        assert end.value.value.mask is None
 
     def test_while_it_runs_it_cannot_be_started_again(self, panel, qtbot):
         panel.plan.set_settings(LONG)
@@ -262,6 +306,20 @@ class TestErrors:
         assert caught[0][0] is kind
         assert caught[0][2] is not None
         wait_until_ready(panel, qtbot)
+
+    def test_where_segmenting_fails_the_model_is_said_to_be_kept(
+        self, panel, qtbot, monkeypatch
+    ):
+        broken = Mock(side_effect=RuntimeError("out of memory"))
+        monkeypatch.setattr(medsaga, "segment", broken)
+        wait_until_ready(panel, qtbot)
+        with qtbot.capture_exceptions() as caught:
+            panel.run.start.click()
+            qtbot.waitUntil(lambda: bool(caught), timeout=TIMEOUT)
+        (entry,) = ModelLibrary().entries()
+        assert panel.run.status.text() == (
+            f"Kept as model {entry.name}, but segmenting failed: out of memory"
+        )
 
     def test_layers_that_cannot_be_read_leave_the_dock_ready(
         self, panel, layers, qtbot, monkeypatch

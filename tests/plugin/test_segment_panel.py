@@ -578,6 +578,8 @@ def test_the_dock_can_be_closed_while_it_runs(
     assert ended.args[0] == "stopped"
     result = result_of(viewer, "ct")
     assert not result.data[n_done + 5 :].any()
+    said = [notice.message for notice in notification_manager.records]
+    assert any(f"the last slices of {result.name} are empty" in text for text in said)
     viewer.add_image(make_image(2), name="later")  # nobody listens any more
     viewer.layers["later"].name = "renamed"
 
@@ -699,7 +701,9 @@ def test_models_are_followed_and_the_chosen_one_stays(
     qtbot.waitUntil(lambda: combo.count() == 2, timeout=5_000)
     assert combo.itemText(0) == "newer"
     assert combo.currentText() == "blobs"
-    ModelLibrary().delete(model)
+    renamed = ModelLibrary().rename(model, "kidney")
+    qtbot.waitUntil(lambda: combo.currentText() == "kidney", timeout=5_000)
+    ModelLibrary().delete(renamed)
     qtbot.waitUntil(lambda: combo.count() == 1, timeout=5_000)
     assert combo.currentText() == "newer"
 

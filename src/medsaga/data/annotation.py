@@ -124,6 +124,7 @@ def annotated_slices(
     """
     if axis is not None and axis not in (0, 1, 2):
         raise MedsagaError(f"There is no axis {axis}: choose 0, 1 or 2.")
+    axis = None if axis is None else int(axis)  # numpy's integers are not in JSON
     # For each volume and axis, whether each slice carries a label.
     labelled = [_labelled_slices(label) for label in labels]
     may_be_empty = may_be_empty and (slices is not None or bool(empty_slices))
@@ -205,7 +206,7 @@ def _said_to_be_empty(
     *,
     may_be_empty: bool,
 ) -> tuple[tuple[int, int], ...]:
-    pairs = [item for item in slices if isinstance(item, tuple)]
+    pairs = [(int(item[0]), int(item[1])) for item in slices if isinstance(item, tuple)]
     for v, s in pairs:
         if not (0 <= v < len(along) and 0 <= s < len(along[v])):
             raise MedsagaError(

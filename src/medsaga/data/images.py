@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY_MAGIC = b"\x93NUMPY"
+_MOST_CLASSIC_BYTES = 2**32 - 2**25  # of pixels, where a TIFF's offsets have 32 bits
 _MM_PER_UNIT = {
     "nm": 1e-6,
     **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "\\u00B5m", "micron"), 1e-3),
@@ -244,12 +245,18 @@ def _write_tiff(path: Path, array: NDArray[Any], volume: Volume) -> None:
         "axes": "YX" if volume.is_2d else "ZYX",
     }
     options: dict[str, Any] = {}
+    is_large = array.nbytes > _MOST_CLASSIC_BYTES
     if volume.is_rgb:
         metadata["axes"] += "S"
-    elif volume.spacing is not None and array.dtype in (
-        np.uint8,
-        np.uint16,
-        np.float32,
+    elif (
+        not is_large
+        and volume.spacing is not None
+        and array.dtype
+        in (
+            np.uint8,
+            np.uint16,
+            np.float32,
+        )
     ):
         # ImageJ's dialect carries the voxel size, but only for these types.
         z, y, x = volume.spacing
@@ -262,6 +269,7 @@ def _write_tiff(path: Path, array: NDArray[Any], volume: Volume) -> None:
         compression="zlib",
         metadata=metadata,
         ome=False,
+        bigtiff=is_large,
         **options,
     )
 

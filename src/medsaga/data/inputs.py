@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -48,7 +49,7 @@ def as_volume_pairs(
             f"There are {len(pictures)} images and {len(masks)} label images: "
             "give one label image for each image."
         )
-    volumes = [as_volume(picture) for picture in pictures]
+    volumes = _told_apart([as_volume(picture) for picture in pictures])
     label_volumes = [
         _as_labels(mask, v) for mask, v in zip(masks, volumes, strict=True)
     ]
@@ -72,7 +73,20 @@ def _read_pairs(
             f"No label image in {labels} carries a label: "
             "paint at least one slice, then start again."
         )
+    volumes = _told_apart(volumes)
     return volumes, label_volumes, _check(volumes, label_volumes)
+
+
+def _told_apart(volumes: Sequence[Volume]) -> list[Volume]:
+    """Give volumes of one name numbers: a slice is known by its name and index."""
+    named: dict[str, Volume] = {}
+    for volume in volumes:
+        name, number = volume.name, 1
+        while name in named:
+            number += 1
+            name = f"{volume.name} ({number})"
+        named[name] = replace(volume, name=name)
+    return list(named.values())
 
 
 def _as_list(items: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:

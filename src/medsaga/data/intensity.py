@@ -156,7 +156,8 @@ def choose_intensity(
         If the window is empty, or leaves every image all black or all white.
     """
     if window is not None:
-        rule = IntensityRule(kind="window", low=window[0], high=window[1])
+        low, high = map(float, window)  # numpy's numbers overflow, and are not in JSON
+        rule = IntensityRule(kind="window", low=low, high=high)
         _check_overlap(rule, images)
         return rule, f"Intensities from {_span(rule)} are used, as asked."
     if intensity == "percentiles":
@@ -252,11 +253,16 @@ def _span(rule: IntensityRule) -> str:
 
 
 def _sample(volume: Volume) -> NDArray[np.float64]:
-    """Finite intensities on a regular grid of at most about a million voxels."""
-    step = 1
-    while math.prod(math.ceil(side / step) for side in volume.shape) > _SAMPLE_SIZE:
-        step += 1
-    values = np.asarray(volume.array[::step, ::step, ::step])
+    """Finite intensities on a regular grid of at most about a million voxels.
+
+    The longest side is thinned first, so that of a few large slices none is left out.
+    """
+    steps, sides = [1, 1, 1], list(volume.shape)
+    while math.prod(sides) > _SAMPLE_SIZE:
+        longest = sides.index(max(sides))
+        steps[longest] += 1
+        sides[longest] = math.ceil(volume.shape[longest] / steps[longest])
+    values = np.asarray(volume.array[tuple(slice(None, None, step) for step in steps)])
     values = values.astype(np.float64).ravel()
     finite: NDArray[np.float64] = values[np.isfinite(values)]
     return finite

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ from medsaga.training.galore_stage import run_galore_stage
 from medsaga.training.head_stage import run_head_stage
 from medsaga.training.job import Annotated, Job, begin
 from medsaga.training.low_rank import merge_low_rank_updates
+from medsaga.training.running_time import RunningTime
 from medsaga.training.start import card_of, choose_rule
 from medsaga.training.validation import validate
 
@@ -109,12 +109,14 @@ def fine_tune(
         said to be empty carries a label, or `earlier` slices are not kept or at another
         working size.
     """
-    started = time.monotonic()
+    running_time = RunningTime()
     settings = settings or FineTuneSettings()
     volumes, label_volumes, warnings = as_volume_pairs(images, labels)
     card = card_of(start)
     kept = EarlierSlices(
-        None if isinstance(start, TrainedModel) else start, card, tuple(earlier)
+        None if isinstance(start, TrainedModel) else start,
+        card,
+        tuple((name, index) for name, index in earlier),
     )
     annotation = annotated_slices(
         label_volumes,
@@ -138,9 +140,13 @@ def fine_tune(
         earlier=kept,
         preview_at=_preview_function(preview_at, volumes, annotated.annotation),
         preview_interval=preview_interval,
-        started=started,
+        time=running_time,
     )
     notices = [*warnings, *annotated.notices, intensity_notice]
+    return (yield from running_time.of(_train(job, notices)))
+
+
+def _train(job: Job, notices: Sequence[str]) -> Stream[TrainedModel | None]:
     with computing_threads() as threads:
         try:
             for message in notices:

@@ -37,6 +37,7 @@ _VIEW_SECONDS, _VIEW_SHARE = 6.0, 0.25
 _FIT_SECONDS, _FIT_SHARE = 6.0, 0.1
 _FIT_STEPS_PER_VIEW = 10
 _FIT_STEPS, _FEWEST_FIT_STEPS, _MEASURED_FIT_STEPS = 600, 200, 10
+_MOST_FIT_STEPS = 100_000  # the setting's bound, which a GPU would cross in minutes
 # Slices of one image are worth a close fit: twice the steps, and the mean of the later
 # half's weights, are 0.006 Dice more on its other slices. For other people's images a
 # close fit is worse: 15 steps for each view in place of 10 are 0.06 less.
@@ -138,13 +139,13 @@ def _fit(
     """Fit for a part of the planned steps, and use what it gives."""
     fit = _start_fit(session, *pixels.sampled())
     average, is_averaged = WeightAverage(fit.layers), _is_of_one_image(session)
-    started = time.monotonic()
+    started = session.seconds
     total = math.ceil(part * session.settings.head_steps)
     for step in range(1, total + 1):
         loss = fit.step()
         if is_averaged and step > total / 2:
             average.update()
-        per_step = (time.monotonic() - started) / step
+        per_step = (session.seconds - started) / step
         if step % 20 == 0 or step == total:
             left = per_step * (total - step)
             yield _progress(session, "head", step, total, loss, left)
@@ -190,7 +191,8 @@ def _affordable_fit_steps(session: Session) -> int:
     if _has_the_whole_time(settings):
         to_score = len(validated_slices(session)) * _time_view(session)
         left = session.seconds_left - to_score
-        return max(_FEWEST_FIT_STEPS, int(left / _time_fit_step(session)))
+        affordable = int(left / _time_fit_step(session))
+        return max(_FEWEST_FIT_STEPS, min(_MOST_FIT_STEPS, affordable))
     is_of_one = _is_of_one_image(session)
     share = _FIT_SHARE_OF_ONE if is_of_one else _FIT_SHARE
     allowed = max(_FIT_SECONDS, share * settings.minutes * 60)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from medsaga.model_card import ModelCard
     from medsaga.model_folder import TrainedModel
     from medsaga.settings import FineTuneSettings
+    from medsaga.training.running_time import RunningTime
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Job:
     earlier: EarlierSlices
     preview_at: Callable[[], PreviewTarget]
     preview_interval: float
-    started: float
+    time: RunningTime
 
     def load(self) -> Start:
         """Load the network that the training starts from."""
@@ -110,7 +111,7 @@ def begin(job: Job) -> Generator[Event, None, tuple[Session, Start]]:
     samples = build_samples(
         job.volumes, job.annotated.labels, annotation, table, job.rule, canvas
     )
-    samples += job.earlier.load(table, canvas)
+    samples += job.earlier.load(table, canvas, job.rule)
     training, held_out = split_held_out(samples, len(table), settings.hold_out_from)
     session = Session(
         network=network,
@@ -126,7 +127,7 @@ def begin(job: Job) -> Generator[Event, None, tuple[Session, Start]]:
         precision=pick_precision(settings.precision, network, device, canvas.long_side),
         preview_at=job.preview_at,
         preview_interval=job.preview_interval,
-        started=job.started,
+        time=job.time,
     )
     _record_choices(session, begun, job.card)
     yield Notice(message=_describe_plan(session))

@@ -38,7 +38,7 @@ class PyramidCache:
     n_views
         How many there are; view n is the same as view n + `n_views`.
     seconds
-        What the last call of :meth:`pyramid` spent on computing.
+        What the last call of :meth:`pyramid` spent on computing what is kept.
     """
 
     def __init__(self, session: Session) -> None:
@@ -52,15 +52,16 @@ class PyramidCache:
         size = sum(level.nbytes for level in self._encode(image[None]))
         free_mb = free_memory(session.device) // 4 // _MIB
         budget = min(session.settings.feature_cache_mb, free_mb) * _MIB
-        self.n_views = max(len(session.training), budget // size)
+        self._n_kept = budget // size
+        self.n_views = max(len(session.training), self._n_kept)
         self.seconds = 0.0
         self._seconds_per_view: list[float] = []
 
     @property
     def filling(self) -> Filling:
-        """What the next steps take longer until every view is kept."""
+        """What the next steps take longer until all are kept that can be."""
         batch_size = self._session.settings.batch_size
-        n_missing = self.n_views - len(self._pyramids)
+        n_missing = self._n_kept - len(self._pyramids)
         # The median: the first view compiles kernels.
         per_view = float(np.median(self._seconds_per_view or [0.0]))
         return Filling(math.ceil(n_missing / batch_size), per_view * batch_size)
@@ -72,16 +73,20 @@ class PyramidCache:
     def pyramid(self, views: Sequence[int], images: Tensor) -> list[Tensor]:
         """Return the feature maps of a batch (B, 3, H, W) of the `views` of it."""
         missing = [i for i, view in enumerate(views) if view not in self._pyramids]
-        started = time.monotonic()
+        started, computed = time.monotonic(), {}
         if missing:
             levels = self._encode(images[missing])
-            for row, i in enumerate(missing):
-                self._pyramids[views[i]] = [level[row] for level in levels]
-        self.seconds = time.monotonic() - started
-        if missing:
+            computed = {
+                views[i]: [level[row] for level in levels]
+                for row, i in enumerate(missing)
+            }
+        found = [(computed.get(v) or self._pyramids[v]) for v in views]
+        self.seconds = 0.0
+        if missing and len(self._pyramids) + len(computed) <= self._n_kept:
+            self.seconds = time.monotonic() - started
             self._seconds_per_view.append(self.seconds / len(missing))
-        kept = [self._pyramids[view] for view in views]
-        return [torch.stack(level) for level in zip(*kept, strict=True)]
+            self._pyramids |= computed
+        return [torch.stack(level) for level in zip(*found, strict=True)]
 
     def _encode(self, images: Tensor) -> list[Tensor]:
         session = self._session

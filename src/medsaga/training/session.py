@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from medsaga.data.volume import Volume
     from medsaga.model import MedSAGa
     from medsaga.settings import FineTuneSettings
+    from medsaga.training.running_time import RunningTime
 
 
 PreviewTarget: TypeAlias = tuple[int, int]
@@ -58,7 +59,7 @@ class Session:
     precision: FixedPrecision
     preview_at: Callable[[], PreviewTarget]
     preview_interval: float
-    started: float
+    time: RunningTime
     is_usable: bool = False
     galore_steps: int = 0
     seconds_per_view: float = 0.0
@@ -75,8 +76,8 @@ class Session:
 
     @property
     def seconds(self) -> float:
-        """Seconds since the call of `fine_tune`."""
-        return time.monotonic() - self.started
+        """Seconds since the call of `fine_tune`, without pauses."""
+        return self.time.seconds
 
     @property
     def seconds_left(self) -> float:

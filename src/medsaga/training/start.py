@@ -108,10 +108,23 @@ def start_from_model(
         network=network,
         base_weights="a trained model" if folder is None else folder.name,
         base_sha256=None if folder is None else sha256(folder / WEIGHTS),
-        report=""
-        if is_same
-        else "The classes are others than the model's: the detail head is fitted anew.",
+        report="" if is_same else _describe_classes(card.classes, table),
         knows_classes=is_same,
+    )
+
+
+def _describe_classes(before: ClassTable, now: ClassTable) -> str:
+    """Say that the classes are others, and which are not there any more."""
+    gone = [
+        name
+        for value, name in zip(before.values, before.names, strict=True)
+        if value not in now.values
+    ]
+    text = "The classes are others than the model's: the detail head is fitted anew."
+    if not gone:
+        return text
+    return (
+        f"{text} {', '.join(gone)} will be forgotten, as no slice that trains shows it."
     )
 
 
