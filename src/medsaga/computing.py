@@ -120,7 +120,8 @@ def pick_precision(
     if wanted != "auto":
         return wanted
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16" if has_bf16 else "fp32"
     if torch.backends.cpu.get_cpu_capability() == "AVX2":
         return "fp32"
     images = torch.rand(1, 3, size, size, device=device)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 import unicodedata
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from platformdirs import user_data_path
 from safetensors import SafetensorError
 
+from medsaga.data.storage import temporary_folder
 from medsaga.errors import MedsagaError
 from medsaga.model_archive import check_model, created_at, pack, read_card, take
 from medsaga.model_card import CARD, ModelCard
@@ -185,7 +185,7 @@ class ModelLibrary:
                 f"The model {path.name!r} could not be deleted",
                 "close the programs that use it and try again",
             ),
-            _temporary_folder(self.folder) as holder,
+            temporary_folder(self.folder) as holder,
         ):
             # Windows refuses the move while a file in it is open: nothing is lost then.
             doomed = path.rename(holder / "model")
@@ -211,7 +211,7 @@ class ModelLibrary:
         target = Path(target_zip).expanduser().absolute()
         with (
             _explained(f"{target} could not be written", "choose another place"),
-            _temporary_folder(target.parent) as staging,
+            temporary_folder(target.parent) as staging,
         ):
             pack(path, staging / "model.zip")
             os.replace(staging / "model.zip", target)
@@ -277,7 +277,7 @@ class ModelLibrary:
         advice = f"check that {self.folder} can be written to and the disk is not full"
         with _explained(failure, advice):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _temporary_folder(self.folder) as staging:
+            with temporary_folder(self.folder) as staging:
                 yield staging
 
 
@@ -310,15 +310,6 @@ def _safe_name(name: str) -> str:
 def _key(name: str) -> str:
     """Give what two names share that are one name to some file system."""
     return unicodedata.normalize("NFC", name).casefold()
-
-
-@contextmanager
-def _temporary_folder(parent: Path) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=".medsaga-", dir=parent))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -116,6 +116,10 @@ def load_card(folder: Path | str) -> ModelCard:
     path = Path(folder) / CARD
     try:
         text = path.read_text(encoding="utf-8")
+    except PermissionError as error:
+        raise MedsagaError(
+            f"{folder} may not be read: ask who saved it for the permission to."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise MedsagaError(
             f"{folder} is no model folder: give the folder with card.json and "

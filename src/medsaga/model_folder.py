@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from medsaga.backbones import build_backbone
+from medsaga.data.storage import temporary_folder
 from medsaga.errors import MedsagaError
 from medsaga.model import MedSAGa
 from medsaga.model_card import CARD, FORMAT_VERSION, WEIGHTS, ModelCard, load_card
@@ -56,16 +55,12 @@ def save_model(model: TrainedModel, folder: Path | str) -> Path:
     weights = {name: _compact(t) for name, t in model.network.state_dict().items()}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".medsaga-", dir=folder.parent))
-        try:
+        with temporary_folder(folder.parent) as staging:
             save_file(weights, staging / WEIGHTS)
             (staging / CARD).write_text(model.card.to_json(), encoding="utf-8")
-            # mkdtemp and safetensors make them private: others may read the library.
-            staging.chmod(0o777 & ~_umask())
+            # safetensors makes it private: others may read the library.
             (staging / WEIGHTS).chmod(0o666 & ~_umask())
             _swap(staging, folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MedsagaError(
@@ -145,15 +140,13 @@ def _swap(staging: Path, folder: Path) -> None:
     if not folder.exists():
         os.replace(staging, folder)
         return
-    old = Path(tempfile.mkdtemp(prefix=".medsaga-old-", dir=folder.parent))
-    os.replace(folder, old / "model")
-    try:
-        os.replace(staging, folder)
-    except OSError:
-        os.replace(old / "model", folder)
-        raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    with temporary_folder(folder.parent) as old:
+        os.replace(folder, old / "model")
+        try:
+            os.replace(staging, folder)
+        except OSError:
+            os.replace(old / "model", folder)
+            raise
 
 
 def _umask() -> int:

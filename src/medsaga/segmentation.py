@@ -121,7 +121,7 @@ def segment(
     model = load_model(model) if isinstance(model, (Path, str)) else model
     volume = as_volume(image)
     planes = _planes(model, volume, settings)
-    if len(planes) > 1:
+    if any(planes):
         # Each slice across the stack of a lazy array would compute all of it.
         volume = volume.with_array(np.asarray(volume.array))
     output = _Output.allocate(model, volume, planes, settings)

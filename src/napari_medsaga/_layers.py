@@ -81,12 +81,10 @@ def volume_of(layer: Layer) -> Volume:
             f"{layer.name} has {layer.ndim} axes: choose a layer with two or three, "
             "or slice one off with Layers > Split Stack."
         )
-    array = array_of(layer)
+    array = _like_numpy(array_of(layer))
     rgb = isinstance(layer, Image) and layer.rgb
     if array.dtype == bool:
         array = array.astype(np.uint8)
-    if not hasattr(array, "ndim"):  # napari takes anything with a shape
-        array = np.asarray(array)
     spacing = _spacing_in_mm(layer)
     volume = volume_from_array(array, spacing=spacing, name=layer.name, rgb=rgb)
     place = place_of(layer)
@@ -100,6 +98,20 @@ def volume_of(layer: Layer) -> Volume:
         is_2d=place.is_2d,
         source=place.source,
     )
+
+
+def _like_numpy(array: Any) -> Any:
+    """Give an array that can do what numpy's can: napari takes anything with a shape.
+
+    Such as zarr's and HDF5's, which read all of what is asked for at once.
+    """
+    if not hasattr(array, "ndim"):
+        return np.asarray(array)
+    if hasattr(array, "__array_function__"):
+        return array
+    import dask.array
+
+    return dask.array.from_array(array)  # type: ignore[no-untyped-call]
 
 
 def _still_holds(

@@ -72,6 +72,8 @@ class ItemDone(Event):
         (z, y, x) float32; None for a file, or if unwanted.
     is_kept
         Whether all its files were there already, so that nothing was done.
+    keeps_some
+        Whether some of its files were there already, and are as they were.
     """
 
     number: int
@@ -79,6 +81,7 @@ class ItemDone(Event):
     probabilities: tuple[NDArray[np.float32], ...] = field(default=(), repr=False)
     entropy: NDArray[np.float32] | None = field(default=None, repr=False)
     is_kept: bool = False
+    keeps_some: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +215,8 @@ class _Queue:
         for output, volume in zip(outputs.paths, result.volumes(), strict=True):
             if output in wanted:
                 write_volume(volume, output, is_labels=volume is result.mask)
-        return ItemDone(number=item.number)
+        keeps_some = len(wanted) < len(outputs.paths)
+        return ItemDone(number=item.number, keeps_some=keeps_some)
 
     def _segment(self, item: QueueItem, image: Volume) -> Stream[Segmentation]:
         """Pass the engine's events on with the item's number.

@@ -239,7 +239,10 @@ class SegmentPanel(QWidget):
         """Say what became of the queue; failures also as napari's notification."""
         if not is_stopped:
             self._bar.setValue(_SCALE)
-        message = summary(self._rows, is_stopped=is_stopped)
+        of_files = any(isinstance(row.source, Path) for row in self._rows)
+        target = self._files.target() if of_files else None
+        replaces = target is not None and target.replaces
+        message = summary(self._rows, is_stopped=is_stopped, replaces=replaces)
         if any(row.state == "failed" for row in self._rows):
             self._refuse(message)
         else:

@@ -108,8 +108,11 @@ def file_rows(paths: Sequence[Path], target: FileTarget | None) -> list[Row]:
     ]
 
 
-def summary(rows: Sequence[Row], *, is_stopped: bool) -> str:
-    """Say in a sentence or two what became of the queue."""
+def summary(rows: Sequence[Row], *, is_stopped: bool, replaces: bool) -> str:
+    """Say in a sentence or two what became of the queue.
+
+    One that `replaces` files would begin anew.
+    """
     if len(rows) == 1 and rows[0].state == "failed":
         return f"{rows[0].name}: {rows[0].message}"
     counts = {state: sum(row.state == state for row in rows) for state in _COUNTED}
@@ -117,4 +120,7 @@ def summary(rows: Sequence[Row], *, is_stopped: bool) -> str:
     text = f"Of {len(rows)} image{'' if len(rows) == 1 else 's'}: {', '.join(parts)}."
     if counts["failed"]:
         text += " The notes in the list say why."
-    return f"Stopped. {text} Click Segment to go on." if is_stopped else text
+    if not is_stopped:
+        return text
+    advice = "Untick Replace results and click" if replaces else "Click"
+    return f"Stopped. {text} {advice} Segment to go on."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -90,7 +91,7 @@ class ResultLayer:
             return False
         if (model.path, model.created) != (self._model.path, self._model.created):
             return False
-        return self._layer is None or lies_on(self._layer, image)
+        return self._layer is not None and lies_on(self._layer, image)
 
     def is_of(self, image: Layer) -> bool:
         """Whether the image still has the array that is segmented."""
@@ -133,10 +134,12 @@ class ResultLayer:
             axis=0 if self._is_2d else self._card.axis,
             written=self._flat(mask.array),
             trained={},
-            earlier=kept_labels(self._model.path),
+            earlier={},
             image=self._image,
         )
-        remember_prediction(self._layer, prediction)
+        model = prediction.find_model()  # it may have been renamed in the meantime
+        earlier = {} if model is None else kept_labels(model)
+        remember_prediction(self._layer, replace(prediction, earlier=earlier))
 
     def _replace_slices(self, mask: Volume) -> None:
         """Put the mask in the place of the slices that it was before vote and cleaning.
@@ -162,7 +165,9 @@ class ResultLayer:
             return
         table, name = self._card.classes, self._layer.name
         # Asking the colormap to map the values would compile it: half a second.
-        colours = {**self._layer.colormap.color_dict, 0: "white"}
+        # Of the layer the user may have shuffled them.
+        colormap = labels_options(table)["colormap"]
+        colours = {**colormap.color_dict, 0: "white"}
         # Each goes right under the mask, so that the last made comes first.
         if done.entropy is not None:
             yield self._map(done.entropy, f"{name}: entropy", "magma"), self._layer

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 
 _REFRESH_MS = 250
 _KEPT = "The result is there already: tick Replace results to write it again."
+_KEPT_SOME = (
+    "Only what was not there is new, the rest may be another model's: tick Replace "
+    "results to write all of it again."
+)
 _SKIPPED = "Its result layer was deleted or changed, so the rest was left out."
 _DELETED = "The image was deleted in the meantime; it is segmented as it was."
 _CHANGED = "The image was changed in the meantime; it is segmented as it was."
@@ -172,7 +176,7 @@ class SegmentRun(QObject):
             row.state, row.message = "stopped", _SKIPPED
         else:
             row.state = "kept" if done.is_kept else "done"
-            row.message = _KEPT if done.is_kept else self._note(row)
+            row.message = _KEPT if done.is_kept else self._note(row, done)
         row.item = None
         if row.result is not None and done.mask is not None:
             row.result.finish(done.mask)
@@ -180,9 +184,9 @@ class SegmentRun(QObject):
             self._adding.start()
         row.result = None
 
-    def _note(self, row: Row) -> str:
+    def _note(self, row: Row, done: ItemDone) -> str:
         if row.result is None:
-            return ""
+            return _KEPT_SOME if done.keeps_some else ""
         if row.source not in self._viewer.layers:
             return _DELETED
         return "" if row.result.is_of(row.source) else _CHANGED

@@ -90,17 +90,24 @@ def placed_volume(data: Any, attributes: Mapping[str, Any]) -> Volume:
     Raises
     ------
     MedsagaError
-        If the data are complex, or have other than two or three axes.
+        If the data are complex, have other than two or three axes, or lie on several
+        2-D files.
     """
     array = _as_array(data, attributes)
     name = str(attributes.get("name", "image"))
     world = _world_of(array.ndim, attributes)
     own = place_in(attributes.get("metadata", {}))
-    for place in [own] if own is not None else _places_in_viewer():
-        flipped = _on_grid(array, world, place)
-        if flipped is not None:
-            return _volume(flipped, place.affine, place, name)
-    return _volume(array, _affine_of(world, own), None, name)
+    places = [own] if own is not None else [*_places_in_viewer()]
+    found = [(g, p) for p in places if (g := _on_grid(array, world, p)) is not None]
+    if not found:
+        return _volume(array, _affine_of(world, own), None, name)
+    if array.ndim == 2 and len({str(place.affine) for _, place in found}) > 1:
+        raise MedsagaError(
+            f"{name} lies on several 2-D files from different places, which look the "
+            "same here: close the others, then save it again."
+        )
+    flipped, place = found[0]
+    return _volume(flipped, place.affine, place, name)
 
 
 def _as_array(data: Any, attributes: Mapping[str, Any]) -> NDArray[Any]:

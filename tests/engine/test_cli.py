@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shlex
 import signal
 import subprocess
@@ -31,7 +32,7 @@ from medsaga.cli import app
 from medsaga.cli._display import Display, format_seconds
 from medsaga.cli._finetune import make_settings
 from medsaga.cli._options import parse_axis, parse_names, parse_slices
-from medsaga.cli._run import start_job
+from medsaga.cli._run import check_writable, start_job
 from medsaga.events import Notice
 
 # Mirrored, anisotropic and off the origin: nothing that a default would give.
@@ -537,6 +538,12 @@ def test_a_pair_that_cannot_be_scored_does_not_cost_the_others(masks):
     assert "shape" in refusal(alone)
 
 
+def test_of_two_masks_for_one_truth_none_is_dropped_silently(masks):
+    array = np.zeros((8, 20, 20), np.uint8)
+    nib.save(nib.Nifti1Image(array, AFFINE), masks[0] / "a.nii")
+    assert "2 masks for a" in refusal(run("evaluate", *masks))
+
+
 # Ctrl-C
 
 
@@ -749,6 +756,23 @@ def test_help_is_quick_because_nothing_heavy_is_imported():
     assert "medsaga" in loaded
     assert not loaded & HEAVY
     assert time.monotonic() - started < 10
+
+
+def test_a_table_can_go_to_a_file_that_does_not_hold_its_characters(model):
+    """As a redirected file on a Western Windows."""
+    done = subprocess.run(
+        [sys.executable, "-m", "medsaga", "info", model],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "cp1252:strict", "PYTHONUTF8": "0"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"left kidney" in done.stdout
+
+
+def test_a_drive_that_is_not_there_is_said(monkeypatch):
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(MedsagaError, match="There is no"):
+        check_writable(Path("/masks"))
 
 
 def test_the_version_is_printed_by_the_module_too():

@@ -73,6 +73,15 @@ def test_without_avx512_nothing_is_measured(monkeypatch):
     assert pick_precision("auto", Unwanted(), CPU, 32) == "fp32"
 
 
+def test_a_gpu_that_only_emulates_bf16_computes_in_fp32(monkeypatch):
+    def emulates(including_emulation: bool = True) -> bool:
+        return including_emulation
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", emulates)
+    network = nn.Conv2d(3, 4, 3)
+    assert pick_precision("auto", network, torch.device("cuda"), 32) == "fp32"
+
+
 def test_measuring_leaves_the_network_as_it_was(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).train()

@@ -288,6 +288,17 @@ def test_affines_that_differ_are_warned_of(change: np.ndarray, differs: bool) ->
     assert check_pair(placed(affine), placed(None)) is None
 
 
+def test_a_picture_and_a_single_slice_that_was_turned_are_no_pair(tmp_path) -> None:
+    """Only the axes of the volume are brought to the usual order."""
+    turned, pixels = np.diag([-1.0, -1.0, 1.0, 1.0]), np.eye(8, dtype=np.uint8)
+    for name, array in (("flat", pixels), ("slice", pixels[:, :, None])):
+        nib.save(nib.Nifti1Image(array, turned), tmp_path / f"{name}.nii")
+    flat = read_volume(tmp_path / "flat.nii")
+    with pytest.raises(MedsagaError, match="save both as the same"):
+        check_pair(flat, read_labels(tmp_path / "slice.nii"))
+    assert check_pair(flat, read_labels(tmp_path / "flat.nii")) is None
+
+
 @pytest.mark.skipif(
     not (DATA / "spleen-ct").is_dir(), reason="the shared images are not here"
 )

@@ -201,6 +201,15 @@ def test_spacing_is_known_only_where_a_unit_of_length_is_written(
     assert spacing(STACK, ome=True, metadata=ZYX) is None
 
 
+def test_a_picture_of_too_many_pixels_is_told_what_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    with pytest.raises(MedsagaError, match="save it as TIFF"):
+        read_image(tmp_path / "a.png")
+
+
 def test_numpy_arrays(tmp_path: Path) -> None:
     for array, is_2d in ((GREY, True), (STACK, False), (STACK * 0.5, False)):
         np.save(tmp_path / "a.npy", array)

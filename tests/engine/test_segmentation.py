@@ -244,8 +244,14 @@ def test_stopped_in_a_later_plane_those_before_it_decide(
     assert (result.probabilities is None) == (n_before > 7)
 
 
-def test_a_lazy_volume_votes_without_being_computed_slice_by_slice(model, small):
-    computed = []
+@pytest.mark.parametrize("axis", [None, 1])
+def test_a_lazy_volume_is_not_computed_anew_for_each_slice_across_it(
+    model, small, axis
+):
+    """Where three planes vote, and where the model's own axis is across the stack."""
+    computed, settings = [], VOTED if axis is None else SegmentSettings()
+    if axis is not None:
+        model = replace(model, card=replace(model.card, axis=axis))
 
     def load(block):
         computed.append(None)
@@ -254,9 +260,9 @@ def test_a_lazy_volume_votes_without_being_computed_slice_by_slice(model, small)
     meta = np.array((), small.array.dtype)
     lazy = dask.array.from_array(small.array, chunks=(1, 12, 9), name=False)
     lazy = dask.array.map_blocks(load, lazy, meta=meta)
-    result = drain(segment(model, small.with_array(lazy), VOTED))
+    result = drain(segment(model, small.with_array(lazy), settings))
     assert len(computed) <= 2 * 7  # for the percentiles, and for all the planes
-    expected = drain(segment(model, small, VOTED)).mask.array
+    expected = drain(segment(model, small, settings)).mask.array
     np.testing.assert_array_equal(result.mask.array, expected)
 
 

@@ -186,6 +186,15 @@ def test_a_lazy_layer_is_computed_slice_by_slice() -> None:
     assert set(computed) == {2}
 
 
+@pytest.mark.parametrize("dtype", [np.int16, bool])
+def test_a_zarr_array_is_a_volume_that_is_read_slice_by_slice(dtype: Any) -> None:
+    zarr = pytest.importorskip("zarr")
+    pixels = np.arange(20).reshape(4, 5).astype(dtype)
+    volume = volume_of(Image(zarr.array(pixels), contrast_limits=(0, 20)))
+    assert volume.is_2d
+    np.testing.assert_array_equal(volume.slice(0, 0), pixels)
+
+
 def test_a_multiscale_layer_is_taken_at_its_finest() -> None:
     fine = np.random.default_rng(0).random((4, 8, 8))
     layer = Image([fine, fine[:, ::2, ::2]], multiscale=True, scale=(5, 1, 1))

@@ -39,6 +39,7 @@ from medsaga import (
     TrainedModel,
     drain,
     fine_tune,
+    kept_labels,
     read_labels,
     segment,
     volume_from_array,
@@ -55,7 +56,9 @@ from napari_medsaga._queue import (
     segment_queue,
 )
 from napari_medsaga._segment_files import FileTarget
+from napari_medsaga._segment_plan import summary
 from napari_medsaga._segment_results import ResultLayer
+from napari_medsaga._segment_rows import Row
 
 NAMES = {1: "bright", 5: "dark/old", 117: "grey"}
 COLOURS = {1: "#ff0000", 5: "#00ff00", 117: "#0000ff"}
@@ -626,6 +629,35 @@ def test_only_slices_that_are_seen_are_drawn(
     assert result.data[59].any()
 
 
+def test_a_result_without_a_layer_does_not_lay_it_where_the_image_was(
+    model: Path, viewer: Viewer
+) -> None:
+    image = viewer.add_image(make_image(4), name="ct")
+    entry = ModelLibrary().entries()[0]
+    result = ResultLayer(viewer, image, volume_of(image), entry)
+    image.translate = (5, 5, 5)
+    assert not result.fits(image, entry)
+
+
+def test_shuffled_colours_and_a_renamed_model_cost_nothing(
+    model: Path, viewer: Viewer
+) -> None:
+    image = viewer.add_image(make_image(3), name="ct")
+    entry = ModelLibrary().entries()[0]
+    result = ResultLayer(viewer, image, volume_of(image), entry)
+    stream = segment(model, volume_of(image), SegmentSettings(entropy=True))
+    for event in stream:
+        result.write(event)
+    found = expected(model, image, entropy=True)
+    layer = result_of(viewer, "ct")
+    layer.new_colormap()
+    renamed = ModelLibrary().rename(model, "kidney")
+    result.finish(found.mask)
+    done = ItemDone(number=0, mask=found.mask, entropy=found.entropy.array)
+    assert [made.name for made, _ in result.maps(done)] == ["ct – blobs: entropy"]
+    assert prediction_of(layer).earlier.keys() == kept_labels(renamed).keys() != set()
+
+
 def test_in_three_dimensions_it_is_drawn_at_most_once_a_second(
     model: Path, viewer: Viewer
 ) -> None:
@@ -830,15 +862,24 @@ def test_a_folder_goes_on_where_it_was_stopped(
     dock.wait_for_slices()
     dock.click("stop")
     dock.wait()
+    assert dock.message.endswith("Click Segment to go on.")
     assert [p.name for p in out.iterdir()] == ["a.nii.gz"]
     written = (out / "a.nii.gz").stat().st_mtime_ns
     dock.run()
     assert [row[1] for row in dock.rows()] == ["kept", "done"]
     assert (out / "a.nii.gz").stat().st_mtime_ns == written
+    dock.click("entropy")
+    dock.run()
+    assert [row[1] for row in dock.rows()] == ["done", "done"]
+    assert all("Only what was not there is new" in row[2] for row in dock.rows())
+    assert (out / "a.nii.gz").stat().st_mtime_ns == written
     dock.click("replaces")
     dock.run()
     assert [row[1] for row in dock.rows()] == ["done", "done"]
     assert (out / "a.nii.gz").stat().st_mtime_ns > written
+    rows = [Row(name="a", source=images, state="done")]
+    told = summary(rows, is_stopped=True, replaces=True)
+    assert told.endswith("Untick Replace results and click Segment to go on.")
 
 
 @pytest.mark.parametrize("lacking", ["files", "target", "images"])

@@ -272,6 +272,23 @@ def test_a_2d_layer_stays_2d(name: str, viewer: ViewerModel, tmp_path: Path) -> 
     np.testing.assert_allclose(again.scale, (2, 3))
 
 
+def test_labels_on_2d_files_of_different_places_are_not_given_one_of_them(
+    viewer: ViewerModel, tmp_path: Path
+) -> None:
+    for name, height in (("a.nii", 0.0), ("b.nii", 7.0)):
+        affine = np.diag([2.0, 3, 1, 1])
+        affine[2, 3] = height
+        pixels = np.zeros((4, 3), np.uint8)
+        nib.Nifti1Image(pixels, affine).to_filename(tmp_path / name)
+        viewer.open(tmp_path / name, plugin=PLUGIN)
+    labels = new_labels(viewer)
+    with pytest.raises(MedsagaError, match="close the others"):
+        labels.save(str(tmp_path / "mask.nii.gz"), plugin=PLUGIN)
+    viewer.layers.remove("a")
+    labels.save(str(tmp_path / "mask.nii.gz"), plugin=PLUGIN)
+    assert_same_grid(tmp_path / "mask.nii.gz", tmp_path / "b.nii")
+
+
 @pytest.mark.parametrize(
     ("dtype", "low", "high"),
     [

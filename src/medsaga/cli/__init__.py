@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command runs, so that ``--help`` is quick.
 """
 
+import io
 import sys
 import warnings
 from typing import Annotated
@@ -64,4 +65,7 @@ def main() -> None:
     if not sys.warnoptions:
         # What libraries tell their developers says nothing to who segments images.
         warnings.simplefilter("ignore")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file on Windows may not hold all
+            stream.reconfigure(errors="replace")
     app()

@@ -1,5 +1,6 @@
 """The command `evaluate`: masks and truths in, Dice and HD95 out."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,8 +152,14 @@ def _as_json(scores: "Scores") -> dict[str, Any]:
 def _score_all(job: Job, prediction: Path, truth: Path) -> _Result:
     """Score pair by pair, so that a bad pair does not cost the others."""
     from medsaga import evaluate_files, image_files, pair_files
+    from medsaga.data.storage import stem
 
     pairs = pair_files(prediction, truth)
+    name, count = Counter(stem(predicted) for predicted, _ in pairs).most_common(1)[0]
+    if count > 1:
+        raise MedsagaError(
+            f"{prediction} has {count} masks for {name}: keep one of them there."
+        )
     left_out = {t.name for t in image_files(truth)} - {t.name for _, t in pairs}
     if left_out:
         job.display.say(f"No prediction for: {', '.join(sorted(left_out))}.")

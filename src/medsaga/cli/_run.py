@@ -120,8 +120,10 @@ def print_result(*parts: RenderableType) -> None:
 def check_writable(folder: Path) -> None:
     """Raise MedsagaError unless `folder` can be written to, or be made."""
     existing = folder.expanduser().absolute()
-    while not existing.exists():
+    while not existing.exists() and existing != existing.parent:
         existing = existing.parent
+    if not existing.exists():
+        raise MedsagaError(f"There is no {existing}: choose another folder for --out.")
     if not existing.is_dir():
         raise MedsagaError(f"{existing} is a file: choose another folder for --out.")
     if not os.access(existing, os.W_OK | os.X_OK):

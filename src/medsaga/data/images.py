@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import imageio.v3 as iio
 import numpy as np
 import tifffile
+from PIL.Image import DecompressionBombError
 
 from medsaga.data.storage import ending, reading, replacing, stem, storable
 from medsaga.data.volume import Volume, volume_from_array
@@ -126,6 +127,18 @@ def write_image(volume: Volume, path: Path) -> Path:
 
 
 def _read_picture(path: Path, palette_indices: bool) -> _Pixels:
+    try:
+        return _read_pixels(path, palette_indices)
+    except OSError as error:
+        if not isinstance(error.__cause__, DecompressionBombError):
+            raise
+        raise MedsagaError(
+            f"{path.name} has more pixels than a {ending(path)} file is trusted with: "
+            "save it as TIFF."
+        ) from error
+
+
+def _read_pixels(path: Path, palette_indices: bool) -> _Pixels:
     with iio.imopen(path, "r", plugin="pillow") as file:
         mode = file.metadata()["mode"]
         n_images = file.properties(index=...).n_images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -91,6 +92,21 @@ def reading(path: Path) -> Iterator[None]:
             f"{path.name} cannot be read: it is broken or no image; export it again, "
             "as NIfTI, TIFF or PNG."
         ) from error
+
+
+@contextmanager
+def temporary_folder(parent: Path) -> Iterator[Path]:
+    """Give a new folder in `parent`, which is deleted in the end if it is still there.
+
+    Not by `tempfile`, whose folders are their owner's alone: what is moved out of them
+    stays so on Windows.
+    """
+    folder = parent / f".medsaga-{uuid4().hex}"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

@@ -174,6 +174,11 @@ def check_pair(image: Volume, labels: Volume) -> str | None:
         return None
     if _same_place(image, labels):
         return None
+    if image.is_2d != labels.is_2d:  # the axes of one have been turned, not the other's
+        raise MedsagaError(
+            f"Of the image {image.name} and its labels one is a 2-D image, the other a "
+            "volume of a single slice, which lies elsewhere: save both as the same."
+        )
     return (
         f"The labels of {image.name} lie elsewhere in space than the image (their "
         "affines differ): they are matched voxel by voxel; check that they line up."
