@@ -31,6 +31,7 @@ from tests.phantom import TINY, VALUES
 from tests.plugin.dropping import drop_files
 
 from medsaga import (
+    LibraryEntry,
     ModelLibrary,
     Notice,
     Segmentation,
@@ -629,12 +630,17 @@ def test_only_slices_that_are_seen_are_drawn(
     assert result.data[59].any()
 
 
+def make_result(viewer: Viewer) -> tuple[Any, ResultLayer, LibraryEntry]:
+    """Make the result of the only model on a new image; both layers' names begin ct."""
+    image = viewer.add_image(make_image(4), name="ct")
+    entry = ModelLibrary().entries()[0]
+    return image, ResultLayer(viewer, image, volume_of(image), entry), entry
+
+
 def test_a_result_without_a_layer_does_not_lay_it_where_the_image_was(
     model: Path, viewer: Viewer
 ) -> None:
-    image = viewer.add_image(make_image(4), name="ct")
-    entry = ModelLibrary().entries()[0]
-    result = ResultLayer(viewer, image, volume_of(image), entry)
+    image, result, entry = make_result(viewer)
     image.translate = (5, 5, 5)
     assert not result.fits(image, entry)
 
@@ -642,9 +648,7 @@ def test_a_result_without_a_layer_does_not_lay_it_where_the_image_was(
 def test_shuffled_colours_and_a_renamed_model_cost_nothing(
     model: Path, viewer: Viewer
 ) -> None:
-    image = viewer.add_image(make_image(3), name="ct")
-    entry = ModelLibrary().entries()[0]
-    result = ResultLayer(viewer, image, volume_of(image), entry)
+    image, result, _ = make_result(viewer)
     stream = segment(model, volume_of(image), SegmentSettings(entropy=True))
     for event in stream:
         result.write(event)
@@ -661,10 +665,8 @@ def test_shuffled_colours_and_a_renamed_model_cost_nothing(
 def test_in_three_dimensions_it_is_drawn_at_most_once_a_second(
     model: Path, viewer: Viewer
 ) -> None:
-    image = viewer.add_image(make_image(4), name="ct")
+    image, result, _ = make_result(viewer)
     viewer.dims.ndisplay = 3
-    entry = ModelLibrary().entries()[0]
-    result = ResultLayer(viewer, image, volume_of(image), entry)
     slices = list(segment(model, volume_of(image)))
     drawn = []
     result.write(slices[0])
