@@ -165,6 +165,7 @@ def _report_prediction(
             len(empty),
             len(slices) - len(changed) - len(empty),
             len(earlier),
+            n_replaced=len(prediction.earlier) - len(earlier),
         ),
         slices=slices,
         changed=frozenset(changed),
@@ -175,14 +176,19 @@ def _report_prediction(
 
 
 def _describe_corrections(
-    n_changed: int, n_empty: int, n_trained: int, n_earlier: int
+    n_changed: int, n_empty: int, n_trained: int, n_earlier: int, *, n_replaced: int
 ) -> str:
     if n_changed or n_empty:
         slices = {0: "No slice", 1: "1 slice"}.get(n_changed, f"{n_changed} slices")
         empty = f", {n_empty} marked as empty" if n_empty else ""
+        left_out = (
+            f" Left out, as they have the names of these: {n_replaced}."
+            if n_replaced
+            else ""
+        )
         return (
             f"{slices} of the predicted layer changed{empty}, "
-            f"{n_trained + n_earlier} more that trained its model."
+            f"{n_trained + n_earlier} more that trained its model.{left_out}"
         )
     if n_trained:
         return (

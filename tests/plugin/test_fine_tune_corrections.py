@@ -194,6 +194,17 @@ class TestCorrections:
             ("other [5]", 5),
         ]
 
+    def test_kept_slices_of_the_same_name_give_way_and_it_is_said(
+        self, panel, viewer, arrays, qtbot
+    ):
+        """As of another patient's ct.nii.gz."""
+        _, predicted = train_and_predict_another(panel, viewer, arrays, qtbot)
+        viewer.layers["blobs"].name = "first"
+        viewer.layers["other"].name = "blobs"
+        predicted.data_setitem((np.full(9, 4), np.arange(3, 12), np.full(9, 35)), 5)
+        qtbot.waitUntil(lambda: "names of these: 1." in sentence(panel))
+        assert "1 slice of the predicted layer changed, 3 more" in sentence(panel)
+
     def test_emptying_a_slice_is_a_correction_too(self, panel, viewer, arrays, qtbot):
         first, predicted = train_and_predict_another(panel, viewer, arrays, qtbot)
         place = np.nonzero(predicted.data[2])
