@@ -26,7 +26,7 @@ _SIDE = 128
 _STEPS = 3
 _SECONDS_TO_START = 6.0
 # What the views and fits of the head and the scores take, in steps as measured: with
-# LiteMedSAM it was the time of 21 to 35 on two computers of very different speed.
+# LiteMedSAM it was the time of 10 to 35 on two computers of very different speed.
 _STEPS_WORTH_OF_HEAD, _LARGEST_SHARE_OF_HEAD = 26, 0.65
 
 
