@@ -7,6 +7,7 @@ result so far. Not asking for the next event is a pause.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -139,32 +140,47 @@ Stream = Generator[Event, None, T]
 
 
 class Relay:
-    """Passes a stream on inside another one, and notes whether it was stopped.
+    """Passes a stream on inside another one, and notes its stop and its pauses.
 
     A stream that is stopped returns what it has, as one that is done does: who chains
     streams needs to know which it was. Use ``result = yield from relay(stream)``.
+
+    Attributes
+    ----------
+    is_stopped
+        Whether it was stopped.
+    seconds_paused
+        How long, in all, nobody asked for the next event.
     """
 
     def __init__(self) -> None:
         self.is_stopped = False
+        self.seconds_paused = 0.0
 
     def __call__(self, stream: Stream[T]) -> Stream[T]:
         """Yield a stream's events and return its result."""
         try:
             event = next(stream)
             while True:
-                try:
-                    yield event
-                except Stop as stop:
-                    self.is_stopped = True
-                    event = stream.throw(stop)
-                else:
-                    event = next(stream)
+                stop = yield from self._hand_over(event)
+                event = next(stream) if stop is None else stream.throw(stop)
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
             stream.close()
+
+    def _hand_over(self, event: Event) -> Stream[Stop | None]:
+        """Yield an event, and return the stop that came for it, if one did."""
+        started = time.monotonic()
+        try:
+            yield event
+        except Stop as stop:
+            self.is_stopped = True
+            return stop
+        finally:
+            self.seconds_paused += time.monotonic() - started
+        return None
 
 
 def drain(stream: Stream[T], on_event: Callable[[Event], object] | None = None) -> T:

@@ -198,13 +198,12 @@ class _Output:
         settings: SegmentSettings,
     ) -> _Output:
         table, shape = model.card.classes, volume.shape
-        dtype = table.to_values(np.zeros(1, dtype=int)).dtype
         needs_chances = settings.probabilities or len(planes) > 1
         return cls(
             volume=volume,
             table=table,
             planes=planes,
-            mask=np.zeros(shape, dtype),
+            mask=np.zeros(shape, table.dtype),
             chances=np.zeros((len(table), *shape), np.float16)
             if needs_chances
             else None,

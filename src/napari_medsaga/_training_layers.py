@@ -53,7 +53,7 @@ class TrainingLayers:
     ) -> None:
         table = _class_table(report, request)
         options = geometry_of(image) | labels_options(table, labels)
-        shape, dtype = shape_of(image), table.to_values(np.zeros(1, np.intp)).dtype
+        shape, dtype = shape_of(image), table.dtype
         name = unused_name(viewer, "MedSAGa preview")
         hidden = without_choice(options) | {"name": name}
         shown = options | {"name": unused_name(viewer, f"{image.name} segmented")}

@@ -12,7 +12,7 @@ import torch
 from tests.phantom import VALUES, keep_slices, make_phantom
 from torch.nn.utils import parameters_to_vector
 
-from medsaga import drain, fine_tune, segment
+from medsaga import drain, events, fine_tune, segment
 from medsaga.data.volume import Volume
 from medsaga.detail_head import PixelFit
 from medsaga.errors import MedsagaError
@@ -474,7 +474,7 @@ def test_a_pause_takes_nothing_from_the_minutes(image, labels, quick, monkeypatc
         return time.perf_counter() + paused[0]
 
     clock = SimpleNamespace(monotonic=monotonic)
-    for module in (running_time, head_stage, galore_stage, session):
+    for module in (events, running_time, head_stage, galore_stage, session):
         monkeypatch.setattr(module, "time", clock)
 
     n_steps = 0
@@ -488,6 +488,7 @@ def test_running_time_hands_stop_and_close_on(monkeypatch):
     now, ended = [0.0], []
     clock = SimpleNamespace(monotonic=lambda: now[0])
     monkeypatch.setattr(running_time, "time", clock)
+    monkeypatch.setattr(events, "time", clock)
 
     def stream():
         try:

@@ -85,18 +85,19 @@ class ClassTable:
         counts = ordered[place] == labels
         return np.where(counts if known is None else counts & known, order[place], -1)
 
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The smallest integer type that holds all label values."""
+        low, high = min(self.values), max(self.values)
+        limits = ((kind, np.iinfo(kind)) for kind in _INTEGER_TYPES)
+        return np.dtype(next(k for k, i in limits if i.min <= low and high <= i.max))
+
     def to_values(self, indices: NDArray[np.integer]) -> NDArray[np.integer]:
-        """Label value of each class index, in the smallest type that holds them all.
+        """Label value of each class index, in the table's `dtype`.
 
         Ignored pixels (-1) become background.
         """
-        low, high = min(self.values), max(self.values)
-        dtype = next(
-            kind
-            for kind in _INTEGER_TYPES
-            if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max
-        )
-        values: NDArray[np.integer] = np.asarray(self.values, dtype=dtype)
+        values: NDArray[np.integer] = np.asarray(self.values, dtype=self.dtype)
         mapped: NDArray[np.integer] = values[np.maximum(indices, 0)]
         return mapped
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _NPY_MAGIC = b"\x93NUMPY"
+# ImageJ's dialect of TIFF carries the voxel size, but only for these types.
+_IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
 _MOST_CLASSIC_BYTES = 2**32 - 2**25  # of pixels, where a TIFF's offsets have 32 bits
 _MM_PER_UNIT = {
     "nm": 1e-6,
@@ -261,17 +263,7 @@ def _write_tiff(path: Path, array: NDArray[Any], volume: Volume) -> None:
     is_large = array.nbytes > _MOST_CLASSIC_BYTES
     if volume.is_rgb:
         metadata["axes"] += "S"
-    elif (
-        not is_large
-        and volume.spacing is not None
-        and array.dtype
-        in (
-            np.uint8,
-            np.uint16,
-            np.float32,
-        )
-    ):
-        # ImageJ's dialect carries the voxel size, but only for these types.
+    elif volume.spacing is not None and array.dtype in _IMAGEJ_TYPES and not is_large:
         z, y, x = volume.spacing
         metadata |= {"spacing": z, "unit": "mm"}
         options = {"imagej": True, "resolution": (1 / x, 1 / y)}

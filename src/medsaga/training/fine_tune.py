@@ -106,8 +106,8 @@ def fine_tune(
     ------
     MedsagaError
         If there is nothing to learn from, images and labels do not fit, a slice that is
-        said to be empty carries a label, or `earlier` slices are not kept or at another
-        working size.
+        said to be empty carries a label, or `earlier` slices are not kept, at another
+        working size or in other intensities.
     """
     running_time = RunningTime()
     settings = settings or FineTuneSettings()

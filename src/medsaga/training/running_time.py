@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from medsaga.events import Stop
+from medsaga.events import Relay
 
 if TYPE_CHECKING:
     from medsaga.events import Stream
@@ -24,28 +22,13 @@ class RunningTime:
 
     def __init__(self) -> None:
         self._started = time.monotonic()
-        self._paused = 0.0
+        self._relay = Relay()
 
     @property
     def seconds(self) -> float:
         """Seconds that have counted so far."""
-        return time.monotonic() - self._started - self._paused
+        return time.monotonic() - self._started - self._relay.seconds_paused
 
     def of(self, stream: Stream[T]) -> Stream[T]:
         """Run a stream on this time."""
-        proceed = partial(next, stream)
-        with closing(stream):
-            while True:
-                try:
-                    event = proceed()
-                except StopIteration as end:
-                    result: T = end.value
-                    return result
-                handed_over = time.monotonic()
-                try:
-                    yield event
-                    proceed = partial(next, stream)
-                except Stop as stop:
-                    proceed = partial(stream.throw, stop)
-                finally:
-                    self._paused += time.monotonic() - handed_over
+        return self._relay(stream)
