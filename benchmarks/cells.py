@@ -29,7 +29,11 @@ class Metric:
 
 
 DICE = Metric("Dice", "mean_dice", 3)
+UNTOUCHED = Metric(
+    "Dice on the images that no choice has looked at", "mean_dice_untouched", 3
+)
 HD95 = Metric("HD95", "mean_hd95", 1)
+MISSING_HD95 = Metric("Classes of images without HD95", "hd95_missing", 0)
 MEMORY = Metric("Peak memory, MB", "peak_memory_mb", 0)
 MINUTES = Metric("Minutes", "seconds", 2, unit=60)
 
@@ -113,22 +117,27 @@ def compared(cells: Iterable[Cell]) -> list[Cell]:
 
 
 def warm_up_pairs(cells: list[Cell]) -> list[Cell]:
-    """What ran without warm-up, and what differs from it in nothing else."""
+    """What ran without warm-up, and what differs from it in nothing else, by seed."""
 
-    def key(cell: Cell) -> tuple[str, int, str]:
-        return cell["task"], cell["n"], label(cell, leave_out="warmup_steps")
+    def key(cell: Cell) -> tuple[str, int, str, int]:
+        name = label(cell, leave_out="warmup_steps")
+        return cell["task"], cell["n"], name, cell["seed"]
 
     wanted = {key(cell) for cell in cells if without_warm_up(cell)}
     return [cell for cell in cells if key(cell) in wanted]
 
 
 def ablations(cells: list[Cell]) -> list[Cell]:
-    """MedSAGa and its ablations on the data sets that have an ablation."""
-    tasks = {cell["task"] for cell in cells if cell["method"] in ABLATIONS}
+    """The ablations, and MedSAGa where it trained on as much for as long."""
+
+    def key(cell: Cell) -> tuple[str | int | float, ...]:
+        return tuple(cell[k] for k in ("task", "n", "preset", "backbone", "minutes"))
+
+    wanted = {key(cell) for cell in cells if cell["method"] in ABLATIONS}
     return [
         cell
         for cell in cells
-        if cell["task"] in tasks
+        if key(cell) in wanted
         and cell["method"] in ("medsaga", *ABLATIONS)
         and not without_warm_up(cell)
     ]

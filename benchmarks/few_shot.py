@@ -4,13 +4,14 @@
         [--methods medsaga unet] [--seeds 0 1 2] [--preset NAME] [--minutes 1 2]
         [--backbone NAME] [--set NAME=VALUE] [--segment NAME=VALUE,...]
 
-A cell is one training: a task with N annotated slices, a method, a seed. Each runs in
-a process of its own, so that its peak memory is its own, and leaves one file in
+A cell is one training: a task with N annotated slices, a method, a seed. Each runs in a
+process of its own, so that its peak memory is its own, and leaves one file in
 OUT/cells; what is there already is not run again, so that a run can be stopped and
-continued. `--set` is a setting of the training. `--segment`, as often as wanted, is a
-way to segment (such as `largest_component=true,fill_holes=true`) by which each training
-is judged too. In the end the report is written from all the cells: OUT/results.md, its
-pictures OUT/*.png, and in OUT/results.json and OUT/tables.json the same as data.
+continued; only where the settings were others then, it is. `--set` is a setting of the
+training. `--segment`, as often as wanted, is a way to segment (such as
+`largest_component=true,fill_holes=true`) by which each training is judged too. In the
+end the report is written from all the cells: OUT/results.md, its pictures OUT/*.png,
+and in OUT/results.json and OUT/tables.json the same as data.
 Run nothing else meanwhile: the methods get the same seconds, not the same steps.
 
 For the paper's data sets DATA is the folder of one of them (docs/benchmark.md says what
@@ -22,13 +23,14 @@ to download)::
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +40,10 @@ from medsaga.cleaning import clean_mask
 from medsaga.computing import peak_memory, pick_device
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+_BOOLEANS = {"true": True, "false": False}
+STACKED = ("amos", "spleen-msd")
 
 
 def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
@@ -48,13 +53,8 @@ def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
 
     medsaga.warm_up("galore")  # imports are not part of the time
     task = make_task(cell["task"], data, cell["n"])
-    settings = replace(
-        medsaga.preset(cell["preset"]),
-        minutes=cell["minutes"],
-        seed=cell["seed"],
-        backbone=cell["backbone"],
-        **cell["set"],
-    )
+    settings = settings_of(cell)
+    check_neighbours(cell["task"], settings)
     settings = replace(settings, sparse=settings.sparse or task.is_sparse)
     before = peak_memory(pick_device()) / 2**20
     started = time.monotonic()
@@ -71,9 +71,37 @@ def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
         "peak_memory_mb": memory,
         "peak_memory_before_mb": before,  # reading a large volume may be the peak
         "losses": fitted.losses,
+        "fingerprint": fingerprint(cell),
+        "version": medsaga.__version__,
         **fitted.facts,
         **task.facts,
     }
+
+
+def settings_of(cell: dict[str, Any]) -> medsaga.FineTuneSettings:
+    """Give the settings that a cell trains with."""
+    return replace(
+        medsaga.preset(cell["preset"]),
+        minutes=cell["minutes"],
+        seed=cell["seed"],
+        backbone=cell["backbone"],
+        **cell["set"],
+    )
+
+
+def fingerprint(cell: dict[str, Any]) -> str:
+    """Tell all of a cell's settings from others, those of a preset too."""
+    settings = json.dumps(asdict(settings_of(cell)), sort_keys=True)
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def check_neighbours(task: str, settings: medsaga.FineTuneSettings) -> None:
+    """Refuse neighbouring slices where the drawn slices alone are stacked."""
+    if settings.neighbours and task.partition("@")[0] in STACKED:
+        raise medsaga.MedsagaError(
+            f"{task} trains on single slices of its volumes, whose neighbours are not "
+            "kept: leave out --set neighbours=true."
+        )
 
 
 def judge(
@@ -99,22 +127,34 @@ def judge(
                     mask[slices], truth.array[slices], fitted.values, truth.spacing
                 )
             )
-    return [_summary(found) if found else None for found in scores]
+    untouched = [i for i in range(len(task.test)) if i not in task.looked_at]
+    return [
+        _summary(found, [found[i] for i in untouched]) if found else None
+        for found in scores
+    ]
 
 
 def _uncleaned(way: medsaga.SegmentSettings) -> medsaga.SegmentSettings:
     return replace(way, largest_component=False, fill_holes=False)
 
 
-def _summary(scores: list[medsaga.Scores]) -> dict[str, Any]:
+def _summary(
+    scores: list[medsaga.Scores], untouched: list[medsaga.Scores]
+) -> dict[str, Any]:
     dice = _means([found.dice for found in scores])
     hd95 = _means([found.hd95 for found in scores])
     return {
-        "mean_dice": sum(dice.values()) / len(dice),
-        "mean_hd95": sum(hd95.values()) / len(hd95) if hd95 else None,
+        "mean_dice": _mean(dice),
+        "mean_hd95": _mean(hd95),
+        "hd95_missing": sum(len(found.missing) for found in scores),
+        "mean_dice_untouched": _mean(_means([found.dice for found in untouched])),
         "dice": dice,
         "hd95": hd95,
     }
+
+
+def _mean(numbers: Mapping[str, float]) -> float | None:
+    return sum(numbers.values()) / len(numbers) if numbers else None
 
 
 def _means(scores: list[Mapping[int, float]]) -> dict[str, float]:
@@ -129,10 +169,15 @@ def parse_settings(texts: list[str], kind: type) -> dict[str, Any]:
     """Give the settings that texts such as ``rank=32`` stand for."""
     kinds = {setting.name: setting.type for setting in medsaga.describe(kind)}
     given = dict(text.split("=", 1) for text in texts)
-    return {
-        name: text == "true" if kinds[name] is bool else kinds[name](text)
-        for name, text in given.items()
-    }
+    return {name: _parse(name, text, kinds[name]) for name, text in given.items()}
+
+
+def _parse(name: str, text: str, kind: Callable[[str], Any]) -> Any:
+    if kind is not bool:
+        return kind(text)
+    if text.lower() not in _BOOLEANS:
+        raise medsaga.MedsagaError(f"{name}={text} is neither: say true or false.")
+    return _BOOLEANS[text.lower()]
 
 
 def name_of(given: dict[str, Any]) -> str:
@@ -178,13 +223,21 @@ def file_of(out: Path, cell: dict[str, Any]) -> Path:
     return out / "cells" / f"{name}.json"
 
 
+def is_done(file: Path, cell: dict[str, Any]) -> bool:
+    """Whether a cell was run, by the same settings as it would be now."""
+    if not file.exists():
+        return False
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return bool(found.get("fingerprint") == fingerprint(cell))
+
+
 def run_all(options: argparse.Namespace) -> None:
     """Run the cells that are not there yet, one after the other."""
     (options.out / "cells").mkdir(parents=True, exist_ok=True)
     cells = plan_cells(options)
     for number, cell in enumerate(cells, 1):
         file = file_of(options.out, cell)
-        if file.exists():
+        if is_done(file, cell):
             continue
         print(f"{number} of {len(cells)}: {file.stem}", flush=True)
         command = [sys.executable, __file__, str(options.data), str(file)]
@@ -223,7 +276,10 @@ def main() -> None:
         for name, judged in result["segmented"].items():
             print(f"  {name}: {judged['mean_dice']:.4f}" if judged else f"  no {name}")
         return
-    run_all(options)
+    try:
+        run_all(options)
+    except medsaga.MedsagaError as error:
+        raise SystemExit(str(error)) from None
     if not any((options.out / "cells").glob("*.json")):
         raise SystemExit("No cell was finished, so that there is nothing to report.")
     from report import write_report

@@ -36,9 +36,16 @@ def draw_curves(cells: list[Cell], file: Path) -> None:
 
 
 def draw_memory(cells: list[Cell], file: Path) -> None:
-    """A bar a method: the mean of its peaks, and from the smallest to the largest."""
+    """A bar a method: the mean of its peaks, and from the smallest to the largest.
+
+    Of the data sets and numbers of images that all methods have, if there are any.
+    """
     rows = [e for e in entries(cells, MEMORY) if e.mean is not None]
     names = in_order(entry.method for entry in rows)[::-1]
+    shared = set.intersection(
+        *({(e.data_set, e.n) for e in rows if e.method == name} for name in names)
+    )
+    rows = [e for e in rows if not shared or (e.data_set, e.n) in shared]
     figure = Figure(figsize=(6, 1 + 0.3 * len(names)), layout="constrained")
     axes = figure.subplots()
     for position, name in enumerate(names):

@@ -156,12 +156,25 @@ class _Prepared:
 
 def embedding_stride(backbone: str) -> int:
     """Tell how coarse the compared backbone is, on which the working size depends."""
-    is_file = Path(backbone).is_file()
-    architecture = (
-        detect_architecture(read_checkpoint(Path(backbone))) if is_file else backbone
-    )
     with torch.device("meta"):
-        return build_backbone(architecture).embedding.stride
+        return build_backbone(_architecture(backbone)).embedding.stride
+
+
+def compared_precision(settings: FineTuneSettings, side: int) -> FixedPrecision:
+    """Pick the number format that the compared backbone computes in.
+
+    A small network's own times differ too little to pick the same one in every run.
+    """
+    device = pick_device()
+    network = build_backbone(_architecture(settings.backbone)).to(device)
+    network = network.to(memory_format=torch.channels_last)
+    with computing_threads():
+        return pick_precision(settings.precision, network, device, side)
+
+
+def _architecture(backbone: str) -> str:
+    is_file = Path(backbone).is_file()
+    return detect_architecture(read_checkpoint(Path(backbone))) if is_file else backbone
 
 
 def fit_from_scratch(
@@ -189,8 +202,9 @@ def fit_from_scratch(
     warmup_steps
         Steps in which the learning rate rises from 0, unless the settings have none.
     """
-    started = time.monotonic()
     data, device = _Prepared(task, settings), pick_device()
+    precision = compared_precision(settings, data.canvas.long_side)
+    started = time.monotonic()
     warmup_steps = warmup_steps if settings.warmup_steps else 1
     torch.manual_seed(settings.seed)
     network = network_of(len(data.table)).to(device)
@@ -201,9 +215,6 @@ def fit_from_scratch(
     )
     losses: list[float] = []
     with computing_threads():
-        precision = pick_precision(
-            settings.precision, network, device, data.canvas.long_side
-        )
         network.train()
         batches = _batches(data, settings, batch_size)
         for share, (images, targets) in zip(
@@ -306,8 +317,10 @@ def fit_forest(task: Task, settings: FineTuneSettings) -> Fitted:
     features, targets = [], []
     for sample in data.samples:
         rows, cols = sample.content
-        image = sample.image[1, :rows, :cols].numpy()  # between its neighbours, if any
-        features.append(_features(multiscale_basic_features, image))
+        image = sample.image[1].numpy()  # between its neighbours, if any
+        # Of the padded image, as in prediction: the coarse features see the padding.
+        found = _features(multiscale_basic_features, image)
+        features.append(found[:rows, :cols].reshape(rows * cols, -1))
         targets.append(sample.target[:rows, :cols].numpy().ravel())
     x, y = np.concatenate(features), np.concatenate(targets)
     forest = RandomForestClassifier(
@@ -320,6 +333,7 @@ def fit_forest(task: Task, settings: FineTuneSettings) -> Fitted:
 
     def logits(image: Tensor) -> Tensor:
         x = _features(multiscale_basic_features, image[1].cpu().numpy())
+        x = x.reshape(-1, x.shape[-1])
         scores = np.zeros((len(x), len(data.table)), np.float32)
         scores[:, forest.classes_] = forest.predict_proba(x)
         return torch.from_numpy(scores.T.reshape(-1, *image.shape[1:]))
@@ -341,14 +355,16 @@ class _Forest(nn.Module):
 
 
 def _features(of: Callable[..., NDArray[Any]], image: NDArray[Any]) -> NDArray[Any]:
-    found = of(image, sigma_min=0.5, sigma_max=16)
-    return found.reshape(-1, found.shape[-1]).astype(np.float32)
+    """Give (rows, columns, features)."""
+    return of(image, sigma_min=0.5, sigma_max=16).astype(np.float32)
 
 
 def _strategy(name: Any, task: Task, settings: FineTuneSettings) -> Fitted:
     settings = replace(settings, strategy="medsaga")
     if name in ONE_STAGE:
-        settings = replace(settings, detail_head=False, stages="galore")
+        settings = replace(
+            settings, detail_head=False, stages="galore", mend_classes=False
+        )
     return fit_medsaga(task, replace(settings, strategy=name))
 
 
@@ -363,7 +379,11 @@ METHODS: dict[str, Callable[..., Fitted]] = {
     "unet-wide": partial(
         fit_from_scratch, partial(_unet, width=32), learning_rate=3e-3
     ),
+    "unet-narrow": partial(
+        fit_from_scratch, partial(_unet, width=8), learning_rate=3e-3
+    ),
     "unet-slow": partial(fit_from_scratch, _unet, learning_rate=1e-3),
+    "unet-fast": partial(fit_from_scratch, _unet, learning_rate=1e-2),
     "dae-former": partial(_fit_from_few_views, DAEFormer, learning_rate=1e-3),
     "dae-former-slow": partial(_fit_from_few_views, DAEFormer, learning_rate=5e-4),
     "dae-former-narrow": partial(

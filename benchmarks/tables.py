@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cells import Cell
 
 MISSING = "–"
+REFERENCE = ("ct", "cxr", "hippo", "nuclei")
 
 
 def over_n(cells: list[Cell], published: Iterable[Entry]) -> list[Entry]:
@@ -80,12 +81,16 @@ def overview(cells: Iterable[Cell], metric: Metric) -> str:
 def _by_data_set(rows: list[Entry], metric: Metric) -> str:
     found = {(e.method, e.data_set): e for e in rows}
     columns = sorted({entry.data_set for entry in rows})
+    counted = REFERENCE if set(columns) >= set(REFERENCE) else columns
     lines = []
     for method in in_order(entry.method for entry in rows):
         row = [found.get((method, column)) for column in columns]
-        means = [e.mean for e in row if e is not None and e.mean is not None]
+        means = [e.mean for e in row if e is not None and e.data_set in counted]
+        known = [number for number in means if number is not None]
         whole = (
-            f"{mean(means):.{metric.digits}f}" if len(means) == len(row) else MISSING
+            f"{mean(known):.{metric.digits}f}"
+            if len(known) == len(counted)
+            else MISSING
         )
         lines.append([method, *(_number(entry, metric) for entry in row), whole])
     return _markdown(["method", *columns, "mean"], lines)

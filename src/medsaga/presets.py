@@ -28,6 +28,7 @@ def _paper(settings: FineTuneSettings) -> FineTuneSettings:
         warmup_steps=250,
         weight_decay=0.1,
         average_weights=False,
+        mend_classes=False,
         checkpointing=True,
     )
 

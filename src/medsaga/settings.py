@@ -259,6 +259,13 @@ class FineTuneSettings:
             "Take the average of the last quarter's weights rather than the last ones.",
         ),
     ] = True
+    mend_classes: Annotated[
+        bool,
+        choice(
+            "Optimiser",
+            "Fit the output of a class anew that the training has lost from sight.",
+        ),
+    ] = True
 
     rank: Annotated[
         int, number(1, 4096, 1, "GaLore", "Rank of the gradient's subspace.")

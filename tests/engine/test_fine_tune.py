@@ -18,7 +18,7 @@ from medsaga.detail_head import PixelFit
 from medsaga.errors import MedsagaError
 from medsaga.events import Notice, Preview, Progress, Stop, Validated
 from medsaga.settings import FineTuneSettings
-from medsaga.training import galore_stage, head_stage, running_time, session
+from medsaga.training import galore_stage, head_stage, outcome, running_time, session
 from medsaga.training.averaging import WeightAverage
 from medsaga.training.step_plan import planned_steps
 
@@ -254,7 +254,7 @@ class TestRefit:
     def test_it_makes_up_for_an_encoder_that_ran_away(
         self, image, labels, settings, monkeypatch
     ):
-        monkeypatch.setattr(galore_stage, "_TOLERANCE", 1.0)  # nothing is sent back
+        monkeypatch.setattr(outcome, "_TOLERANCE", 1.0)  # nothing is sent back
         wild = replace(settings, encoder_lr=0.02, decoder_lr=1e-6, head_lr=1e-6)
         refitted, _ = _collect(image, labels, wild)
         plain, _ = _collect(image, labels, replace(wild, refit_head=False))
@@ -354,12 +354,22 @@ def test_from_the_number_of_slices_upwards_some_are_held_out(image, phantom, qui
     assert every.card.held_out_slices == []
 
 
-@pytest.mark.parametrize(("lost", "is_kept"), [(0.05, True), (0.2, False)])
+@pytest.mark.parametrize(
+    ("dice", "is_kept", "is_told"),
+    [
+        ((0.5, 0.9, 0.85), True, False),
+        ((0.5, 0.9, 0.7), False, False),
+        ((0.86, 0.9, 0.85), False, False),
+        ((0.9, 0.8, 0.7), False, True),
+        ((0.9, 0.88, 0.89), False, True),
+    ],
+)
 def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices(
-    image, phantom, quick, monkeypatch, lost, is_kept
+    image, phantom, quick, monkeypatch, dice, is_kept, is_told
 ):
+    """Where it is worse than the start, it is never kept."""
     labels = Volume(array=phantom[1], spacing=image.spacing)
-    averages, dice = [], count(0.9, -lost / 2)
+    averages, found = [], iter(dice)
 
     class Average(WeightAverage):
         def __init__(self, network):
@@ -367,11 +377,16 @@ def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices
             averages.append(self)
 
     def judge(session, step):
-        found = {1: next(dice)}
-        return Validated(step=step, dice=found, hd95={}, measured_on="held-out slices")
+        return Validated(
+            step=step,
+            dice={1: next(found)},
+            hd95={},
+            measured_on="held-out slices",
+        )
 
     monkeypatch.setattr(galore_stage, "WeightAverage", Average)
-    monkeypatch.setattr(galore_stage, "validate", judge)
+    for module in (galore_stage, outcome):
+        monkeypatch.setattr(module, "validate", judge)
     settings = replace(quick, hold_out_from=8, validations=1, refit_head=False)
     model, events = _collect(image, labels, settings)
     (average,) = averages
@@ -379,7 +394,40 @@ def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices
     pairs = zip(model.network.parameters(), average._mean, strict=True)
     assert all(torch.equal(kept, mean) for kept, mean in pairs) == is_kept
     told = [e for e in events if isinstance(e, Notice) and "made Dice" in e.message]
-    assert bool(told) != is_kept
+    assert bool(told) == is_told
+
+
+@pytest.mark.parametrize(
+    ("after", "is_kept", "said"),
+    [(0.9, True, None), (0.85, True, "went from 0.900"), (0.7, False, "made Dice")],
+)
+def test_a_head_alone_fitted_anew_is_compared_with_the_model_before(
+    image, labels, quick, monkeypatch, after, is_kept, said
+):
+    settings = replace(quick, stages="head")
+    model, _ = _collect(image, labels, settings)
+    before = [p.clone() for p in model.network.detail_head.parameters()]
+    dice = iter((0.9, after))
+
+    def judge(session, step):
+        return Validated(
+            step=step, dice={1: next(dice)}, hd95={}, measured_on="training slices"
+        )
+
+    for module in (head_stage, outcome):
+        monkeypatch.setattr(module, "validate", judge)
+    again, events = _collect(image, labels, replace(settings, seed=1), start=model)
+    same = [
+        torch.equal(a, b)
+        for a, b in zip(before, again.network.detail_head.parameters(), strict=True)
+    ]
+    assert all(same) != is_kept
+    told = [e.message for e in events if isinstance(e, Notice)]
+    assert [m for m in told if "went from" in m or "made Dice" in m] == [
+        m for m in told if said is not None and said in m
+    ]
+    assert said is None or any(said in message for message in told)
+    assert again.card.metrics["dice"] == {"1": after if is_kept else 0.9}
 
 
 def test_a_class_on_a_single_one_of_many_slices_is_scored(image, phantom, quick):
@@ -410,7 +458,8 @@ def test_measuring_takes_a_small_part_of_the_time(
         return Validated(step=step, dice={1: 0.5}, hd95={}, measured_on="held-out")
 
     monkeypatch.setattr(time, "monotonic", lambda: real() + sum(skipped))
-    monkeypatch.setattr(galore_stage, "validate", judge)
+    for module in (galore_stage, outcome):
+        monkeypatch.setattr(module, "validate", judge)
     _collect(image, labels, replace(quick, steps=30, minutes=2.0))
     start, *on_the_way, end = counted
     assert (start, end) == (0, 30)

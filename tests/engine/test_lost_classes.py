@@ -75,6 +75,46 @@ def test_it_is_left_to_the_loss_during_the_warm_up(image, labels, slow, loses_a_
     assert not any("from sight" in message for message in said)
 
 
+def test_what_was_mended_is_not_averaged_away(image, labels, slow, loses_a_class):
+    """The last scoring comes when the averaging of the last quarter has begun."""
+    settings = replace(
+        slow, detail_head=False, stages="galore", warmup_steps=7, validations=5
+    )
+    events = []
+    drain(fine_tune(image, labels, settings), events.append)
+    mended = [e for e in events if isinstance(e, Notice) and "from sight" in e.message]
+    assert len(mended) == 1
+    scores = [e.dice[LOST] for e in events if isinstance(e, Validated)]
+    assert scores[-2] == 0
+    assert scores[-1] > 0.1
+
+
+@pytest.mark.parametrize(
+    "unwanted", [{"strategy": "medsaga-v2"}, {"mend_classes": False}]
+)
+def test_a_frozen_decoder_and_one_who_does_not_want_it_are_left_alone(
+    image, labels, slow, loses_a_class, monkeypatch, unwanted
+):
+    before = {}
+    begin = galore_stage._validate_start
+
+    def note(session, best):
+        seconds = yield from begin(session, best)
+        parameters = session.network.decoder.named_parameters()
+        before.update({name: p.detach().clone() for name, p in parameters})
+        return seconds
+
+    monkeypatch.setattr(galore_stage, "_validate_start", note)
+    settings = replace(slow, detail_head=False, stages="galore", **unwanted)
+    events = []
+    model = drain(fine_tune(image, labels, settings), events.append)
+    said = [e.message for e in events if isinstance(e, Notice)]
+    assert not any("from sight" in message for message in said)
+    if settings.strategy == "medsaga-v2":
+        for name, p in model.network.decoder.named_parameters():
+            assert torch.equal(p, before[name]), name
+
+
 def test_the_other_classes_stay_as_they_were(image, labels, slow, loses_a_class):
     events = []
     drain(fine_tune(image, labels, slow), events.append)

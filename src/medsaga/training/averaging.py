@@ -28,6 +28,10 @@ class WeightAverage:
             return
         torch._foreach_lerp_(self._mean, self._parameters, 1 / self.n_updates)
 
+    def restart(self) -> None:
+        """Forget the steps so far."""
+        self._mean, self.n_updates = [], 0
+
     @torch.no_grad()
     def write(self) -> None:
         """Put the mean into the network; without any update nothing changes."""

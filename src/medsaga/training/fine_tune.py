@@ -14,7 +14,7 @@ from medsaga.model_folder import TrainedModel
 from medsaga.settings import FineTuneSettings
 from medsaga.training.card import make_card
 from medsaga.training.galore_stage import run_galore_stage
-from medsaga.training.head_stage import run_head_stage
+from medsaga.training.head_stage import rerun_head_stage, run_head_stage
 from medsaga.training.job import Annotated, Job, begin
 from medsaga.training.low_rank import merge_low_rank_updates
 from medsaga.training.running_time import RunningTime
@@ -159,7 +159,9 @@ def _train(job: Job, notices: Sequence[str]) -> Stream[TrainedModel | None]:
             if session.is_usable:
                 yield session.preview("galore")
             stages = session.settings.stages
-            if stages == "head" or (stages == "both" and not begun.knows_classes):
+            if stages == "head" and begun.knows_classes:
+                scores = yield from rerun_head_stage(session)
+            elif stages == "head" or (stages == "both" and not begun.knows_classes):
                 yield from run_head_stage(session)
             if stages != "head":
                 scores = yield from run_galore_stage(session)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medsaga.computing import peak_memory, seeded
@@ -16,6 +15,7 @@ from medsaga.training.head_stage import plan_refit, refit_head, refits_head
 from medsaga.training.losses import SegmentationLoss
 from medsaga.training.lost_classes import lost_classes, refit_class
 from medsaga.training.optimizer import LayerwiseOptimizer
+from medsaga.training.outcome import keep_better
 from medsaga.training.parameter_groups import parameter_groups
 from medsaga.training.pyramid_cache import PyramidCache
 from medsaga.training.step_plan import (
@@ -40,11 +40,6 @@ _MOST_VALIDATIONS = 5
 # The part of the minutes that they may take; it leaves a slow computer one or two.
 _VALIDATED_SHARE = 0.05
 _AVERAGED_SHARE = 0.25
-# The head was fitted to the very pixels of the training slices, and scores high on
-# them for that alone; and which weights are best on a few held-out slices is chance:
-# with two of ten held out, the best on them had 0.05 less Dice elsewhere than the
-# average. Only a clear loss means that the training has failed.
-_TOLERANCE = 0.08
 # Numbers of augmented views: those of the GaLore stage come after the head stage's.
 _FIRST_VIEW = 1_000_000
 
@@ -76,7 +71,10 @@ def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
     if is_whole and refits:
         with suppress(Stop):
             yield from refit_head(session)
-    return (yield from _keep_best(session, average, best, score_at_start))
+    is_averaged = average.n_updates > 0
+    return (
+        yield from keep_better(session, best, score_at_start, is_averaged=is_averaged)
+    )
 
 
 def _train(
@@ -117,27 +115,6 @@ def _validate_start(
 def _plan_validations(session: Session, seconds_to_validate: float) -> int:
     allowed = _VALIDATED_SHARE * session.settings.minutes * 60
     return max(1, min(_MOST_VALIDATIONS, int(allowed / seconds_to_validate)))
-
-
-def _keep_best(
-    session: Session,
-    average: WeightAverage,
-    best: BestWeights,
-    score_at_start: float,
-) -> Generator[Event, None, Validated]:
-    reached = validate(session, session.galore_steps)
-    is_clear = session.held_out and not average.n_updates
-    tolerance = 0.0 if is_clear else _TOLERANCE
-    if best.scores is None or reached.mean_dice >= best.score - tolerance:
-        return reached
-    best.write()
-    if best.score == score_at_start:
-        yield Notice(
-            message=f"Training all of the model made Dice on the {reached.measured_on} "
-            f"worse ({best.score:.3f} to {reached.mean_dice:.3f}), so the model that "
-            "it began with is kept: give the training more time."
-        )
-    return replace(best.scores, step=reached.step)
 
 
 def _steps(
@@ -185,20 +162,25 @@ def _steps(
             if session.held_out:
                 best.offer(scores)
             yield scores
-            yield from _mend(session, scores)
+            yield from _mend(session, scores, average)
             if _ends_early(session, best):
                 yield Notice(message=f"Stopped at step {step}: no longer improving.")
                 return
         clock.restart()
 
 
-def _mend(session: Session, scores: Validated) -> Iterator[Notice]:
+def _mend(
+    session: Session, scores: Validated, average: WeightAverage
+) -> Iterator[Notice]:
     """Fit the classes anew that were lost, which the loss alone seldom brings back."""
-    if session.galore_steps <= session.settings.warmup_steps:
+    settings = session.settings
+    may_mend = settings.mend_classes and STRATEGIES[settings.strategy].trains_decoder
+    if not may_mend or session.galore_steps <= settings.warmup_steps:
         return
     suspects = [value for value, dice in scores.dice.items() if dice == 0]
     for index in lost_classes(session, suspects):
         refit_class(session, index)
+        average.restart()  # or the lost output would come back with the mean
         yield Notice(
             message=f"The training lost {session.table.names[index]} from sight, so "
             "its output was fitted anew."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,15 +13,16 @@ from torch import Tensor
 
 from medsaga.computing import peak_memory
 from medsaga.detail_head import PixelFit
-from medsaga.events import Event, Preview, Progress, Stage
-from medsaga.training.averaging import WeightAverage
+from medsaga.events import Event, Preview, Progress, Stage, Stop, Validated
+from medsaga.training.averaging import BestWeights, WeightAverage
+from medsaga.training.outcome import keep_better
 from medsaga.training.sampled_pixels import (
     SampledPixels,
     feature_channels,
     features_at,
 )
 from medsaga.training.strategy import STRATEGIES
-from medsaga.training.validation import validated_slices
+from medsaga.training.validation import validate, validated_slices
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -69,6 +71,21 @@ def run_head_stage(session: Session) -> Generator[Event, None, None]:
     pixels = yield from _sample_views(session, n_views)
     _plan_fit(session)
     yield from _fit(session, pixels, part)
+
+
+def rerun_head_stage(session: Session) -> Generator[Event, None, Validated]:
+    """Fit the head of a trained model anew, unless that makes it clearly worse.
+
+    A :class:`~medsaga.events.Stop` ends it early and in order. Returns how well what
+    is kept segments.
+    """
+    best = BestWeights(session.network)
+    start = validate(session, 0)
+    best.offer(start)
+    yield start
+    with suppress(Stop):
+        yield from run_head_stage(session)
+    return (yield from keep_better(session, best, start.mean_dice, is_averaged=True))
 
 
 def refits_head(settings: FineTuneSettings) -> bool:
