@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import psutil
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 FixedPrecision = Literal["fp32", "bf16"]
 _PROBES = 2
+# What was measured for a network at a size: images of a folder are segmented in one
+# format, and each is not measured anew.
+_faster: WeakKeyDictionary[nn.Module, dict[int, FixedPrecision]] = WeakKeyDictionary()
 
 
 def pick_device() -> torch.device:
@@ -124,6 +128,14 @@ def pick_precision(
         return "bf16" if has_bf16 else "fp32"
     if torch.backends.cpu.get_cpu_capability() == "AVX2":
         return "fp32"
+    if size not in _faster.setdefault(network, {}):
+        _faster[network][size] = _measure_faster(network, device, size)
+    return _faster[network][size]
+
+
+def _measure_faster(
+    network: nn.Module, device: torch.device, size: int
+) -> FixedPrecision:
     images = torch.rand(1, 3, size, size, device=device)
     images = images.to(memory_format=torch.channels_last)
     seconds: dict[FixedPrecision, list[float]] = {"fp32": [], "bf16": []}

@@ -55,7 +55,8 @@ def save_slices(samples: Iterable[Sample], folder: Path) -> None:
             {
                 "name": sample.name,
                 "slice_index": sample.slice_index,
-                "spacing": sample.spacing,
+                # JSON takes no numbers of NumPy's.
+                "spacing": sample.spacing and [float(side) for side in sample.spacing],
                 "content": sample.content,
             }
         )

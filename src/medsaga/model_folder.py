@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from medsaga.backbones import build_backbone
 from medsaga.data.storage import temporary_folder
 from medsaga.errors import MedsagaError
+from medsaga.kept_slices import KEPT_SLICES
 from medsaga.model import MedSAGa
 from medsaga.model_card import CARD, FORMAT_VERSION, WEIGHTS, ModelCard, load_card
 
@@ -76,7 +77,8 @@ def check_model_target(folder: Path | str) -> Path:
     Raises
     ------
     MedsagaError
-        If a file, or a folder that is no model, has that name.
+        If a file, or a folder that is no model or holds something beside it, has that
+        name.
     """
     folder = Path(folder).expanduser().absolute()
     is_free = not folder.exists() or (
@@ -86,7 +88,19 @@ def check_model_target(folder: Path | str) -> Path:
         raise MedsagaError(
             f"{folder} exists and is no model folder: choose another name."
         )
+    others = sorted(p.name for p in folder.glob("*") if not _is_of_model(p.name))
+    if others:
+        raise MedsagaError(
+            f"{folder} holds {others[0]} beside the model that would be replaced: move "
+            "it elsewhere, or choose another name."
+        )
     return folder
+
+
+def _is_of_model(name: str) -> bool:
+    """Whether a file belongs to a model, or to what shows folders to people."""
+    is_hidden = name.startswith(".") or name in ("Thumbs.db", "desktop.ini")
+    return is_hidden or name in (CARD, WEIGHTS, KEPT_SLICES)
 
 
 def load_model(folder: Path | str) -> TrainedModel:
@@ -144,7 +158,7 @@ def _swap(staging: Path, folder: Path) -> None:
         os.replace(folder, old / "model")
         try:
             os.replace(staging, folder)
-        except OSError:
+        except BaseException:  # a second Ctrl-C too
             os.replace(old / "model", folder)
             raise
 

@@ -33,6 +33,9 @@ class ConvertButton(QToolButton):
         layer: Layer | None = self._choice.layer()
         if layer is None:
             return
+        if getattr(layer, "locked", False):  # earlier versions know no locks
+            show_error(f"{layer.name} is locked: unlock it, and click again.")
+            return
         convert = as_labels if isinstance(layer, Image) else as_image
         try:
             data, options, kind = convert(layer)

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Labels
 from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
@@ -17,6 +16,7 @@ from napari_medsaga._computer_watch import ComputerWatch
 from napari_medsaga._data_box import DataBox
 from napari_medsaga._dock_scroll import DockScroll
 from napari_medsaga._jobs import Job
+from napari_medsaga._layer_follower import LayerFollower
 from napari_medsaga._layers import class_colours, class_names, slice_shown, volume_of
 from napari_medsaga._plan_box import PlanBox
 from napari_medsaga._plan_sentence import describe_plan
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from napari import Viewer
-    from napari.layers import Image
+    from napari.layers import Image, Labels
 
     from napari_medsaga._annotation import AnnotationReport
 
@@ -66,18 +66,18 @@ class FineTunePanel(QWidget):
         self._wants_start = False
         self._followed: Path | None = None
         self._kept: Path | None = None
-        self._painted: list[Labels] = []
 
         self.data = DataBox(napari_viewer)
         self.plan = PlanBox()
         self.run = RunBox()
         self._watch = ComputerWatch(self)
+        self._follower = LayerFollower(
+            napari_viewer, self.data, lambda: self.training is not None, self
+        )
 
         self._lay_out()
         self._connect()
-        self._on_layers_changed()
-        self._on_labels_chosen(self.data.labels_layer())
-        self._show_plan()
+        self._on_plan_changed()
 
     def _lay_out(self) -> None:
         upper = QWidget()
@@ -93,7 +93,7 @@ class FineTunePanel(QWidget):
 
     def _connect(self) -> None:
         self.data.reported.connect(self._on_annotation_reported)
-        self.data.labels.chosen.connect(self._on_labels_chosen)
+        self.data.labels.chosen.connect(self._follow_prediction)
         self.plan.changed.connect(self._on_plan_changed)
         self.run.started.connect(self._on_start_clicked)
         self.run.stopped.connect(self._on_stop_clicked)
@@ -101,8 +101,6 @@ class FineTunePanel(QWidget):
         self.run.advanced.connect(self._on_advanced)
         self._watch.changed.connect(self._show_plan)
         self.run.segments.toggled.connect(self._show_plan)
-        self._viewer.layers.events.inserted.connect(self._on_layers_changed)
-        self._viewer.layers.events.removed.connect(self._on_layers_changed)
         self._viewer.dims.events.point.connect(self._on_point_changed)
         self._viewer.dims.events.order.connect(self._on_order_changed)
 
@@ -120,19 +118,11 @@ class FineTunePanel(QWidget):
             self._wants_start = False
             self._start(report)
 
-    def _on_labels_chosen(self, labels: Labels | None) -> None:
-        self._follow_prediction()
-        # Corrections made on one image would train silently on another of its shape.
-        prediction = prediction_of(labels)
-        image = None if prediction is None else prediction.image()
-        if image is not None:
-            self.data.image.choose(image)
-
     def _on_plan_changed(self) -> None:
         self._follow_prediction()
         self._show_plan()
 
-    def _follow_prediction(self) -> None:
+    def _follow_prediction(self, _: object = None) -> None:
         """Start from the model of a predicted layer, whatever it is called by now."""
         prediction = prediction_of(self.data.labels_layer())
         followed, self._followed = self._followed, None
@@ -183,6 +173,7 @@ class FineTunePanel(QWidget):
         if report is None or not report.is_usable or image is None or labels is None:
             return
         try:
+            self._follower.check(image, labels)
             request = self._make_request(report, image, labels)
         except MedsagaError as error:
             self._show_error(error)
@@ -274,8 +265,9 @@ class FineTunePanel(QWidget):
             return
         if isinstance(event, Saved):
             self._kept = event.path
-        self.run.show_event(event)
         training.layers.show(event)
+        # After the layers: napari's bar may handle the end of the job meanwhile.
+        self.run.show_event(event)
 
     # When it ends
 
@@ -301,21 +293,6 @@ class FineTunePanel(QWidget):
                 f"{layer.name} and click Fine-tune again."
             )
 
-    def _on_layers_changed(self, _: object = None) -> None:
-        """Follow the brush on every Labels layer."""
-        for layer in self._painted:
-            layer.events.paint.disconnect(self._on_painted)
-        self._painted = [x for x in self._viewer.layers if isinstance(x, Labels)]
-        for layer in self._painted:
-            layer.events.paint.connect(self._on_painted)
-
-    def _on_painted(self, event: Any) -> None:
-        """Corrections have begun, or the annotation goes on: train with that layer."""
-        chosen, painted = self.data.labels_layer(), event.source
-        is_correction = prediction_of(painted) or prediction_of(chosen)
-        if self.training is None and is_correction:
-            self.data.labels.choose(painted)
-
     def _show_failure(self, error: Exception) -> None:
         if isinstance(error, MedsagaError):
             self._show_error(error)
@@ -336,19 +313,22 @@ class FineTunePanel(QWidget):
         self._wants_start = False
         self.data.reported.disconnect(self._on_annotation_reported)
         self.data.disconnect_viewer()
-        self._viewer.layers.events.inserted.disconnect(self._on_layers_changed)
-        self._viewer.layers.events.removed.disconnect(self._on_layers_changed)
         self._viewer.dims.events.point.disconnect(self._on_point_changed)
         self._viewer.dims.events.order.disconnect(self._on_order_changed)
-        for layer in self._painted:
-            layer.events.paint.disconnect(self._on_painted)
+        self._follower.disconnect_viewer()
         training, self.training = self.training, None
         if training is not None:
             training.job.reported.disconnect(self._on_event)
             training.job.ended.disconnect(self._on_ended)
-            training.job.ended.connect(_tell_what_was_kept)
+            training.job.ended.connect(partial(_on_abandoned_ended, training.layers))
             training.job.stop()
             training.layers.end()
+
+
+def _on_abandoned_ended(layers: TrainingLayers, status: str, value: Any) -> None:
+    if isinstance(value, TrainingResult):
+        layers.remember(value)
+    _tell_what_was_kept(status, value)
 
 
 def _tell_what_was_kept(status: str, value: Any) -> None:

@@ -63,7 +63,8 @@ class _Drain:
     def __init__(
         self, controls: _Controls, make_stream: Callable[[], Stream[T]], title: str
     ) -> None:
-        self._controls, self._make_stream = controls, make_stream
+        self._controls = controls
+        self._make_stream: Callable[[], Stream[Any]] | None = make_stream
         self.__name__ = self.__qualname__ = title
 
     def __str__(self) -> str:
@@ -90,7 +91,11 @@ class _Drain:
             controls.ended.set()
 
     def _drain(self) -> None:
-        controls, stream = self._controls, self._make_stream()
+        # napari keeps every worker: what it works on, a volume, is not kept with it.
+        make_stream, self._make_stream = self._make_stream, None
+        assert make_stream is not None
+        controls, stream = self._controls, make_stream()
+        del make_stream
         try:
             while not controls.stop.is_set():
                 event = next(stream)
@@ -247,6 +252,7 @@ class Job(QObject):
             application.aboutToQuit.disconnect(self._on_about_to_quit)
         _started.discard(self)
         status, value = self._controls.outcome
+        self._controls.outcome = status, None  # napari keeps the worker that has it
         self.ended.emit(status, value)
 
     def _on_about_to_quit(self) -> None:

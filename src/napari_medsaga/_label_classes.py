@@ -51,8 +51,18 @@ def _features_by_value(layer: Labels) -> Any:
 
 def class_colours(layer: Labels, values: Iterable[int]) -> dict[int, str]:
     """Give each label value's colour in a Labels layer, as ``#rrggbb``."""
-    mapped = {v: np.ravel(layer.colormap.map(v))[:3] for v in values if v}
+    colormap = _unselective(layer.colormap)
+    mapped = {v: np.ravel(colormap.map(v))[:3] for v in values if v}
     return {value: str(Color(colour).hex) for value, colour in mapped.items()}
+
+
+def _unselective(colormap: Any) -> Any:
+    """Give a colormap that shows all values, where only the selected one is shown."""
+    if not colormap.use_selection:
+        return colormap
+    shown = colormap.model_copy(deep=True)
+    shown.use_selection = False
+    return shown
 
 
 def labels_options(table: ClassTable, like: Labels | None = None) -> dict[str, Any]:
@@ -76,7 +86,7 @@ def _colours_of(layer: Labels) -> dict[int | None, Any]:
     """Give a layer's colours, with one that can be seen for every other value."""
     colours: dict[int | None, Any] = {0: "transparent"}
     if not isinstance(layer.colormap, DirectLabelColormap):
-        return colours | {None: "white"} | _mapped(layer.colormap)
+        return colours | {None: "white"} | _mapped(_unselective(layer.colormap))
     colours |= {v: c for v, c in layer.colormap.color_dict.items() if v != 0}
     if None not in colours or colours[None][3] == 0:
         colours[None] = "white"

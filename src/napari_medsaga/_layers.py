@@ -21,6 +21,7 @@ from napari_medsaga._place import (
     mm_per,
     place_of,
     place_options,
+    ratios,
     world_affine,
     world_in_mm,
 )
@@ -48,12 +49,15 @@ __all__ = [
     "place_of",
     "place_options",
     "rename_classes",
+    "seen_at",
     "shape_of",
     "slice_shown",
     "unused_name",
     "volume_of",
     "world_affine",
 ]
+
+_CLASSES = "medsaga_classes"
 
 LayerDataTuple = tuple[Any, dict[str, Any], str]
 
@@ -131,7 +135,8 @@ def lies_on(layer: Layer, other: Layer) -> bool:
 
 
 def _mirrored(layer: Layer, other: Layer) -> tuple[int, ...] | None:
-    matrix = np.linalg.inv(world_affine(other)) @ world_affine(layer)
+    scale = np.diag([*ratios(layer.units, other.units), 1.0])
+    matrix = np.linalg.inv(world_affine(other)) @ scale @ world_affine(layer)
     return mirrored_axes(matrix, shape_of(layer))
 
 
@@ -187,12 +192,19 @@ def as_labels(layer: Image) -> LayerDataTuple:
         array = _whole_numbers(array, layer.name)
     if not array.flags.writeable:
         array = array.copy()  # it is there to be painted on
-    return array, _same_but_type(layer), "labels"
+    options = _same_but_type(layer)
+    return array, options | options["metadata"].pop(_CLASSES, {}), "labels"
 
 
 def as_image(layer: Labels) -> LayerDataTuple:
-    """Give a Labels layer as the image that it should have been opened as."""
-    return array_of(layer), _same_but_type(layer), "image"
+    """Give a Labels layer as the image that it should have been opened as.
+
+    For the way back it carries names and colours of the classes.
+    """
+    options = _same_but_type(layer)
+    classes = {"features": layer.features, "colormap": layer.colormap}
+    options["metadata"][_CLASSES] = classes
+    return array_of(layer), options, "image"
 
 
 def _same_but_type(layer: Layer) -> dict[str, Any]:
@@ -221,8 +233,31 @@ def slice_shown(viewer: Viewer, layer: Layer, axis: int) -> int:
     point = np.asarray(viewer.dims.point[-layer.ndim :], dtype=float)
     if len(point) < layer.ndim:
         return 0
-    index = round(float(np.asarray(layer.world_to_data(point))[axis]))
+    place = np.asarray(layer.world_to_data(point / _viewer_scale(viewer, layer)))
+    index = round(float(place[axis]))
     return int(np.clip(index, 0, shape_of(layer)[axis] - 1))
+
+
+def seen_at(viewer: Viewer, layer: Layer, axis: int, index: int) -> NDArray[Any]:
+    """Give where the viewer has to stand to see the middle of a slice of a layer.
+
+    These are the last numbers of `viewer.dims.point`, one for each axis of the layer.
+    """
+    position = [size // 2 for size in shape_of(layer)]
+    position[axis] = index
+    world = np.asarray(layer.data_to_world(position), dtype=float)
+    return world * _viewer_scale(viewer, layer)
+
+
+def _viewer_scale(viewer: Viewer, layer: Layer) -> NDArray[np.float64]:
+    """Give factors from a layer's lengths to those of the viewer.
+
+    With layers in mm and in µm the viewer counts in µm, each layer in its own unit.
+    """
+    units = getattr(viewer.dims, "units", None)  # earlier versions have none
+    if units is None or len(units) < layer.ndim:
+        return np.ones(layer.ndim)
+    return ratios(layer.units, units[-layer.ndim :])
 
 
 def index_on(layer: Layer, other: Layer, axis: int, index: int) -> int:
@@ -232,7 +267,9 @@ def index_on(layer: Layer, other: Layer, axis: int, index: int) -> int:
     """
     position = [0] * layer.ndim
     position[axis] = index
-    return round(float(other.world_to_data(layer.data_to_world(position))[axis]))
+    world = np.asarray(layer.data_to_world(position), dtype=float)
+    world *= ratios(layer.units, other.units)
+    return round(float(other.world_to_data(world)[axis]))
 
 
 def unused_name(viewer: Viewer, name: str) -> str:

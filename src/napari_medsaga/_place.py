@@ -131,6 +131,12 @@ def mm_per(unit: Any) -> float | None:
     return float(quantity.to("mm").magnitude) if quantity.check("[length]") else None
 
 
+def ratios(units: Sequence[Any], others: Sequence[Any]) -> NDArray[np.float64]:
+    """Give how many of the other unit each unit is; 1 where one is no length."""
+    lengths = [(mm_per(a), mm_per(b)) for a, b in zip(units, others, strict=True)]
+    return np.array([a / b if a and b else 1.0 for a, b in lengths])
+
+
 def corners(shape: Sequence[int]) -> NDArray[np.float64]:
     """Give the indices of an array's corners, one a row, with a 1 after each."""
     return np.array([[*c, 1.0] for c in product(*((0, n - 1) for n in shape))])

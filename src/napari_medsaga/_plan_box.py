@@ -27,6 +27,8 @@ from napari_medsaga._start_choice import StartChoice
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from qtpy.QtGui import QEnterEvent
+
 _DEFAULT = "balanced"
 _DEFAULT_BACKBONE = preset(_DEFAULT).backbone
 _FOR = {
@@ -147,14 +149,21 @@ class PlanBox(QWidget):
         for name, button in self._presets.items():
             button.setToolTip(_FOR[name])
         self._presets[_DEFAULT].setChecked(True)
-        missing = missing_weights(preset("paper").backbone)
-        if missing is not None:
-            self._presets["paper"].setEnabled(False)
-            self._presets["paper"].setToolTip(missing)
+        self._offer_paper()
         self._advanced.toggleButton().setToolTip("Everything else that can be set.")
         self._advanced.toggleButton().setObjectName("advanced")
         self._reset.setObjectName("reset")
         self._reset.setToolTip("Set everything back to what the preset says.")
+
+    def _offer_paper(self) -> None:
+        missing = missing_weights(preset("paper").backbone)
+        self._presets["paper"].setEnabled(missing is None)
+        self._presets["paper"].setToolTip(missing or _FOR["paper"])
+
+    def enterEvent(self, event: QEnterEvent) -> None:
+        """Look anew: weights may have been fetched in the meantime."""
+        self._offer_paper()
+        super().enterEvent(event)
 
     def _preset_name(self) -> str:
         return next(n for n, b in self._presets.items() if b.isChecked())

@@ -53,9 +53,13 @@ class Prediction:
 
     def find_model(self) -> Path | None:
         """Give the folder of the model as it is called now, None if it is gone."""
-        from medsaga import ModelLibrary
+        from medsaga import MedsagaError, ModelLibrary
 
-        for entry in ModelLibrary().entries():
+        try:
+            entries = ModelLibrary().entries()
+        except MedsagaError:  # where one starts from says so
+            entries = []
+        for entry in entries:
             if entry.card is not None and entry.card.created == self.created:
                 return entry.path
         return self.model if (self.model / "card.json").is_file() else None

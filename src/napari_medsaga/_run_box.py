@@ -43,7 +43,8 @@ class RunBox(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._began = 0.0
+        self._began: float | None = None  # of its own time: no waiting, no pauses
+        self._paused_at = 0.0
         self._planned = 0.0
         self._plots_the_head = False
         self._shown = 0.0
@@ -78,7 +79,7 @@ class RunBox(QWidget):
 
     def begin(self, settings: FineTuneSettings, colours: Mapping[int, str]) -> None:
         """Get ready for the events of a new training."""
-        self._began = time.monotonic()
+        self._began = None
         self._planned = settings.minutes * 60
         self._plots_the_head = settings.stages == "head"
         self._bar.setValue(0)
@@ -90,6 +91,8 @@ class RunBox(QWidget):
 
     def show_event(self, event: Event) -> None:
         """Show what the engine reports."""
+        if self._began is None:
+            self._began = time.monotonic()
         if isinstance(event, Progress):
             self._show_progress(event)
         elif isinstance(event, Validated):
@@ -103,7 +106,7 @@ class RunBox(QWidget):
             self.notice.setToolTip(f"{earlier}\n{event.message}".strip())
 
     def _show_progress(self, event: Progress) -> None:
-        elapsed = time.monotonic() - self._began
+        elapsed = time.monotonic() - (self._began or 0.0)
         if event.stage == "galore" or (event.stage == "head" and self._plots_the_head):
             self.plot.add_step(event)
         if event.stage != "galore":
@@ -181,8 +184,12 @@ class RunBox(QWidget):
         self.pause.setText("Contin&ue" if checked else "Pa&use")
         self.paused.emit(checked)
         self._is_held = checked
+        now = time.monotonic()
         if checked:
+            self._paused_at = now
             self.status.setText("Paused after this step. Continue, or Stop.")
+        elif self._began is not None:
+            self._began += now - max(self._paused_at, self._began)
 
 
 def _left(seconds: float) -> str:

@@ -128,11 +128,25 @@ class ResultLayer:
             return
         self._replace_slices(mask)
         self.refresh(at_once=True)
+        self._remember(self._flat(mask.array))
+
+    def leave(self) -> None:
+        """Remember what was predicted so far: no more comes."""
+        self.refresh(at_once=True)
+        if self._array is None or self.is_gone:
+            return
+        written = np.zeros_like(self._array)
+        for index, mask in self._written.items():
+            written[slice_place(self._axis, index)] = mask
+        self._remember(self._flat(written))
+
+    def _remember(self, written: NDArray[np.integer]) -> None:
+        assert self._layer is not None
         prediction = Prediction(
             model=self._model.path,
             created=self._card.created,
-            axis=0 if self._is_2d else self._card.axis,
-            written=self._flat(mask.array),
+            axis=self._axis,
+            written=written,
             trained={},
             earlier={},
             image=self._image,
@@ -147,9 +161,8 @@ class ResultLayer:
         What the user has made otherwise in the meantime stays.
         """
         assert self._array is not None
-        axis = 0 if self._is_2d else self._card.axis
         for index, before in self._written.items():
-            place = slice_place(axis, index)
+            place = slice_place(self._axis, index)
             shown, final = self._array[place], mask.array[place]
             if not np.array_equal(before, final):
                 np.copyto(shown, final, where=shown == before)
@@ -176,6 +189,10 @@ class ResultLayer:
         ):
             shades = Colormap(["black", colours[value]])
             yield self._map(array, f"{name}: {label}", shades), self._layer
+
+    @property
+    def _axis(self) -> int:
+        return 0 if self._is_2d else self._card.axis
 
     @property
     def _card(self) -> ModelCard:

@@ -125,6 +125,8 @@ class SegmentRun(QObject):
     def abandon(self) -> None:
         """Stop, and touch no layer or widget any more; say what stays unfinished."""
         row = self.running
+        if row is not None:
+            _leave(row)
         name = None if row is None or row.result is None else row.result.shown_name
         if name is not None:
             show_info(
@@ -153,6 +155,7 @@ class SegmentRun(QObject):
             case ItemFailed(number=number):
                 row = self._by_number[number]
                 row.state, row.item = "failed", None
+                _leave(row)
                 row.message, row.details = event.message, event.details
                 self.unexpected = self.unexpected or event.error
             case _:
@@ -216,9 +219,14 @@ class SegmentRun(QObject):
         for row in self.rows:
             if row.state == "running":
                 row.state = "stopped"
-                if row.result is not None:
-                    row.result.refresh(at_once=True)
+                _leave(row)
             row.item = None
             self.row_changed.emit(row)
         self._outcome = status, value
         self._adding.start()
+
+
+def _leave(row: Row) -> None:
+    """Keep what was predicted so far from training as if it had been painted."""
+    if row.result is not None:
+        row.result.leave()

@@ -8,7 +8,7 @@ import numpy as np
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QWidget
 
-from napari_medsaga._layers import shape_of, world_affine
+from napari_medsaga._layers import seen_at, world_affine
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -118,9 +118,7 @@ class SliceList(QListWidget):
         turned = np.abs(world_affine(image)[:-1, :-1])
         if np.count_nonzero(turned > 1e-6 * turned.max()) > 3:
             return index  # a slice of a turned layer is at no single position
-        position = [0, 0, 0]
-        position[axis] = index
-        world = image.data_to_world(position)[axis]
+        world = seen_at(self._viewer, image, axis, index)[axis]
         shown = self._viewer.dims.range[self._viewer.dims.ndim - image.ndim + axis]
         return round(float((world - shown.start) / shown.step))
 
@@ -140,11 +138,9 @@ class SliceList(QListWidget):
             return
         if not isinstance(index, int):
             return  # of another image
-        position = [size // 2 for size in shape_of(image)]
-        position[report.axis] = index
-        world = image.data_to_world(position)
+        place = seen_at(self._viewer, image, report.axis, index)
         dims = self._viewer.dims
         axis = dims.ndim - image.ndim + report.axis
         if axis in dims.displayed and dims.ndisplay == 2:
             dims.order = (axis, *(a for a in dims.order if a != axis))
-        dims.set_point(axis, world[report.axis])
+        dims.set_point(axis, place[report.axis])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
-from medsaga import ModelLibrary, missing_weights
+from medsaga import MedsagaError, ModelLibrary, missing_weights
 from napari_medsaga._model_list import LibraryWatcher
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class StartChoice(QComboBox):
         super().__init__(parent)
         self._origins: list[Origin] = []
         self._models: dict[Path, LibraryEntry] = {}
+        self._unread: str | None = None
         self._chosen = Origin(backbone="lite_medsam")
         self._file: str | None = None
         self._watcher = LibraryWatcher(ModelLibrary(), self)
@@ -95,7 +96,8 @@ class StartChoice(QComboBox):
         if self._chosen.model is not None:
             entry = self._models.get(self._chosen.model)
             if entry is None:
-                return "That model is gone: choose another one to start from."
+                gone = "That model is gone: choose another one to start from."
+                return self._unread or gone
             return entry.problem
         name = self._chosen.backbone or ""
         return missing_weights(name) if name in _BACKBONES else None
@@ -119,7 +121,7 @@ class StartChoice(QComboBox):
         if self._file is not None:
             self._add(Origin(backbone=self._file), Path(self._file).name, None)
         self._add(_BROWSE, "SAM-format file…", None)
-        self._models = {entry.path: entry for entry in ModelLibrary().entries()}
+        self._models = self._read_models()
         for entry in self._models.values():
             title = f"my model {entry.name}"
             self._add(Origin(model=entry.path), title, entry.problem)
@@ -128,6 +130,19 @@ class StartChoice(QComboBox):
         else:
             self.setCurrentIndex(-1)
         self.blockSignals(was_blocked)
+
+    def _read_models(self) -> dict[Path, LibraryEntry]:
+        try:
+            self._unread = None
+            return {entry.path: entry for entry in ModelLibrary().entries()}
+        except MedsagaError as error:
+            self._unread = str(error)
+            return {}
+
+    def showPopup(self) -> None:
+        """Look anew: weights may have been fetched in the meantime."""
+        self._offer()
+        super().showPopup()
 
     def _add(self, origin: Origin, title: str, problem: str | None) -> None:
         self._origins.append(origin)
@@ -140,9 +155,20 @@ class StartChoice(QComboBox):
             model.item(index).setEnabled(False)
 
     def _on_library_changed(self) -> None:
+        chosen = self._models.get(self._chosen.model or Path())
         self._offer()
+        if chosen is not None and chosen.path not in self._models:
+            self._follow(chosen)
         if self._chosen.model is not None:
             self.changed.emit()
+
+    def _follow(self, renamed: LibraryEntry) -> None:
+        """Stay with a model that has another name now."""
+        for entry in self._models.values():
+            if entry.created is not None and entry.created == renamed.created:
+                self._chosen = Origin(model=entry.path)
+                self._offer()
+                return
 
     def _on_activated(self, index: int) -> None:
         origin = self._origins[index]

@@ -52,7 +52,7 @@ class TrainingResult:
     def describe(self, *, is_stopped: bool) -> str:
         """Say how good the model is, what it took and where it is."""
         card = self.card
-        names = dict(zip(card.classes.values, card.classes.names, strict=True))
+        names = card.classes.names_by_value
         dice = card.metrics["dice"]
         scores = ", ".join(f"{names[int(v)]} {score:.2f}" for v, score in dice.items())
         memory = card.measured["peak_memory"] / 1e9

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
 
-from medsaga import ClassTable, Event, Preview, SegmentedSlice, kept_labels
+from medsaga import (
+    ClassTable,
+    Event,
+    Preview,
+    SegmentedSlice,
+    kept_labels,
+    slice_place,
+)
 from napari_medsaga._filling_layer import FillingLayer
 from napari_medsaga._layer_choice import without_choice
 from napari_medsaga._layers import geometry_of, labels_options, shape_of, unused_name
@@ -16,7 +24,9 @@ from napari_medsaga._predictions import Prediction, remember_prediction
 if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Labels
+    from numpy.typing import NDArray
 
+    from medsaga import Volume
     from napari_medsaga._annotation import AnnotationReport
     from napari_medsaga._training import TrainingRequest, TrainingResult
 
@@ -61,6 +71,7 @@ class TrainingLayers:
         self.preview = FillingLayer(viewer, shape, dtype, hidden)
         self.result = FillingLayer(viewer, shape, dtype, shown)
         self.previewed: int | None = None
+        self._written: set[int] = set()
 
     def begin(self) -> None:
         """Add the preview: now, rather than while the model learns, for it takes long.
@@ -82,6 +93,7 @@ class TrainingLayers:
                 self.result.take_over(self.preview)
                 self.previewed = None
             self.result.write(event.axis, event.index, event.mask)
+            self._written.add(event.index)
 
     def end(self) -> None:
         """Take the preview away and show all of the result."""
@@ -100,21 +112,34 @@ class TrainingLayers:
         # layer, what is not painted is background.
         own_slices = () if request.settings.sparse else request.slices
         own = {(request.image.slice_name(i), i) for i in own_slices}
-        kept = kept_labels(trained.model)
         prediction = Prediction(
             model=trained.model,
             created=trained.card.created,
             axis=request.axis,
-            written=mask.array[0] if mask.is_2d else mask.array,
+            written=self._as_written(mask),
             trained={
                 index: np.array(request.labels.slice(request.axis, index))
                 for index in own_slices
             },
-            earlier={name: kept[name] for name in kept if name not in own},
+            earlier={},
             image=self._image,
         )
+        model = prediction.find_model()  # it may have been renamed in the meantime
+        kept = {} if model is None else kept_labels(model)
+        earlier = {name: kept[name] for name in kept if name not in own}
+        prediction = replace(prediction, earlier=earlier)
         remember_prediction(layer, prediction)
         return layer
+
+    def _as_written(self, mask: Volume) -> NDArray[Any]:
+        """Give the mask in the layer's axes, without slices that came too late."""
+        array = mask.array
+        late = set(range(array.shape[self._request.axis])) - self._written
+        if late:
+            array = array.copy()
+        for index in late:
+            array[slice_place(self._request.axis, index)] = 0
+        return array[0] if mask.is_2d else array
 
 
 def _class_table(report: AnnotationReport, request: TrainingRequest) -> ClassTable:

@@ -387,6 +387,42 @@ def test_a_bad_image_does_not_cost_the_others(model, two_images, tmp_path):
     assert listing(tmp_path / "out") == {"one.nii.gz", "two.nii.gz"}
 
 
+def test_too_little_memory_for_one_image_does_not_cost_the_others(
+    model, two_images, tmp_path, monkeypatch
+):
+    import medsaga
+
+    segment, errors = medsaga.segment, [RuntimeError("CUDA out of memory")]
+
+    def fail_once(*arguments):
+        if errors:
+            raise errors.pop()
+        return segment(*arguments)
+
+    monkeypatch.setattr(medsaga, "segment", fail_once)
+    result = run("segment", model, two_images, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 1
+    assert "one.nii.gz failed: The memory is not enough" in result.stderr
+    assert listing(tmp_path / "out") == {"two.nii.gz"}
+    errors.append(MemoryError())
+    image = two_images / "one.nii.gz"
+    refusal(run("segment", model, image, "--out", tmp_path / "out"))
+    errors.append(RuntimeError("a defect"))
+    result = run("segment", model, image, "--out", tmp_path / "out")
+    assert isinstance(result.exception, RuntimeError)
+
+
+def test_home_is_where_the_masks_go(model, two_images, tmp_path, monkeypatch):
+    """No shell puts it in the place of the ~ of --out=~/masks."""
+    for name in ("HOME", "USERPROFILE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    result = run("segment", model, two_images / "one.nii.gz", "--out=~/masks")
+    assert result.exit_code == 0
+    assert listing(tmp_path / "masks") == {"one.nii.gz"}
+    assert not (tmp_path / "~").exists()
+
+
 def test_one_bad_image_alone_is_bad_input(model, tmp_path):
     (tmp_path / "bad.nii.gz").write_text("no image")
     out = tmp_path / "out"
@@ -418,6 +454,7 @@ def test_probabilities_and_entropy_are_files_of_their_own(model, images, tmp_pat
     # The mask is there: what is asked for now is still written.
     result = run(*arguments, "--probabilities", "--entropy")
     assert result.exit_code == 0, result.output
+    assert "only what was not there is written" in result.stderr
     (item,) = json.loads(result.stdout)["images"]
     assert listing(tmp_path) == {
         *("ct.nii.gz", "ct_entropy.nii.gz", "ct_prob-background.nii.gz"),

@@ -64,6 +64,21 @@ def test_auto_takes_the_faster_precision(slow, expected, monkeypatch):
     assert pick_precision("auto", Slowed(), CPU, 32) == expected
 
 
+def test_a_network_is_measured_once_for_a_size(monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    sizes = []
+
+    class Counting(nn.Module):
+        def forward(self, images):
+            sizes.append(images.shape[-1])
+            return images
+
+    network = Counting()
+    for size in (32, 32, 64, 32):
+        pick_precision("auto", network, CPU, size)
+    assert sizes == [32] * 4 + [64] * 4
+
+
 def test_without_avx512_nothing_is_measured(monkeypatch):
     class Unwanted(nn.Module):
         def forward(self, images):

@@ -75,6 +75,20 @@ class TestTheSameClasses:
         assert all(torch.equal(before[name], after[name]) for name in before)
         assert any(not torch.equal(before[n], t) for n, t in _weights(model).items())
 
+    def test_names_and_colours_go_on_unless_others_are_given(
+        self, image, labels, quick
+    ):
+        value, other = (int(v) for v in np.unique(labels.array)[1:3])
+        named = {"class_names": {value: "liver"}, "class_colours": {value: "#ff0000"}}
+        start, _ = _collect(image, labels, quick, **named)
+        model, _ = _collect(image, labels, quick, start=start)
+        assert model.card.classes == start.card.classes
+        assert model.card.classes.names[1] == "liver"
+        renamed = {value: "spleen", other: "aorta"}
+        model, _ = _collect(image, labels, quick, start=start, class_names=renamed)
+        assert model.card.classes.names[1:3] == ("spleen", "aorta")
+        assert model.card.classes.colours == start.card.classes.colours
+
     def test_a_folder_does_as_well_and_is_named_in_the_card(
         self, image, labels, quick, trained, tmp_path
     ):
@@ -151,6 +165,9 @@ class TestOtherClasses:
         assert model.card.classes.values == (0, 1, 117)
         said = [e.message for e in events if isinstance(e, Notice)]
         assert any("5 will be forgotten" in message for message in said)
+        n_before = [isinstance(event, Progress) for event in events].index(True)
+        last = [e for e in events[:n_before] if isinstance(e, Notice)][-1]
+        assert "will be forgotten" in last.message  # a window shows but the last
 
 
 def test_no_model_folder_is_refused_at_once(image, labels, quick, tmp_path):
@@ -281,6 +298,15 @@ class TestEarlierSlices:
         assert model.card.classes.values == trained.card.classes.values
         first = next(e for e in events if isinstance(e, Progress))
         assert first.stage == "galore"
+        told = [e.message for e in events if isinstance(e, Notice)]
+        assert not any("will not be learned" in message for message in told)
+
+    def test_sides_of_a_voxel_may_be_numpy_s(self, image, labels, quick, tmp_path):
+        sides = tuple(np.float32(side) for side in image.spacing)
+        image, labels = (replace(volume, spacing=sides) for volume in (image, labels))
+        model, _ = _collect(image, labels, quick)
+        folder = ModelLibrary(tmp_path / "library").add(model, "first")
+        assert len(kept_labels(folder)) == 4
 
     def test_they_are_as_they_were(self, trained, kept):
         labels = kept_labels(kept)

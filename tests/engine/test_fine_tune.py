@@ -83,6 +83,121 @@ def test_a_slow_head_stage_gives_an_early_look_that_changes_nothing(
     assert _weights_equal(plain, looked)
 
 
+def test_a_head_stopped_late_in_its_fit_keeps_it(image, labels, quick, monkeypatch):
+    """And not what the first look gave, long before."""
+    _look_early(monkeypatch, "features")
+    settings = replace(quick, stages="head", head_views=12, head_steps=500)
+    whole, _ = _collect(image, labels, settings)
+
+    def has_fitted_long(event) -> bool:
+        return (
+            _stage(event) == "head"
+            and isinstance(event, Progress)
+            and (event.step >= 480)
+        )
+
+    stopped = _stop_when(fine_tune(image, labels, settings), has_fitted_long)
+
+    def looked(event) -> bool:
+        return isinstance(event, Preview)
+
+    early = _stop_when(fine_tune(image, labels, settings), looked)
+    ends = [
+        parameters_to_vector(model.network.detail_head.parameters())
+        for model in (whole, stopped, early)
+    ]
+    assert (ends[1] - ends[0]).norm() < 0.3 * (ends[2] - ends[0]).norm()
+
+
+def test_a_head_that_has_minutes_is_shown_meanwhile(image, labels, quick, monkeypatch):
+    _look_early(monkeypatch, "head")
+    settings = replace(
+        quick, stages="head", steps=0, minutes=1.0, head_views=6, head_steps=400
+    )
+    _, shown = _collect(image, labels, settings, preview_interval=0.0)
+    _, plain = _collect(image, labels, settings, preview_interval=1000.0)
+    n_shown, n_plain = (
+        sum(isinstance(event, Preview) for event in events) for events in (shown, plain)
+    )
+    assert n_plain <= 2
+    assert n_shown > 3
+
+
+@pytest.mark.parametrize(
+    ("slices", "expected"),
+    [
+        ([("ct [3]", 3), ("ct [5]", 5)], True),
+        ([("ct [3]", 3), ("other [3]", 3)], False),
+        ([("photo", 0), ("photo 2", 0)], False),
+    ],
+)
+def test_slices_of_one_image_are_told_by_their_names(slices, expected):
+    """Those kept with a model train on too, and may be of other images."""
+    training = [SimpleNamespace(name=n, slice_index=i) for n, i in slices]
+    one_image = [object()]
+    begun = SimpleNamespace(training=training, images=one_image)
+    assert head_stage._is_of_one_image(begun) == expected
+
+
+def test_what_is_planned_stays_within_the_bounds_of_its_setting(monkeypatch):
+    monkeypatch.setattr(head_stage, "_time_fit_step", lambda session: 1e-9)
+    monkeypatch.setattr(head_stage, "_time_view", lambda session: 1e-9)
+    training = [SimpleNamespace(name=f"{i}", slice_index=0) for i in range(10_000)]
+    settings = FineTuneSettings(strategy="decoder", head_views=50_000)
+    begun = SimpleNamespace(training=training, settings=settings, seconds_left=120)
+    planned = {
+        "head_steps": head_stage._affordable_fit_steps(begun),
+        "head_views": head_stage._affordable_views(begun),
+    }
+    replace(settings, **planned)  # it checks them
+
+
+def test_a_rank_that_projects_nothing_is_refused_before_anything_is_trained(
+    image, labels, quick
+):
+    events = []
+    with pytest.raises(MedsagaError, match="rank 4096"):
+        drain(fine_tune(image, labels, replace(quick, rank=4096)), events.append)
+    assert not any(isinstance(event, Progress) for event in events)
+
+
+class TestOutOfMemory:
+    @pytest.fixture
+    def fails_at(self, monkeypatch):
+        """Make the GaLore stage fail at a step."""
+        rates = galore_stage.LayerwiseOptimizer.set_lr_factor
+        steps = count(1)
+
+        def install(step: int, error: Exception) -> None:
+            def fail(optimizer, factor):
+                if next(steps) == step:
+                    raise error
+                rates(optimizer, factor)
+
+            monkeypatch.setattr(galore_stage.LayerwiseOptimizer, "set_lr_factor", fail)
+
+        return install
+
+    def test_what_was_learned_is_kept(self, image, labels, quick, fails_at):
+        fails_at(4, RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+        model, events = _collect(image, labels, quick)
+        assert model.card.metrics["step"] == 3
+        told = [e.message for e in events if isinstance(e, Notice)]
+        assert any("memory ran out" in m and "smaller batch" in m for m in told)
+
+    def test_before_anything_is_learned_it_is_said(
+        self, image, labels, quick, fails_at
+    ):
+        fails_at(1, MemoryError())
+        with pytest.raises(MedsagaError, match="memory ran out: choose a smaller"):
+            _collect(image, labels, replace(quick, stages="galore"))
+
+    def test_another_error_is_no_lack_of_memory(self, image, labels, quick, fails_at):
+        fails_at(2, RuntimeError("shapes do not match"))
+        with pytest.raises(RuntimeError, match="shapes"):
+            _collect(image, labels, quick)
+
+
 def _look_early(monkeypatch, stage):
     monkeypatch.setattr(head_stage, "_NEARLY_DONE_SECONDS", -1.0)
     monkeypatch.setattr(head_stage, "_LOOK_STEPS", 50)
@@ -387,7 +502,9 @@ def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices
     monkeypatch.setattr(galore_stage, "WeightAverage", Average)
     for module in (galore_stage, outcome):
         monkeypatch.setattr(module, "validate", judge)
-    settings = replace(quick, hold_out_from=8, validations=1, refit_head=False)
+    settings = replace(
+        quick, steps=12, hold_out_from=8, validations=1, refit_head=False
+    )
     model, events = _collect(image, labels, settings)
     (average,) = averages
     assert average.n_updates
@@ -489,6 +606,16 @@ def test_the_steps_are_planned_from_those_of_the_whole_warm_up(image, labels, qu
 
 
 @pytest.mark.usefixtures("on_cpu")
+def test_few_steps_that_are_planned_late_repeat_too(image, labels, quick, monkeypatch):
+    """A slow computer knows its last steps when it has taken most of them."""
+    planned = replace(quick, steps=0, warmup_steps=10, refit_head=False, minutes=1.0)
+    monkeypatch.setattr(galore_stage, "planned_steps", lambda *given: 11)
+    first, _ = _collect(image, labels, planned)
+    assert first.card.settings["steps"] == 11
+    second, _ = _collect(image, labels, FineTuneSettings(**first.card.settings))
+    assert _weights_equal(first, second)
+
+
 def test_a_plan_without_warm_up_has_none_and_repeats(image, labels, quick):
     planned = replace(quick, minutes=0.05, steps=0, head_views=0, warmup_steps=0)
     first, events = _collect(image, labels, planned)

@@ -138,3 +138,14 @@ def test_damaged_models_are_refused_in_one_sentence(model, tmp_path):
         load_model(folder)
     with pytest.raises(MedsagaError, match="no model folder"):
         load_model(tmp_path)
+
+
+def test_nothing_beside_a_model_is_lost_with_it(model, tmp_path):
+    folder = save_model(model, tmp_path / "model")
+    (folder / ".DS_Store").touch()
+    save_model(model, folder)
+    (folder / "masks").mkdir()
+    (folder / "masks" / "ct.nii.gz").touch()
+    with pytest.raises(MedsagaError, match="holds masks beside the model"):
+        save_model(model, folder)
+    assert (folder / "masks" / "ct.nii.gz").exists()

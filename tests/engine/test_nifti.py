@@ -134,6 +134,7 @@ def test_scaling_is_applied_and_does_not_reach_the_mask(
     np.testing.assert_array_equal(
         np.sort(volume.array, axis=None), np.arange(8) * 2 - 1024
     )
+    assert volume.array.dtype == np.float32  # double would take twice the memory
 
     write_nifti(volume.with_array(np.full((2, 2, 2), 3)), tmp_path / "mask.nii")
     written = nib.load(tmp_path / "mask.nii")

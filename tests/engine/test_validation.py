@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -53,3 +55,25 @@ def test_a_slice_that_alone_carries_background_trains():
     training, held_out = split_held_out(samples, 2, 8)
     assert samples[3] in training
     assert len(held_out) == 2
+
+
+def test_a_model_that_goes_on_keeps_its_split():
+    """What it has trained on says nothing of it, what was held out still does."""
+    before = [_sample(i, [1]) for i in range(20)]
+    training, held_out = split_held_out(before, 2, 8)
+    card = SimpleNamespace(
+        training_slices=[[s.name, s.slice_index] for s in training],
+        held_out_slices=[[s.name, s.slice_index] for s in held_out],
+    )
+    now = [_sample(100, [1]), *before, _sample(101, [1])]
+    training, again = split_held_out(now, 2, 8, card)
+    assert set(held_out) <= set(again)
+    assert {s.slice_index for s in again} <= {
+        *(s.slice_index for s in held_out),
+        100,
+        101,
+    }
+    assert len(training) + len(again) == 22
+    card.training_slices += card.held_out_slices
+    card.held_out_slices = []
+    assert split_held_out(before, 2, 8, card)[1] == []

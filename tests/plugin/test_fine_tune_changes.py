@@ -246,7 +246,9 @@ class TestNothingIsLost:
         qtbot.waitUntil(lambda: result.layer is not None, timeout=TIMEOUT)
         result.layer.data[-1, :3, :3] = 99
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
-        assert (viewer.layers["blobs segmented"].data[-1, :3, :3] == 99).all()
+        layer = viewer.layers["blobs segmented"]
+        assert (layer.data[-1, :3, :3] == 99).all()
+        assert panel.data.labels_layer() is layer  # it is what trains next
 
     def test_other_data_in_the_result_are_left_alone(self, panel, viewer, qtbot):
         panel.plan.set_settings(replace(TINY, steps=8))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from weakref import ref
+
 import numpy as np
+import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractButton, QListWidget, QWidget
+from qtpy.QtWidgets import QAbstractButton, QComboBox, QListWidget, QWidget
 from tests.phantom import VALUES
 from tests.plugin.fine_tune_dock import (
     ANNOTATED,
@@ -18,7 +22,12 @@ from tests.plugin.fine_tune_dock import (
 )
 
 from medsaga import ModelLibrary, load_card
-from napari_medsaga._predictions import prediction_of
+from napari_medsaga._predictions import (
+    Prediction,
+    prediction_of,
+    remember_prediction,
+)
+from napari_medsaga._training_layers import TrainingLayers
 
 
 def segment_only(viewer, qtbot, name):
@@ -47,7 +56,113 @@ def train_and_predict_another(panel, viewer, arrays, qtbot):
     return first, viewer.layers["other – blobs"]
 
 
+def predicted_on(image, model, axis=0, shape=(12, 40, 40)) -> Prediction:
+    """What remembers an empty mask."""
+    return Prediction(
+        model=model.path,
+        created=model.card.created,
+        axis=axis,
+        written=np.zeros(shape, np.uint8),
+        trained={},
+        earlier={},
+        image=ref(image),
+    )
+
+
+class TestWhatBelongsTogether:
+    """Layers of one shape fit each other without a complaint."""
+
+    @pytest.fixture
+    def model(self, panel, qtbot):
+        panel.run.segments.setChecked(False)
+        click_and_wait(panel, qtbot)
+        return ModelLibrary().entries()[0]
+
+    @pytest.fixture
+    def other(self, viewer, arrays):
+        return viewer.add_image(arrays[0][::-1].copy(), name="other")
+
+    def test_a_layer_that_becomes_a_prediction_is_followed_as_one(
+        self, panel, viewer, model, other
+    ):
+        """A result is chosen while it fills, where it is the only Labels layer."""
+        filling = viewer.add_labels(np.zeros((12, 40, 40), np.uint8))
+        panel.data.labels.choose(filling)
+        assert panel.data.image_layer() is not other
+        remember_prediction(filling, predicted_on(other, model))
+        assert panel.data.image_layer() is other
+        assert panel.plan.start_model() == model.path
+        assert not panel.findChild(QComboBox, "axis").isEnabled()
+
+    def test_hand_made_labels_bring_their_image_back(
+        self, panel, viewer, layers, model, other, qtbot
+    ):
+        image, labels = layers
+        predicted = viewer.add_labels(np.zeros((12, 40, 40), np.uint8))
+        remember_prediction(predicted, predicted_on(other, model))
+        panel.data.labels.choose(predicted)
+        assert panel.data.image_layer() is other
+        panel.data.labels.choose(labels)
+        assert panel.data.image_layer() is image
+
+    def test_corrections_train_on_another_image_only_if_it_is_chosen(
+        self, panel, viewer, layers, model, other, qtbot
+    ):
+        predicted = viewer.add_labels(np.zeros((12, 40, 40), np.uint8))
+        remember_prediction(predicted, predicted_on(other, model))
+        panel.data.labels.choose(predicted)
+        predicted.data_setitem((np.full(9, 2), np.arange(3, 12), np.full(9, 5)), 5)
+        viewer.layers.remove(other)
+        again = viewer.add_image(np.zeros((12, 40, 40)), name="opened again")
+        panel.data.image.choose(again)
+        wait_until_ready(panel, qtbot)
+        panel.run.start.click()
+        qtbot.waitUntil(
+            lambda: "was not predicted on opened again" in panel.run.status.text(),
+            timeout=TIMEOUT,
+        )
+        assert panel.training is None
+        panel.data.image.activated.emit(panel.data.image.currentIndex())
+        wait_until_ready(panel, qtbot)
+        panel.run.start.click()
+        qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
+        panel.run.stop.click()
+        qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
+
+
 class TestCorrections:
+    def test_a_model_renamed_meanwhile_keeps_its_slices(
+        self, panel, viewer, qtbot, monkeypatch
+    ):
+        ended = []
+        remember = TrainingLayers.remember
+        monkeypatch.setattr(
+            TrainingLayers,
+            "remember",
+            lambda layers, value: ended.append((layers, value)),
+        )
+        click_and_wait(panel, qtbot)
+        ((layers, value),) = ended
+        ModelLibrary().rename(value.model, "liver")
+        # As if the labels were strokes: then its slices are all earlier ones.
+        settings = replace(layers._request.settings, sparse=True)
+        layers._request = replace(layers._request, settings=settings)
+        layer = remember(layers, value)
+        assert [i for _, i in prediction_of(layer).earlier] == ANNOTATED
+
+    def test_a_dock_closed_while_the_result_fills_keeps_the_rest_from_training(
+        self, panel, viewer, qtbot
+    ):
+        wait_until_ready(panel, qtbot)
+        panel.run.start.click()
+        qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
+        result = panel.training.layers.result
+        qtbot.waitUntil(lambda: result.layer is not None, timeout=TIMEOUT)
+        viewer.window.remove_dock_widget(panel)
+        layer = result.layer
+        qtbot.waitUntil(lambda: prediction_of(layer) is not None, timeout=TIMEOUT)
+        assert prediction_of(layer).changed_slices(layer.data) == []
+
     def test_a_renamed_model_is_still_trained_on(self, panel, viewer, layers, qtbot):
         click_and_wait(panel, qtbot)
         predicted = viewer.layers["blobs segmented"]
@@ -60,6 +175,16 @@ class TestCorrections:
             "tiny",
             "liver",
         }
+
+    def test_a_model_to_start_from_stays_chosen_under_another_name(
+        self, panel, viewer, qtbot
+    ):
+        panel.run.segments.setChecked(False)
+        click_and_wait(panel, qtbot)
+        panel.plan._start.choose_model(ModelLibrary().entries()[0].path)
+        renamed = ModelLibrary().rename(panel.plan.start_model(), "liver")
+        qtbot.waitUntil(lambda: panel.plan.start_model() == renamed, timeout=TIMEOUT)
+        assert panel.plan.problem() is None
 
     def test_they_train_on_the_image_that_the_layer_was_predicted_on(
         self, panel, viewer, arrays, qtbot

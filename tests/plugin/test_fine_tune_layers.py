@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
-from napari.layers import Labels
+from napari.layers import Image, Labels
 from qtpy.QtWidgets import QAbstractButton, QDialog, QRadioButton
 from tests.phantom import VALUES, keep_slices
 from tests.plugin.dropping import drop_files
@@ -161,6 +161,10 @@ def test_a_layer_of_the_wrong_type_is_turned_into_the_other(
 ):
     wrong = viewer.add_image(arrays[1], name="segmented", scale=layers[0].scale)
     panel.data.image.choose(wrong)
+    panel.data.image_layer().locked = True
+    panel.findChild(QAbstractButton, "to_labels").click()
+    assert isinstance(panel.data.image_layer(), Image)  # as it was
+    panel.data.image_layer().locked = False
     panel.findChild(QAbstractButton, "to_labels").click()
     turned = viewer.layers["segmented"]
     assert isinstance(turned, Labels)

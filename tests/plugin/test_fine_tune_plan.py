@@ -347,3 +347,15 @@ def inherited_tooltip(widget) -> str:
     while parent is not None and not parent.toolTip():
         parent = parent.parentWidget()
     return "" if parent is None else parent.toolTip()
+
+
+def test_models_that_cannot_be_listed_leave_the_dock_as_it_is(
+    viewer, layers, qtbot, tmp_path, monkeypatch
+):
+    file = tmp_path / "no folder"
+    file.touch()
+    monkeypatch.setenv("MEDSAGA_MODELS", str(file))
+    panel = open_dock(viewer, qtbot)
+    assert panel.plan.settings().backbone == "tiny"
+    panel.plan._start.choose_model(file / "liver")
+    assert "cannot be listed" in panel.plan.problem()

@@ -17,8 +17,8 @@ from tests.plugin.fine_tune_dock import (
     wait_until_ready,
 )
 
-from medsaga import SegmentedSlice, Stream
-from napari_medsaga import _fine_tune_panel
+from medsaga import FineTuneSettings, Progress, SegmentedSlice, Stream
+from napari_medsaga import _fine_tune_panel, _run_box
 from napari_medsaga._training import TrainingRequest, TrainingResult, run_training
 
 STEP = re.compile(r"step \d+ of 60, loss \d+\.\d{3}, \d+ (s|min) left")
@@ -55,6 +55,39 @@ def test_the_bar_and_naparis_activity_move_with_the_steps(panel, viewer, qtbot):
     qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
     assert not bar.isVisible()
     qtbot.waitUntil(lambda: activities(viewer) == [], timeout=TIMEOUT)
+
+
+def test_neither_waiting_nor_a_pause_is_progress(qtbot, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(_run_box.time, "monotonic", lambda: now[0])
+    box, shown = _run_box.RunBox(), []
+    qtbot.addWidget(box)
+    box.advanced.connect(shown.append)
+    box.begin(FineTuneSettings(minutes=2.0), {})
+    box.set_running(True)
+
+    def learn(seconds: float, left: float) -> float:
+        now[0] += seconds
+        box.show_event(
+            Progress(
+                stage="galore",
+                step=1,
+                total=9,
+                loss=0.5,
+                learning_rate=0.1,
+                seconds_left=left,
+                peak_memory=0,
+            )
+        )
+        return shown[-1]
+
+    now[0] += 300  # for another job
+    assert learn(0, 120) == 0
+    assert learn(30, 90) == pytest.approx(0.25)
+    box.pause.setChecked(True)
+    now[0] += 600
+    box.pause.setChecked(False)
+    assert learn(30, 60) == pytest.approx(0.5)
 
 
 def test_it_runs_in_a_thread_of_its_own(panel, qtbot, monkeypatch):

@@ -21,12 +21,14 @@ from napari_medsaga._layers import (
     class_colours,
     class_names,
     geometry_of,
+    index_on,
     labels_on,
     labels_options,
     lies_on,
     place_of,
     place_options,
     rename_classes,
+    seen_at,
     slice_shown,
     unused_name,
     volume_of,
@@ -292,6 +294,35 @@ def test_the_slice_shown_follows_mirrored_axes(
         np.testing.assert_array_equal(shown, layer.data.take(index, axis))
 
 
+def test_each_layer_has_its_own_unit_and_the_viewer_the_smallest() -> None:
+    viewer, options = ViewerModel(), {"name": "large"}
+    mm = viewer.add_image(np.zeros((9, 4, 4)), scale=(2, 1, 1), units=("mm",) * 3)
+    um = viewer.add_image(np.zeros((9, 4, 4)), scale=(2000, 1, 1), units=("um",) * 3)
+    for index in (0, 3, 8):
+        viewer.dims.set_point(0, seen_at(viewer, mm, 0, index)[0])
+        assert slice_shown(viewer, mm, 0) == slice_shown(viewer, um, 0) == index
+    labels = Labels(
+        np.zeros((9, 4, 4), int), scale=(2000, 1000, 1000), units=("um",) * 3, **options
+    )
+    assert lies_on(labels, mm)
+    assert not lies_on(labels, um)
+    assert index_on(mm, labels, 0, 5) == 5
+
+
+def test_colours_are_all_there_where_only_one_is_shown() -> None:
+    for colormap in ({1: "red", 2: "lime", None: "white"}, None):
+        options = {} if colormap is None else {"colormap": colormap}
+        layer = Labels(np.zeros((4, 4), int), **options)
+        before = class_colours(layer, [1, 2])
+        layer.show_selected_label = True
+        layer.selected_label = 1
+        assert class_colours(layer, [1, 2]) == before
+        table = ClassTable(values=(0,), names=("b",), colours=(None,))
+        seen = labels_options(table, layer)["colormap"].map(np.array([1, 2]))
+        assert (seen[:, 3] > 0).all()
+        assert layer.show_selected_label
+
+
 def test_the_slice_shown_stays_within_the_layer() -> None:
     viewer = ViewerModel()
     small = viewer.add_image(np.zeros((3, 4, 4)))
@@ -425,8 +456,21 @@ def test_an_image_turns_into_labels_in_its_place(data: Any) -> None:
     back = Layer.create(*as_image(labels))
     assert isinstance(back, Image)
     assert back.name == "seg"
-    assert back.metadata == {"a": 1}
+    assert back.metadata["a"] == 1
     np.testing.assert_allclose(corners_in_world(back), corners_in_world(image))
+
+
+def test_names_and_colours_survive_the_way_to_an_image_and_back() -> None:
+    labels = Labels(
+        np.ones((4, 4), int),
+        features={"index": [1], "name": ["liver"]},
+        colormap={1: "#ff0000", None: "white"},
+    )
+    image = Layer.create(*as_image(labels))
+    again = Layer.create(*as_labels(image))
+    assert class_names(again) == {1: "liver"}
+    assert class_colours(again, [1]) == {1: "#ff0000"}
+    assert again.metadata == {}
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import nibabel as nib
 import numpy as np
@@ -426,6 +429,8 @@ def test_segment_goes_on_after_stop_in_the_same_layer(
     assert partial.data[0].any()
     assert not partial.data[-1].any()
     assert dock.ticked() == ["second"]
+    # What is there is no annotation of the user's.
+    assert prediction_of(partial).changed_slices(partial.data) == []
 
     partial.data[0] = 0  # an edit of the user's
     dock.run()
@@ -703,6 +708,28 @@ def test_another_job_is_waited_for(
         other.stop()
     dock.wait()
     assert dock.rows()[0][1] == "done"
+
+
+def test_a_job_that_is_over_lets_go_of_its_volume(viewer: Viewer, qtbot: Any) -> None:
+    """Napari keeps the worker until its window is closed."""
+
+    class Large:
+        pass
+
+    def work(volume: Large) -> Iterator[Notice]:
+        yield Notice(message="on it")
+        return Large()
+
+    volume, results = Large(), []
+    job = Job(partial(work, volume), "large")
+    job.ended.connect(lambda _, result: results.append(ref(result)))
+    with qtbot.waitSignal(job.ended, timeout=5_000):
+        job.start()
+    kept, (result,) = ref(volume), results
+    del volume, job
+    gc.collect()
+    assert kept() is None
+    assert result() is None
 
 
 # The model.

@@ -46,6 +46,7 @@ def demo(
 ) -> None:
     """Fine-tune on five slices of a synthetic CT, segment the others, score them."""
     settings = make_settings(preset_name, given)
+    out = out.expanduser()
     check_writable(out)
     with ExitStack() as stack:
         sample = _Sample.find(stack)

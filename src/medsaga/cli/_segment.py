@@ -15,6 +15,7 @@ from medsaga.cli._run import (
     STOPPED,
     Job,
     check_writable,
+    describe_error,
     print_json,
     print_result,
     reports_errors,
@@ -51,6 +52,7 @@ def segment_images(
     stopped.
     """
     settings = SegmentSettings(**given)
+    out = out.expanduser()
     check_writable(out)
     with start_job() as job:
         from medsaga import load_model
@@ -77,16 +79,16 @@ class _Item:
 
     outputs: "Outputs"
     status: Literal["written", "kept", "failed", "stopped"]
+    new: Sequence[Path] = ()
     error: str | None = None
     seconds: float = 0.0
 
     @property
     def written(self) -> list[Path]:
-        """The files that were written now or completed."""
+        """The files that were written now."""
         from medsaga import actual_path
 
-        paths = self.outputs.paths if self.status == "written" else []
-        return [actual_path(path) for path in paths]
+        return [actual_path(path) for path in self.new]
 
     def as_json(self, class_names: Sequence[str]) -> dict[str, Any]:
         """Give it for a program; files are named only where they are there."""
@@ -130,11 +132,12 @@ class _Run:
         for outputs in planned:
             try:
                 items.append(self.segment(outputs))
-            except MedsagaError as error:
-                if len(planned) == 1:
+            except (MedsagaError, MemoryError, RuntimeError) as error:
+                text = describe_error(error)
+                if text is None or len(planned) == 1:
                     raise
-                self.job.display.say(f"{outputs.image} failed: {error}")
-                items.append(_Item(outputs=outputs, status="failed", error=str(error)))
+                self.job.display.say(f"{outputs.image} failed: {text}")
+                items.append(_Item(outputs=outputs, status="failed", error=text))
         return items
 
     def segment(self, outputs: "Outputs") -> _Item:
@@ -148,11 +151,17 @@ class _Run:
             return _Item(outputs=outputs, status="kept")
         if self.job.is_stopped:
             return _Item(outputs=outputs, status="stopped")
+        if len(wanted) < len(outputs.paths):
+            self.job.display.say(
+                f"Of {outputs.image.name} only what was not there is written; the rest "
+                "may be another model's (--overwrite writes all of it)."
+            )
         started = time.monotonic()
         is_complete = self._write(outputs, wanted)
         return _Item(
             outputs=outputs,
             status="written" if is_complete else "stopped",
+            new=wanted if is_complete else (),
             seconds=time.monotonic() - started,
         )
 

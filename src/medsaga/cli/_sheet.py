@@ -152,7 +152,7 @@ def _draw_legend(
     colours: Mapping[int, tuple[float, float, float]],
     dice: Mapping[int, float],
 ) -> None:
-    names = dict(zip(card.classes.values, card.classes.names, strict=True))
+    names = card.classes.names_by_value
     handles = [
         Line2D(
             [], [], color=colour, linewidth=6, label=_label(names[value], dice, value)

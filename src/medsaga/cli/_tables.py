@@ -27,7 +27,7 @@ def class_table(card: "ModelCard") -> Table:
 
 def class_names(card: "ModelCard") -> dict[int, str]:
     """Give the names of a model's classes by label value."""
-    return dict(zip(card.classes.values, card.classes.names, strict=True))
+    return card.classes.names_by_value
 
 
 def make_table(*headers: str, left: Iterable[str] = ("Class", "Name", "File")) -> Table:

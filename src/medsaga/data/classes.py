@@ -70,6 +70,17 @@ class ClassTable:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def names_by_value(self) -> dict[int, str]:
+        """What to call each label value."""
+        return dict(zip(self.values, self.names, strict=True))
+
+    @property
+    def colours_by_value(self) -> dict[int, str]:
+        """The colour of each label value that has one."""
+        pairs = zip(self.values, self.colours, strict=True)
+        return {value: colour for value, colour in pairs if colour is not None}
+
     def index_of(
         self, labels: NDArray[Any], known: NDArray[np.bool_] | None = None
     ) -> NDArray[np.int64]:
@@ -203,15 +214,22 @@ def count_background(
 
 
 def label_check(
-    labels: Sequence[Volume], annotation: Annotation, table: ClassTable
+    labels: Sequence[Volume],
+    annotation: Annotation,
+    table: ClassTable,
+    besides: Iterable[int] = (),
 ) -> list[str]:
     """Say, one sentence each, which classes have too few pixels to be learned.
 
-    Background is one of them in a sparse annotation.
+    Background is one of them in a sparse annotation. Nothing is said of the values
+    `besides`, which other slices show.
     """
+    elsewhere = set(besides) - {0}
     counts = _count_all(labels, annotation, table)
     asked = counts[0 if annotation.background_value is not None else 1 :]
-    return [c.warning for c in asked if c.warning is not None]
+    return [
+        c.warning for c in asked if c.warning is not None and c.value not in elsewhere
+    ]
 
 
 def _count_all(

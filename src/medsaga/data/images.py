@@ -170,7 +170,9 @@ def _read_tiff(path: Path) -> _Pixels:
         if len(series) > 1:
             axes, shape = f"I{axes}", (len(series), *shape)
         try:
-            array = np.stack([s.asarray() for s in series]).reshape(shape)
+            stacks = [s.asarray() for s in series]
+            array = np.stack(stacks) if len(stacks) > 1 else stacks[0]
+            array = array.reshape(shape)
         except ValueError as error:
             if "imagecodecs" not in str(error) or "S" in axes[:-1]:
                 raise

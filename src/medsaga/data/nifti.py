@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 from nibabel.affines import voxel_sizes
+from nibabel.arrayproxy import ArrayProxy
 from nibabel.orientations import (
     apply_orientation,
     inv_ornt_aff,
@@ -144,7 +145,23 @@ def _load(path: Path) -> tuple[Any, NDArray[Any]]:
             raise MedsagaError(
                 f"{path.name} holds no image: give a volume, such as a NIfTI file."
             )
-        return image, np.asanyarray(image.dataobj)
+        return image, _numbers(image.dataobj)
+
+
+def _numbers(stored: Any) -> NDArray[Any]:
+    """Read what a file holds; small integers that are scaled, in single precision.
+
+    In double precision, in which nibabel scales, a CT would take four times the memory
+    that it is kept in.
+    """
+    if type(stored) is not ArrayProxy or (stored.slope, stored.inter) == (1, 0):
+        return np.asanyarray(stored)
+    if stored.dtype.kind not in "iu" or stored.dtype.itemsize > 2:
+        return np.asanyarray(stored)
+    scaled: NDArray[Any] = stored.get_unscaled().astype(np.float32)
+    scaled *= np.float32(stored.slope)
+    scaled += np.float32(stored.inter)
+    return scaled
 
 
 def _plain(data: NDArray[Any], path: Path) -> NDArray[Any]:

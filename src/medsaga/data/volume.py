@@ -142,7 +142,11 @@ def volume_from_array(
     if is_2d:
         array = array[np.newaxis]
         spacing = None if spacing is None else (1.0, *spacing)
-    z_y_x = None if spacing is None else (spacing[0], spacing[1], spacing[2])
+    z_y_x = (
+        None
+        if spacing is None  # its numbers may be NumPy's, which no JSON takes
+        else (float(spacing[0]), float(spacing[1]), float(spacing[2]))
+    )
     return Volume(array=array, spacing=z_y_x, name=name, is_2d=is_2d)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from medsaga.computing import computing_threads
 from medsaga.data.annotation import Annotation, annotated_slices
 from medsaga.data.inputs import ImageLike, as_volume_pairs
-from medsaga.events import Notice, Stop, Stream, Validated
+from medsaga.errors import MedsagaError, is_out_of_memory
+from medsaga.events import Event, Notice, Stop, Stream, Validated
 from medsaga.kept_slices import EarlierSlices
 from medsaga.model_folder import TrainedModel
 from medsaga.settings import FineTuneSettings
@@ -22,13 +23,16 @@ from medsaga.training.start import card_of, choose_rule
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from medsaga.data.annotation import EmptySlice
     from medsaga.data.volume import Volume
     from medsaga.kept_slices import SliceName
     from medsaga.training.session import PreviewTarget, Session
+    from medsaga.training.start import Start
+
+_SAVE_MEMORY = "choose a smaller batch or long side, or close other programs"
 
 
 def fine_tune(
@@ -107,7 +111,8 @@ def fine_tune(
     MedsagaError
         If there is nothing to learn from, images and labels do not fit, a slice that is
         said to be empty carries a label, or `earlier` slices are not kept, at another
-        working size or in other intensities.
+        working size or in other intensities. If the memory runs out before anything is
+        learned; later, what was learned is returned.
     """
     running_time = RunningTime()
     settings = settings or FineTuneSettings()
@@ -154,17 +159,7 @@ def _train(job: Job, notices: Sequence[str]) -> Stream[TrainedModel | None]:
             session, begun = yield from begin(job)
         except Stop:
             return None
-        scores = None
-        with suppress(Stop):
-            if session.is_usable:
-                yield session.preview("galore")
-            stages = session.settings.stages
-            if stages == "head" and begun.knows_classes:
-                scores = yield from rerun_head_stage(session)
-            elif stages == "head" or (stages == "both" and not begun.knows_classes):
-                yield from run_head_stage(session)
-            if stages != "head":
-                scores = yield from run_galore_stage(session)
+        scores = yield from _run_stages(session, begun)
         if not session.is_usable:
             return None
         merge_low_rank_updates(session.network)
@@ -179,6 +174,34 @@ def _train(job: Job, notices: Sequence[str]) -> Stream[TrainedModel | None]:
             yield from _tell_unlearned(session, scores)
             yield scores
     return model
+
+
+def _run_stages(
+    session: Session, begun: Start
+) -> Generator[Event, None, Validated | None]:
+    """Run the stages; gives no scores where they were stopped or ran out of memory."""
+    stages = session.settings.stages
+    try:
+        if session.is_usable:
+            yield session.preview("galore")
+        if stages == "head" and begun.knows_classes:
+            return (yield from rerun_head_stage(session))
+        if stages == "head" or (stages == "both" and not begun.knows_classes):
+            yield from run_head_stage(session)
+        if stages != "head":
+            return (yield from run_galore_stage(session))
+    except Stop:
+        pass
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if not session.is_usable:
+            raise MedsagaError(f"The memory ran out: {_SAVE_MEMORY}.") from error
+        yield Notice(
+            message="The memory ran out, so the training ended early; what it had "
+            f"learned is kept. For more, {_SAVE_MEMORY}."
+        )
+    return None
 
 
 def _tell_unlearned(session: Session, scores: Validated) -> Iterator[Notice]:

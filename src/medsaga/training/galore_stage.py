@@ -19,6 +19,7 @@ from medsaga.training.outcome import keep_better
 from medsaga.training.parameter_groups import parameter_groups
 from medsaga.training.pyramid_cache import PyramidCache
 from medsaga.training.step_plan import (
+    FEWEST_MEASURED_STEPS,
     NO_FILLING,
     StepClock,
     lr_factor,
@@ -153,13 +154,14 @@ def _steps(
         if not total and clock.is_enough(session.settings.warmup_steps):
             total = _plan_steps(session, clock, filling, reserved)
             session.plan(steps=total)
-        if is_averaged and total and step > total * (1 - _AVERAGED_SHARE):
+        is_settled = total and step >= _settling_steps(session.settings, total)
+        if is_averaged and is_settled and step > total * (1 - _AVERAGED_SHARE):
             average.update()
         yield _progress(session, step, total, loss.item(), clock, filling)
         yield from session.preview_if_due("galore")
         if total and _is_validated(session.settings, step, total):
             scores = validate(session, step)
-            if session.held_out:
+            if session.held_out and is_settled:
                 best.offer(scores)
             yield scores
             yield from _mend(session, scores, average)
@@ -223,6 +225,15 @@ def _plan_steps(
 def _factor(session: Session, step: int, total: int) -> float:
     settings = session.settings
     return lr_factor(step, total or None, settings.warmup_steps, settings.decay_power)
+
+
+def _settling_steps(settings: FineTuneSettings, total: int) -> int:
+    """Give the step from which weights count, however fast the computer is.
+
+    By then the steps are planned. Earlier ones would count only where they were known
+    from the start, and a repetition would not equal the training.
+    """
+    return min(total, max(settings.warmup_steps, FEWEST_MEASURED_STEPS))
 
 
 def _is_validated(settings: FineTuneSettings, step: int, total: int) -> bool:

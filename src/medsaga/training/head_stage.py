@@ -39,7 +39,8 @@ _VIEW_SECONDS, _VIEW_SHARE = 6.0, 0.25
 _FIT_SECONDS, _FIT_SHARE = 6.0, 0.1
 _FIT_STEPS_PER_VIEW = 10
 _FIT_STEPS, _FEWEST_FIT_STEPS, _MEASURED_FIT_STEPS = 600, 200, 10
-_MOST_FIT_STEPS = 100_000  # the setting's bound, which a GPU would cross in minutes
+# The settings' bounds, which a GPU and thousands of slices would cross.
+_MOST_FIT_STEPS, _MOST_VIEWS = 100_000, 100_000
 # Slices of one image are worth a close fit: twice the steps, and the mean of the later
 # half's weights, are 0.006 Dice more on its other slices. For other people's images a
 # close fit is worse: 15 steps for each view in place of 10 are 0.06 less.
@@ -143,11 +144,15 @@ def _start_fit(session: Session, features: Tensor, targets: Tensor) -> PixelFit:
 
 def _use(session: Session, fit: PixelFit) -> Preview:
     """Write a fit into the network, and show what it gives."""
+    _write(session, fit)
+    return session.preview("head")
+
+
+def _write(session: Session, fit: PixelFit) -> None:
     head = session.network.detail_head
     assert head is not None
     session.network.decoder.start_from_linear_map(fit.write_to(head))
     session.is_usable = True
-    return session.preview("head")
 
 
 def _fit(
@@ -158,20 +163,34 @@ def _fit(
     average, is_averaged = WeightAverage(fit.layers), _is_of_one_image(session)
     started = session.seconds
     total = math.ceil(part * session.settings.head_steps)
-    for step in range(1, total + 1):
-        loss = fit.step()
-        if is_averaged and step > total / 2:
-            average.update()
-        per_step = (session.seconds - started) / step
-        if step % 20 == 0 or step == total:
-            left = per_step * (total - step)
-            yield _progress(session, "head", step, total, loss, left)
-        is_due = step >= _FEWEST_LOOK_STEPS and session.seconds >= _LOOK_AT_FIT
-        if is_due and not session.is_usable:
-            yield _use(session, fit)
+    step = 0
+    try:
+        for step in range(1, total + 1):
+            loss = fit.step()
+            if is_averaged and step > total / 2:
+                average.update()
+            per_step = (session.seconds - started) / step
+            if step % 20 == 0 or step == total:
+                left = per_step * (total - step)
+                yield _progress(session, "head", step, total, loss, left)
+            may_look = step >= _FEWEST_LOOK_STEPS and step % 10 == 0
+            if may_look and _is_preview_due(session):
+                yield _use(session, fit)
+    except Stop:
+        if step >= _LOOK_STEPS:  # it is better than what the first look gave
+            average.write()
+            _write(session, fit)
+        raise
     session.seconds_per_fit_step = per_step
     average.write()
     yield _use(session, fit)
+
+
+def _is_preview_due(session: Session) -> bool:
+    """Whether to show a fit on its way: the first one, and those of a long fit."""
+    if not session.is_usable:
+        return session.seconds >= _LOOK_AT_FIT
+    return _has_the_whole_time(session.settings) and session.is_preview_due
 
 
 def _plan_fit(session: Session) -> None:
@@ -216,7 +235,7 @@ def _affordable_fit_steps(session: Session) -> int:
     enough = _FIT_STEPS_OF_ONE if is_of_one else _FIT_STEPS
     usual = max(enough, _FIT_STEPS_PER_VIEW * settings.head_views)
     affordable = max(_FEWEST_FIT_STEPS, int(allowed / _time_fit_step(session)))
-    return min(usual, affordable)
+    return min(usual, affordable, _MOST_FIT_STEPS)
 
 
 def _sample_views(
@@ -279,11 +298,14 @@ def _affordable_views(session: Session) -> int:
         is_of_one = _is_of_one_image(session)
         enough = _MOST_REFIT_VIEWS_OF_ONE if is_of_one else _MOST_REFIT_VIEWS
         most = min(most, max(enough, n_slices))
-    return max(_FEWEST_VIEWS, min(per_slice * n_slices, most))
+    return max(_FEWEST_VIEWS, min(per_slice * n_slices, most, _MOST_VIEWS))
 
 
 def _is_of_one_image(session: Session) -> bool:
-    return len(session.images) == 1
+    """Whether all slices come from one image; earlier ones may come from others."""
+    # A slice of a volume is named "NAME [index]", a 2-D image just "NAME".
+    names = {s.name.removesuffix(f" [{s.slice_index}]") for s in session.training}
+    return len(names) == 1
 
 
 def _has_the_whole_time(settings: FineTuneSettings) -> bool:

@@ -11,6 +11,7 @@ from medsaga.computing import pick_device, pick_precision
 from medsaga.data.classes import ClassTable, class_table, label_check
 from medsaga.data.samples import build_samples
 from medsaga.events import Event, Notice
+from medsaga.training.parameter_groups import parameter_groups
 from medsaga.training.session import PreviewTarget, Session
 from medsaga.training.start import (
     Start,
@@ -56,17 +57,24 @@ class Annotated:
     ) -> Annotated:
         """Make the table of the classes, the `earlier` slices' too, and check it.
 
+        Names and colours that are not given are those of the model that goes on.
+
         Raises
         ------
         MedsagaError
             If there is nothing to learn from.
         """
+        before = earlier.card.classes if earlier.card else None
         table = class_table(
-            labels, annotation, names, colours, besides=earlier.classes()
+            labels,
+            annotation,
+            {**(before.names_by_value if before else {}), **(names or {})},
+            {**(before.colours_by_value if before else {}), **(colours or {})},
+            besides=earlier.classes(),
         )
         notices = [
             annotation.sentence,
-            *label_check(labels, annotation, table),
+            *label_check(labels, annotation, table, earlier.classes()),
         ]
         return cls(labels, annotation, table, notices)
 
@@ -99,10 +107,10 @@ def begin(job: Job) -> Generator[Event, None, tuple[Session, Start]]:
     device, settings = pick_device(), job.settings
     table, annotation = job.annotated.table, job.annotated.annotation
     begun = job.load()
-    if begun.report:
-        yield Notice(message=begun.report)
     network = begun.network.to(device).to(memory_format=torch.channels_last)
     apply_strategy(network, settings.strategy, settings.seed)
+    if settings.stages != "head":
+        parameter_groups(network, settings)  # refuses a rank that projects nothing
     canvas = choose_canvas(
         job.card, settings, network.backbone, job.volumes, annotation
     )
@@ -112,7 +120,9 @@ def begin(job: Job) -> Generator[Event, None, tuple[Session, Start]]:
         job.volumes, job.annotated.labels, annotation, table, job.rule, canvas
     )
     samples += job.earlier.load(table, canvas, job.rule)
-    training, held_out = split_held_out(samples, len(table), settings.hold_out_from)
+    training, held_out = split_held_out(
+        samples, len(table), settings.hold_out_from, job.card
+    )
     session = Session(
         network=network,
         training=training,
@@ -131,6 +141,8 @@ def begin(job: Job) -> Generator[Event, None, tuple[Session, Start]]:
     )
     _record_choices(session, begun, job.card)
     yield Notice(message=_describe_plan(session))
+    if begun.report:  # the last, which stays in sight in a window
+        yield Notice(message=begun.report)
     return session, begun
 
 

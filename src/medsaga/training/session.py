@@ -136,11 +136,15 @@ class Session:
             seconds=self.seconds,
         )
 
-    def preview_if_due(self, stage: Stage) -> Iterator[Preview]:
-        """Preview if the last one is old, or shows another slice than is wanted."""
+    @property
+    def is_preview_due(self) -> bool:
+        """Whether the last one is old, or shows another slice than is wanted."""
         has_moved = self.preview_at() != self._last_target
         interval = _SOONEST_PREVIEW if has_moved else self.preview_interval
-        if time.monotonic() - self._last_preview >= min(
-            interval, self.preview_interval
-        ):
+        age = time.monotonic() - self._last_preview
+        return age >= min(interval, self.preview_interval)
+
+    def preview_if_due(self, stage: Stage) -> Iterator[Preview]:
+        """Preview if it is time to."""
+        if self.is_preview_due:
             yield self.preview(stage)

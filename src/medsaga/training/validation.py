@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from medsaga.inference import predict_image
 from medsaga.metrics import score
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from medsaga.data.samples import Sample
+    from medsaga.model_card import ModelCard
     from medsaga.training.session import Session
 
 _HELD_OUT_SHARE = 0.2
@@ -24,12 +25,17 @@ _MOST_VALIDATED = 8
 
 
 def split_held_out(
-    samples: Sequence[Sample], n_classes: int, hold_out_from: int
+    samples: Sequence[Sample],
+    n_classes: int,
+    hold_out_from: int,
+    card: ModelCard | None = None,
 ) -> tuple[list[Sample], list[Sample]]:
     """Split into training and held-out slices.
 
     From `hold_out_from` slices upwards a fifth is held out, spread evenly over them;
     below, none is. A slice that alone carries a class or background is not held out.
+    Of a model that goes on, whose `card` is given, what it was held out from stays so,
+    and what it has trained on is not held out: it would score high on that.
     """
     if len(samples) < hold_out_from:
         return list(samples), []
@@ -38,18 +44,34 @@ def split_held_out(
     present = [_classes_of(sample) for sample in samples]
     for classes in present:
         slices_left[classes] += 1
+    names = [(sample.name, sample.slice_index) for sample in samples]
+    before = _names(card.held_out_slices if card else ())
+    trained = _names(card.training_slices if card else ())
+    free = [i for i, name in enumerate(names) if name not in trained]
     held_out: set[int] = set()
-    spread = np.linspace(0, len(samples) - 1, wanted + 2)[1:-1].round().astype(int)
-    for start in spread:
-        for index in sorted(range(len(samples)), key=lambda i: abs(i - start)):
+
+    def hold_out_one(candidates: Iterable[int]) -> None:
+        for index in candidates:
             if index not in held_out and (slices_left[present[index]] > 1).all():
                 held_out.add(index)
                 slices_left[present[index]] -= 1
-                break
+                return
+
+    for index in free:
+        if names[index] in before:
+            hold_out_one([index])
+    n_more = max(0, wanted - len(held_out))
+    spread = np.linspace(0, len(samples) - 1, n_more + 2)[1:-1].round().astype(int)
+    for start in spread:
+        hold_out_one(sorted(free, key=lambda i: abs(i - start)))
     return (
         [s for i, s in enumerate(samples) if i not in held_out],
         [s for i, s in enumerate(samples) if i in held_out],
     )
+
+
+def _names(slices: Iterable[Sequence[Any]]) -> set[tuple[str, int]]:
+    return {(name, index) for name, index in slices}
 
 
 def validate(session: Session, step: int) -> Validated:
