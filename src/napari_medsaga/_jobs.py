@@ -88,14 +88,13 @@ class _Drain:
         except Exception as error:  # noqa: BLE001 - whatever it is, the panel shows it
             controls.outcome = "failed", error
         finally:
+            # napari keeps every worker, which must not keep what it works on.
+            self._make_stream = None
             controls.ended.set()
 
     def _drain(self) -> None:
-        # napari keeps every worker: what it works on, a volume, is not kept with it.
-        make_stream, self._make_stream = self._make_stream, None
-        assert make_stream is not None
-        controls, stream = self._controls, make_stream()
-        del make_stream
+        assert self._make_stream is not None
+        controls, stream = self._controls, self._make_stream()
         try:
             while not controls.stop.is_set():
                 event = next(stream)

@@ -51,8 +51,13 @@ def _features_by_value(layer: Labels) -> Any:
 
 def class_colours(layer: Labels, values: Iterable[int]) -> dict[int, str]:
     """Give each label value's colour in a Labels layer, as ``#rrggbb``."""
-    colormap = _unselective(layer.colormap)
-    mapped = {v: np.ravel(colormap.map(v))[:3] for v in values if v}
+    colormap = layer.colormap
+    if isinstance(colormap, DirectLabelColormap):
+        table, other = colormap.color_dict, colormap.default_color
+        mapped = {v: np.ravel(table.get(v, other))[:3] for v in values if v}
+    else:
+        colormap = _unselective(colormap)
+        mapped = {v: np.ravel(colormap.map(v))[:3] for v in values if v}
     return {value: str(Color(colour).hex) for value, colour in mapped.items()}
 
 
@@ -60,9 +65,7 @@ def _unselective(colormap: Any) -> Any:
     """Give a colormap that shows all values, where only the selected one is shown."""
     if not colormap.use_selection:
         return colormap
-    shown = colormap.model_copy(deep=True)
-    shown.use_selection = False
-    return shown
+    return type(colormap)(**colormap.model_dump() | {"use_selection": False})
 
 
 def labels_options(table: ClassTable, like: Labels | None = None) -> dict[str, Any]:

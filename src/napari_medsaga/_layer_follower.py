@@ -69,8 +69,8 @@ class LayerFollower(QObject):
             If that is so.
         """
         prediction = prediction_of(labels)
-        is_picked = self._picked is not None and self._picked() is image
-        if prediction is None or is_picked or prediction.image() is image:
+        is_its_own = prediction is None or prediction.image() is image
+        if is_its_own or self._is_picked():
             return
         raise MedsagaError(
             f"{labels.name} was not predicted on {image.name}: choose the image that "
@@ -97,14 +97,20 @@ class LayerFollower(QObject):
         self._followed.clear()
 
     def _on_labels_chosen(self, labels: Labels | None) -> None:
-        self._picked, self._prediction = None, prediction_of(labels)
+        self._prediction = prediction_of(labels)
         if self._prediction is not None:
             image = self._prediction.image()
         else:
             known = None if labels is None else self._images.get(labels)
-            image = None if known is None else known()
-        if image is not None:
+            image = None if known is None or self._is_picked() else known()
+        if image is not None and image in self._viewer.layers:
+            self._picked = None
             self._data.image.choose(image)
+
+    def _is_picked(self) -> bool:
+        """Whether the user has chosen the image, and nothing another one since."""
+        picked = None if self._picked is None else self._picked()
+        return picked is not None and picked is self._data.image_layer()
 
     def _on_image_picked(self, _: int) -> None:
         image = self._data.image_layer()
@@ -115,7 +121,7 @@ class LayerFollower(QObject):
         image, labels = self._data.image_layer(), self._data.labels_layer()
         if report is None or image is None or labels is None:
             return
-        if prediction_of(labels) is None:
+        if report.is_usable and prediction_of(labels) is None:
             self._images[labels] = ref(image)
 
     def _on_painted(self, event: Any) -> None:

@@ -22,7 +22,7 @@ from medsaga import PRESETS, FineTuneSettings, missing_weights, preset
 from napari_medsaga._form import SettingsForm
 from napari_medsaga._plan_sentence import duration
 from napari_medsaga._sparse_form import SPARSE_SETTINGS
-from napari_medsaga._start_choice import StartChoice
+from napari_medsaga._start_choice import Origin, StartChoice
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +105,8 @@ class PlanBox(QWidget):
 
     def continue_from(self, folder: Path) -> None:
         """Choose a trained model to continue from."""
-        if self._start.origin() != self._continued:
+        # It may have been chosen already, under a new name.
+        if self._start.origin() not in (self._continued, Origin(model=folder)):
             self._before = self._start.origin()
         self._start.choose_model(folder)
         self._continued = self._start.origin()

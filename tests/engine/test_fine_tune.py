@@ -18,7 +18,14 @@ from medsaga.detail_head import PixelFit
 from medsaga.errors import MedsagaError
 from medsaga.events import Notice, Preview, Progress, Stop, Validated
 from medsaga.settings import FineTuneSettings
-from medsaga.training import galore_stage, head_stage, outcome, running_time, session
+from medsaga.training import (
+    galore_stage,
+    head_plan,
+    head_stage,
+    outcome,
+    running_time,
+    session,
+)
 from medsaga.training.averaging import WeightAverage
 from medsaga.training.step_plan import planned_steps
 
@@ -136,18 +143,18 @@ def test_slices_of_one_image_are_told_by_their_names(slices, expected):
     training = [SimpleNamespace(name=n, slice_index=i) for n, i in slices]
     one_image = [object()]
     begun = SimpleNamespace(training=training, images=one_image)
-    assert head_stage._is_of_one_image(begun) == expected
+    assert head_plan.is_of_one_image(begun) == expected
 
 
 def test_what_is_planned_stays_within_the_bounds_of_its_setting(monkeypatch):
-    monkeypatch.setattr(head_stage, "_time_fit_step", lambda session: 1e-9)
-    monkeypatch.setattr(head_stage, "_time_view", lambda session: 1e-9)
+    monkeypatch.setattr(head_plan, "_time_fit_step", lambda session: 1e-9)
+    monkeypatch.setattr(head_plan, "_time_view", lambda session: 1e-9)
     training = [SimpleNamespace(name=f"{i}", slice_index=0) for i in range(10_000)]
     settings = FineTuneSettings(strategy="decoder", head_views=50_000)
     begun = SimpleNamespace(training=training, settings=settings, seconds_left=120)
     planned = {
-        "head_steps": head_stage._affordable_fit_steps(begun),
-        "head_views": head_stage._affordable_views(begun),
+        "head_steps": head_plan._affordable_fit_steps(begun),
+        "head_views": head_plan._affordable_views(begun),
     }
     replace(settings, **planned)  # it checks them
 
@@ -182,6 +189,7 @@ class TestOutOfMemory:
         fails_at(4, RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
         model, events = _collect(image, labels, quick)
         assert model.card.metrics["step"] == 3
+        assert not model.network.training
         told = [e.message for e in events if isinstance(e, Notice)]
         assert any("memory ran out" in m and "smaller batch" in m for m in told)
 
@@ -191,6 +199,27 @@ class TestOutOfMemory:
         fails_at(1, MemoryError())
         with pytest.raises(MedsagaError, match="memory ran out: choose a smaller"):
             _collect(image, labels, replace(quick, stages="galore"))
+
+    def test_where_it_cannot_even_be_scored_it_is_kept_too(
+        self, image, labels, quick, monkeypatch
+    ):
+        def fail(session, step):
+            raise RuntimeError("CUDA out of memory")
+
+        for module in ("galore_stage", "fine_tune"):
+            monkeypatch.setattr(f"medsaga.training.{module}.validate", fail)
+        model, _ = _collect(image, labels, quick)
+        assert model.card.metrics["dice"] == {}
+        assert not model.network.training
+
+    def test_a_model_that_does_not_fit_is_told(self, image, labels, quick, monkeypatch):
+        def fail(job):
+            raise MemoryError
+            yield
+
+        monkeypatch.setattr("medsaga.training.fine_tune.begin", fail)
+        with pytest.raises(MedsagaError, match="memory ran out"):
+            _collect(image, labels, quick)
 
     def test_another_error_is_no_lack_of_memory(self, image, labels, quick, fails_at):
         fails_at(2, RuntimeError("shapes do not match"))
@@ -229,8 +258,8 @@ def test_stopped_after_the_early_look_the_model_is_usable(
 def test_a_head_trained_alone_leaves_time_for_its_score(
     image, labels, quick, monkeypatch
 ):
-    monkeypatch.setattr(head_stage, "_time_view", lambda session: 1.0)
-    monkeypatch.setattr(head_stage, "_time_fit_step", lambda session: 0.1)
+    monkeypatch.setattr(head_plan, "_time_view", lambda session: 1.0)
+    monkeypatch.setattr(head_plan, "_time_fit_step", lambda session: 0.1)
     settings = replace(quick, stages="head", steps=0, head_steps=0, minutes=1)
     model, _ = _collect(image, labels, settings)
     n_slices, n_steps = len(model.samples), model.card.settings["head_steps"]
@@ -298,7 +327,7 @@ class TestFitOfTheHead:
     def test_one_image_is_given_twice_the_steps(
         self, image, labels, quick, planned, monkeypatch
     ):
-        monkeypatch.setattr(head_stage, "_time_fit_step", lambda session: 0.02)
+        monkeypatch.setattr(head_plan, "_time_fit_step", lambda session: 0.02)
         settings = replace(quick, steps=1, head_steps=0, minutes=2, refit_head=False)
         _collect(image, labels, settings)
         _collect([image, image], [labels, labels], settings)
@@ -616,6 +645,7 @@ def test_few_steps_that_are_planned_late_repeat_too(image, labels, quick, monkey
     assert _weights_equal(first, second)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_a_plan_without_warm_up_has_none_and_repeats(image, labels, quick):
     planned = replace(quick, minutes=0.05, steps=0, head_views=0, warmup_steps=0)
     first, events = _collect(image, labels, planned)
@@ -650,7 +680,8 @@ def test_a_pause_takes_nothing_from_the_minutes(image, labels, quick, monkeypatc
         return time.perf_counter() + paused[0]
 
     clock = SimpleNamespace(monotonic=monotonic)
-    for module in (events, running_time, head_stage, galore_stage, session):
+    timed = (events, running_time, head_plan, head_stage, galore_stage, session)
+    for module in timed:
         monkeypatch.setattr(module, "time", clock)
 
     n_steps = 0
@@ -696,9 +727,9 @@ def test_running_time_hands_stop_and_close_on(monkeypatch):
 def test_a_fast_computer_does_not_plan_more_fit_steps_than_a_setting_holds(
     image, labels, quick, monkeypatch
 ):
-    FineTuneSettings(head_steps=head_stage._MOST_FIT_STEPS)
-    monkeypatch.setattr(head_stage, "_time_fit_step", lambda _: 1e-7)
-    monkeypatch.setattr(head_stage, "_MOST_FIT_STEPS", 250)
+    FineTuneSettings(head_steps=head_plan._MOST_FIT_STEPS)
+    monkeypatch.setattr(head_plan, "_time_fit_step", lambda _: 1e-7)
+    monkeypatch.setattr(head_plan, "_MOST_FIT_STEPS", 250)
     settings = replace(quick, stages="head", steps=0, head_steps=0, minutes=2.0)
     model, _ = _collect(image, labels, settings)
     assert model.card.settings["head_steps"] == 250

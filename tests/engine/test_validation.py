@@ -74,6 +74,10 @@ def test_a_model_that_goes_on_keeps_its_split():
         101,
     }
     assert len(training) + len(again) == 22
+    name = (held_out[0].name, held_out[0].slice_index)
+    training, again = split_held_out(now, 2, 8, card, corrected=[name])
+    assert held_out[0] in training
+    assert set(held_out[1:]) <= set(again)
     card.training_slices += card.held_out_slices
     card.held_out_slices = []
     assert split_held_out(before, 2, 8, card)[1] == []

@@ -105,6 +105,26 @@ class TestWhatBelongsTogether:
         panel.data.labels.choose(labels)
         assert panel.data.image_layer() is image
 
+    def test_an_image_that_the_user_has_picked_stays(
+        self, panel, viewer, layers, model, other
+    ):
+        """Whatever the labels that are chosen after it were painted on."""
+        panel.data.image.choose(other)
+        panel.data.image.activated.emit(panel.data.image.currentIndex())
+        extra = viewer.add_labels(np.zeros((12, 40, 40), np.uint8))
+        panel.data.labels.choose(extra)
+        panel.data.labels.choose(layers[1])
+        assert panel.data.image_layer() is other
+        viewer.layers.remove(layers[0])
+        predicted = viewer.add_labels(np.zeros((12, 40, 40), np.uint8))
+        remember_prediction(predicted, predicted_on(layers[0], model))
+        panel.data.labels.choose(predicted)
+        panel.data.image.choose(other)
+        panel.data.image.activated.emit(panel.data.image.currentIndex())
+        panel.data.labels.choose(extra)
+        panel.data.labels.choose(predicted)
+        assert panel.data.image_layer() is other
+
     def test_corrections_train_on_another_image_only_if_it_is_chosen(
         self, panel, viewer, layers, model, other, qtbot
     ):
@@ -170,6 +190,9 @@ class TestCorrections:
         qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
         renamed = ModelLibrary().rename(ModelLibrary().entries()[0].path, "liver")
         qtbot.waitUntil(lambda: panel.plan.start_model() == renamed, timeout=TIMEOUT)
+        panel.data.labels.choose(layers[1])
+        assert panel.plan.start_model() is None
+        panel.data.labels.choose(predicted)
         click_and_wait(panel, qtbot)
         assert {e.card.base_weights for e in ModelLibrary().entries()} == {
             "tiny",

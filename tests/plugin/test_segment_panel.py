@@ -48,6 +48,7 @@ from medsaga import (
     segment,
     volume_from_array,
 )
+from napari_medsaga import _jobs
 from napari_medsaga._jobs import Job
 from napari_medsaga._layers import volume_of, world_affine
 from napari_medsaga._predictions import prediction_of
@@ -725,11 +726,21 @@ def test_a_job_that_is_over_lets_go_of_its_volume(viewer: Viewer, qtbot: Any) ->
     job.ended.connect(lambda _, result: results.append(ref(result)))
     with qtbot.waitSignal(job.ended, timeout=5_000):
         job.start()
-    kept, (result,) = ref(volume), results
-    del volume, job
+    waited = Large()
+    first, second = Job(endless, "first"), Job(partial(work, waited), "waiting")
+    first.set_paused(True)
+    first.start()
+    qtbot.waitUntil(_jobs._computer.locked, timeout=5_000)
+    second.start()
+    qtbot.waitUntil(partial(getattr, second, "is_waiting"), timeout=5_000)
+    with qtbot.waitSignal(second.ended, timeout=5_000):
+        second.stop()
+    with qtbot.waitSignal(first.ended, timeout=5_000):
+        first.stop()
+    kept, (result,), unseen = ref(volume), results, ref(waited)
+    del volume, job, waited, first, second
     gc.collect()
-    assert kept() is None
-    assert result() is None
+    assert [kept(), result(), unseen()] == [None] * 3
 
 
 # The model.

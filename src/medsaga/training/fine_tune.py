@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from medsaga.computing import computing_threads
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from medsaga.training.start import Start
 
 _SAVE_MEMORY = "choose a smaller batch or long side, or close other programs"
+_OUT_OF_MEMORY = f"The memory ran out: {_SAVE_MEMORY}."
 
 
 def fine_tune(
@@ -156,15 +157,17 @@ def _train(job: Job, notices: Sequence[str]) -> Stream[TrainedModel | None]:
         try:
             for message in notices:
                 yield Notice(message=message)
-            session, begun = yield from begin(job)
+            with _memory_explained():
+                session, begun = yield from begin(job)
         except Stop:
             return None
         scores = yield from _run_stages(session, begun)
         if not session.is_usable:
             return None
+        session.network.eval()
         merge_low_rank_updates(session.network)
         session.measured["threads"] = threads
-        scores = scores or validate(session, session.galore_steps)
+        scores = scores or _last_scores(session)
         model = TrainedModel(
             network=session.network,
             card=make_card(session, begun, scores),
@@ -196,12 +199,34 @@ def _run_stages(
         if not is_out_of_memory(error):
             raise
         if not session.is_usable:
-            raise MedsagaError(f"The memory ran out: {_SAVE_MEMORY}.") from error
+            raise MedsagaError(_OUT_OF_MEMORY) from error
         yield Notice(
             message="The memory ran out, so the training ended early; what it had "
             f"learned is kept. For more, {_SAVE_MEMORY}."
         )
     return None
+
+
+@contextmanager
+def _memory_explained() -> Iterator[None]:
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise MedsagaError(_OUT_OF_MEMORY) from error
+        raise
+
+
+def _last_scores(session: Session) -> Validated:
+    """Score what a stop or a lack of memory has left; for nothing if that lasts."""
+    try:
+        return validate(session, session.galore_steps)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+    return Validated(
+        step=session.galore_steps, dice={}, hd95={}, measured_on="training slices"
+    )
 
 
 def _tell_unlearned(session: Session, scores: Validated) -> Iterator[Notice]:

@@ -11,7 +11,8 @@ from medsaga.data.samples import drawn_sample
 from medsaga.data.sizing import collate
 from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.training.averaging import BestWeights, WeightAverage
-from medsaga.training.head_stage import plan_refit, refit_head, refits_head
+from medsaga.training.head_plan import plan_refit, refits_head
+from medsaga.training.head_stage import refit_head
 from medsaga.training.losses import SegmentationLoss
 from medsaga.training.lost_classes import lost_classes, refit_class
 from medsaga.training.optimizer import LayerwiseOptimizer
@@ -48,13 +49,13 @@ _FIRST_VIEW = 1_000_000
 def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
     """Train all of the model; yields progress, previews and validations.
 
-    At every yield the network is usable. A :class:`~medsaga.events.Stop` ends the
-    stage early and in order. In the end the network holds the weights to keep: the
-    average of the last quarter of the steps, unless what the stage began with, or what
-    was validated on held-out slices on the way, is clearly better; without averaging
-    the best on the held-out slices. Unless the settings forbid it or the stage was
-    stopped, the head is fitted anew to the average before that. Returns how well the
-    kept ones segment.
+    At every yield the network is usable. A :class:`~medsaga.events.Stop` ends the stage
+    early and in order. In the end the network holds the weights to keep: the average of
+    the last quarter of the steps (after the warm-up), unless what the stage began with,
+    or what was validated on held-out slices on the way, is clearly better; without
+    averaging the best on the held-out slices. Unless the settings forbid it or the
+    stage was stopped, the head is fitted anew to the average before that. Returns how
+    well the kept ones segment.
     """
     average = WeightAverage(session.network)
     best = BestWeights(session.network)
@@ -161,7 +162,7 @@ def _steps(
         yield from session.preview_if_due("galore")
         if total and _is_validated(session.settings, step, total):
             scores = validate(session, step)
-            if session.held_out and is_settled:
+            if session.held_out:
                 best.offer(scores)
             yield scores
             yield from _mend(session, scores, average)
@@ -228,10 +229,10 @@ def _factor(session: Session, step: int, total: int) -> float:
 
 
 def _settling_steps(settings: FineTuneSettings, total: int) -> int:
-    """Give the step from which weights count, however fast the computer is.
+    """Give the step from which weights are averaged, however fast the computer is.
 
-    By then the steps are planned. Earlier ones would count only where they were known
-    from the start, and a repetition would not equal the training.
+    By then the steps are planned. Earlier ones would be averaged only where they were
+    known from the start, and a repetition would not equal the training.
     """
     return min(total, max(settings.warmup_steps, FEWEST_MEASURED_STEPS))
 

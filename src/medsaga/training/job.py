@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from medsaga.computing import pick_device, pick_precision
 from medsaga.data.classes import ClassTable, class_table, label_check
 from medsaga.data.samples import build_samples
 from medsaga.events import Event, Notice
+from medsaga.kept_slices import kept_labels
+from medsaga.model_folder import TrainedModel
 from medsaga.training.parameter_groups import parameter_groups
 from medsaga.training.session import PreviewTarget, Session
 from medsaga.training.start import (
@@ -27,12 +30,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from medsaga.data.annotation import Annotation
     from medsaga.data.intensity import IntensityRule
+    from medsaga.data.samples import Sample
     from medsaga.data.volume import Volume
-    from medsaga.kept_slices import EarlierSlices
+    from medsaga.kept_slices import EarlierSlices, SliceName
     from medsaga.model_card import ModelCard
-    from medsaga.model_folder import TrainedModel
     from medsaga.settings import FineTuneSettings
     from medsaga.training.running_time import RunningTime
 
@@ -101,6 +106,20 @@ class Job:
             return start_from_backbone(self.settings, len(table))
         return start_from_model(self.start, self.settings, table)
 
+    def corrected(self, samples: Sequence[Sample]) -> list[SliceName]:
+        """Name the slices that the model knows with other labels."""
+        known: Mapping[SliceName, NDArray[Any]] = {}
+        if isinstance(self.start, TrainedModel):
+            known = {(s.name, s.slice_index): s.truth for s in self.start.samples}
+        elif self.start is not None:
+            known = kept_labels(self.start)
+        return [
+            name
+            for sample in samples
+            if (name := (sample.name, sample.slice_index)) in known
+            and not np.array_equal(known[name], sample.truth)
+        ]
+
 
 def begin(job: Job) -> Generator[Event, None, tuple[Session, Start]]:
     """Load the model, choose working size and number format, cut out the slices."""
@@ -121,7 +140,7 @@ def begin(job: Job) -> Generator[Event, None, tuple[Session, Start]]:
     )
     samples += job.earlier.load(table, canvas, job.rule)
     training, held_out = split_held_out(
-        samples, len(table), settings.hold_out_from, job.card
+        samples, len(table), settings.hold_out_from, job.card, job.corrected(samples)
     )
     session = Session(
         network=network,
@@ -166,11 +185,12 @@ def _record_choices(session: Session, begun: Start, card: ModelCard | None) -> N
 
 def _describe_plan(session: Session) -> str:
     settings = session.settings
-    held_out = (
-        f"{len(session.held_out)} held out to measure on"
-        if session.held_out
-        else f"none held out, as there are fewer than {settings.hold_out_from}"
-    )
+    if session.held_out:
+        held_out = f"{len(session.held_out)} held out to measure on"
+    elif len(session.training) < settings.hold_out_from:
+        held_out = f"none held out, as there are fewer than {settings.hold_out_from}"
+    else:
+        held_out = "none held out, as each is needed or has trained the model already"
     neighbours = (
         "seen with the slices below and above, " if session.canvas.neighbours else ""
     )

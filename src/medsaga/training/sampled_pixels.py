@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from medsaga.computing import evaluating, free_memory
 from medsaga.data.sizing import IGNORE
-from medsaga.detail_head import sample_pyramid
+from medsaga.detail_head import PixelFit, sample_pyramid
 
 if TYPE_CHECKING:
     from medsaga.training.session import Session
@@ -67,6 +67,18 @@ def feature_channels(session: Session) -> list[int]:
     assert head is not None
     seen_by_head = [level.channels for level in head.levels]
     return [*seen_by_head, session.network.decoder.feature_channels]
+
+
+def start_fit(session: Session, features: Tensor, targets: Tensor) -> PixelFit:
+    """Begin a fit of the detail head and the decoder's linear map to sampled pixels."""
+    return PixelFit(
+        features,
+        targets,
+        channels=feature_channels(session),
+        n_classes=session.network.n_classes,
+        learning_rate=session.settings.head_fit_lr,
+        seed=session.settings.seed,
+    )
 
 
 @dataclass(frozen=True)

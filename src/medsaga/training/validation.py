@@ -14,9 +14,10 @@ from medsaga.inference import predict_image
 from medsaga.metrics import score
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from medsaga.data.samples import Sample
+    from medsaga.kept_slices import SliceName
     from medsaga.model_card import ModelCard
     from medsaga.training.session import Session
 
@@ -29,13 +30,15 @@ def split_held_out(
     n_classes: int,
     hold_out_from: int,
     card: ModelCard | None = None,
+    corrected: Collection[SliceName] = (),
 ) -> tuple[list[Sample], list[Sample]]:
     """Split into training and held-out slices.
 
     From `hold_out_from` slices upwards a fifth is held out, spread evenly over them;
     below, none is. A slice that alone carries a class or background is not held out.
-    Of a model that goes on, whose `card` is given, what it was held out from stays so,
-    and what it has trained on is not held out: it would score high on that.
+    Of a model that goes on, whose `card` is given, what was held out stays so, but for
+    what the user has `corrected`, and what it has trained on is not held out: it would
+    score high on that.
     """
     if len(samples) < hold_out_from:
         return list(samples), []
@@ -45,8 +48,8 @@ def split_held_out(
     for classes in present:
         slices_left[classes] += 1
     names = [(sample.name, sample.slice_index) for sample in samples]
-    before = _names(card.held_out_slices if card else ())
-    trained = _names(card.training_slices if card else ())
+    before = _names(card.held_out_slices if card else ()) - {*corrected}
+    trained = _names(card.training_slices if card else ()) | {*corrected}
     free = [i for i, name in enumerate(names) if name not in trained]
     held_out: set[int] = set()
 
@@ -58,7 +61,7 @@ def split_held_out(
                 return
 
     for index in free:
-        if names[index] in before:
+        if names[index] in before and len(held_out) < wanted:
             hold_out_one([index])
     n_more = max(0, wanted - len(held_out))
     spread = np.linspace(0, len(samples) - 1, n_more + 2)[1:-1].round().astype(int)
