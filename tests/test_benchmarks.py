@@ -362,6 +362,7 @@ def test_the_first_preview_is_judged_as_it_stands(few_shot, tmp_path):
 
 def test_what_a_forest_sees_of_padded_images_is_the_same_in_both(few_shot):
     """Fitted to slices that are padded, it finds its own training slices."""
+    pytest.importorskip("sklearn", reason="it is of the group `benchmark`")
     from images import Task
     from methods import METHODS
 
