@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from pathlib import Path
     from weakref import ref
 
@@ -63,6 +63,15 @@ class Prediction:
             if entry.card is not None and entry.card.created == self.created:
                 return entry.path
         return self.model if (self.model / "card.json").is_file() else None
+
+    def with_earlier(self, own: Collection[SliceName] = ()) -> Prediction:
+        """Add the slices that are kept with the model, but for `own`."""
+        from medsaga import kept_labels
+
+        model = self.find_model()  # it may have been renamed in the meantime
+        kept = {} if model is None else kept_labels(model)
+        earlier = {name: kept[name] for name in kept if name not in own}
+        return replace(self, earlier=earlier)
 
     def changed_slices(self, array: NDArray[Any]) -> list[int]:
         """List the slices on which `array` is not what was written.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -11,7 +10,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import Colormap
 
-from medsaga import kept_labels, slice_place
+from medsaga import slice_place
 from napari_medsaga._filling_layer import add_quietly
 from napari_medsaga._layer_choice import without_choice
 from napari_medsaga._layers import (
@@ -151,9 +150,7 @@ class ResultLayer:
             earlier={},
             image=self._image,
         )
-        model = prediction.find_model()  # it may have been renamed in the meantime
-        earlier = {} if model is None else kept_labels(model)
-        remember_prediction(self._layer, replace(prediction, earlier=earlier))
+        remember_prediction(self._layer, prediction.with_earlier())
 
     def _replace_slices(self, mask: Volume) -> None:
         """Put the mask in the place of the slices that it was before vote and cleaning.

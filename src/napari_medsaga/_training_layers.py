@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
 
-from medsaga import (
-    ClassTable,
-    Event,
-    Preview,
-    SegmentedSlice,
-    kept_labels,
-    slice_place,
-)
+from medsaga import ClassTable, Event, Preview, SegmentedSlice, slice_place
 from napari_medsaga._filling_layer import FillingLayer
 from napari_medsaga._layer_choice import without_choice
 from napari_medsaga._layers import geometry_of, labels_options, shape_of, unused_name
@@ -124,11 +116,7 @@ class TrainingLayers:
             earlier={},
             image=self._image,
         )
-        model = prediction.find_model()  # it may have been renamed in the meantime
-        kept = {} if model is None else kept_labels(model)
-        earlier = {name: kept[name] for name in kept if name not in own}
-        prediction = replace(prediction, earlier=earlier)
-        remember_prediction(layer, prediction)
+        remember_prediction(layer, prediction.with_earlier(own))
         return layer
 
     def _as_written(self, mask: Volume) -> NDArray[Any]:

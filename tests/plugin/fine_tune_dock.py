@@ -48,12 +48,24 @@ def click_and_wait(panel, qtbot):
     )
 
 
-def start_and_preview(panel, qtbot):
-    """Click, and give the training once its first preview stands."""
+def start_training(panel, qtbot):
+    """Click, and give the training."""
     wait_until_ready(panel, qtbot)
     panel.run.start.click()
     qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
-    training = panel.training
+    return panel.training
+
+
+def start_and_fill(panel, qtbot):
+    """Click, and give the result once its layer is being filled."""
+    result = start_training(panel, qtbot).layers.result
+    qtbot.waitUntil(lambda: result.layer is not None, timeout=TIMEOUT)
+    return result
+
+
+def start_and_preview(panel, qtbot):
+    """Click, and give the training once its first preview stands."""
+    training = start_training(panel, qtbot)
     qtbot.waitUntil(
         lambda: training.layers.previewed is not None or panel.training is None,
         timeout=TIMEOUT,

@@ -21,6 +21,7 @@ from tests.plugin.fine_tune_dock import (
     click_and_wait,
     open_second_dock,
     sentence,
+    start_and_fill,
     start_and_preview,
     trained_slices,
     wait_for_model,
@@ -110,14 +111,8 @@ class TestLayersChangeUnderATraining:
         assert "blobs segmented" in viewer.layers
 
     def test_the_result_is_deleted_while_it_fills(self, panel, viewer, qtbot):
-        wait_until_ready(panel, qtbot)
-        panel.run.start.click()
-        qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
-        training = panel.training
-        qtbot.waitUntil(
-            lambda: training.layers.result.layer is not None, timeout=TIMEOUT
-        )
-        viewer.layers.remove(training.layers.result.layer)
+        result = start_and_fill(panel, qtbot)
+        viewer.layers.remove(result.layer)
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
         assert "blobs segmented" not in viewer.layers
         wait_until_ready(panel, qtbot)
@@ -239,11 +234,7 @@ class TestNothingIsLost:
     def test_what_is_painted_on_the_result_while_it_fills_stays(
         self, panel, viewer, qtbot
     ):
-        wait_until_ready(panel, qtbot)
-        panel.run.start.click()
-        qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
-        result = panel.training.layers.result
-        qtbot.waitUntil(lambda: result.layer is not None, timeout=TIMEOUT)
+        result = start_and_fill(panel, qtbot)
         result.layer.data[-1, :3, :3] = 99
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
         layer = viewer.layers["blobs segmented"]

@@ -17,6 +17,7 @@ from tests.plugin.fine_tune_dock import (
     click_and_wait,
     open_second_dock,
     sentence,
+    start_and_fill,
     trained_slices,
     wait_until_ready,
 )
@@ -173,11 +174,7 @@ class TestCorrections:
     def test_a_dock_closed_while_the_result_fills_keeps_the_rest_from_training(
         self, panel, viewer, qtbot
     ):
-        wait_until_ready(panel, qtbot)
-        panel.run.start.click()
-        qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
-        result = panel.training.layers.result
-        qtbot.waitUntil(lambda: result.layer is not None, timeout=TIMEOUT)
+        result = start_and_fill(panel, qtbot)
         viewer.window.remove_dock_widget(panel)
         layer = result.layer
         qtbot.waitUntil(lambda: prediction_of(layer) is not None, timeout=TIMEOUT)

@@ -456,6 +456,7 @@ def test_an_image_turns_into_labels_in_its_place(data: Any) -> None:
     back = Layer.create(*as_image(labels))
     assert isinstance(back, Image)
     assert back.name == "seg"
+    assert set(back.metadata) == {"a", "medsaga_classes"}
     assert back.metadata["a"] == 1
     np.testing.assert_allclose(corners_in_world(back), corners_in_world(image))
 

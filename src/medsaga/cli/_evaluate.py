@@ -19,7 +19,7 @@ from medsaga.cli._run import (
     reports_errors,
     start_job,
 )
-from medsaga.cli._tables import class_names, make_table, mean, number
+from medsaga.cli._tables import make_table, mean, number
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,7 +52,7 @@ def evaluate(
     """
     from medsaga import load_card
 
-    names = {} if model is None else class_names(load_card(model))
+    names = {} if model is None else load_card(model).classes.names_by_value
     with start_job() as job:
         result = _score_all(job, prediction, truth)
     if as_json:

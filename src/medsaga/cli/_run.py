@@ -17,9 +17,12 @@ from rich.console import Console, RenderableType
 
 from medsaga import MedsagaError, Stop, Stream
 from medsaga.cli._display import Display
-from medsaga.errors import is_out_of_memory
+from medsaga.errors import memory_explained
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
+OUT_OF_MEMORY = (
+    "The memory is not enough: close other programs, or give smaller images."
+)
 _RESULT_WIDTH = 160
 _STOPPING = b"\nStopping in order; press Ctrl-C again to abort at once.\n"
 
@@ -87,27 +90,16 @@ def _signals_to(job: Job) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def describe_error(error: BaseException) -> str | None:
-    """Tell bad input and a lack of memory in one sentence; None: it is a defect."""
-    if isinstance(error, MedsagaError):
-        return str(error)
-    if is_out_of_memory(error):
-        return "The memory is not enough: close other programs, or give smaller images."
-    return None
-
-
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Turn bad input into one sentence on stderr and an exit code."""
 
     @functools.wraps(command)
     def reporting(*arguments: Any, **options: Any) -> None:
         try:
-            command(*arguments, **options)
-        except (MedsagaError, MemoryError, RuntimeError) as error:
-            text = describe_error(error)
-            if text is None:
-                raise
-            typer.echo(f"Error: {text}", err=True)
+            with memory_explained(OUT_OF_MEMORY):
+                command(*arguments, **options)
+        except MedsagaError as error:
+            typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(BAD_INPUT) from error
         except KeyboardInterrupt as error:
             typer.echo("Aborted.", err=True)

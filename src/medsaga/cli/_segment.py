@@ -12,15 +12,16 @@ from medsaga import MedsagaError, SegmentSettings
 from medsaga.cli._options import AsJson, Overwrite, settings_options
 from medsaga.cli._run import (
     FAILED,
+    OUT_OF_MEMORY,
     STOPPED,
     Job,
     check_writable,
-    describe_error,
     print_json,
     print_result,
     reports_errors,
     start_job,
 )
+from medsaga.errors import memory_explained
 
 if TYPE_CHECKING:
     from medsaga import ModelCard, Outputs, TrainedModel
@@ -131,13 +132,13 @@ class _Run:
         items = []
         for outputs in planned:
             try:
-                items.append(self.segment(outputs))
-            except (MedsagaError, MemoryError, RuntimeError) as error:
-                text = describe_error(error)
-                if text is None or len(planned) == 1:
+                with memory_explained(OUT_OF_MEMORY):
+                    items.append(self.segment(outputs))
+            except MedsagaError as error:
+                if len(planned) == 1:
                     raise
-                self.job.display.say(f"{outputs.image} failed: {text}")
-                items.append(_Item(outputs=outputs, status="failed", error=text))
+                self.job.display.say(f"{outputs.image} failed: {error}")
+                items.append(_Item(outputs=outputs, status="failed", error=str(error)))
         return items
 
     def segment(self, outputs: "Outputs") -> _Item:

@@ -25,11 +25,6 @@ def class_table(card: "ModelCard") -> Table:
     return table
 
 
-def class_names(card: "ModelCard") -> dict[int, str]:
-    """Give the names of a model's classes by label value."""
-    return card.classes.names_by_value
-
-
 def make_table(*headers: str, left: Iterable[str] = ("Class", "Name", "File")) -> Table:
     """Make an empty table; columns other than those of text are aligned right."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from medsaga.computing import computing_threads
 from medsaga.data.annotation import Annotation, annotated_slices
 from medsaga.data.inputs import ImageLike, as_volume_pairs
-from medsaga.errors import MedsagaError, is_out_of_memory
+from medsaga.errors import OutOfMemory, memory_explained
 from medsaga.events import Event, Notice, Stop, Stream, Validated
 from medsaga.kept_slices import EarlierSlices
 from medsaga.model_folder import TrainedModel
@@ -157,7 +157,7 @@ def _train(job: Job, notices: Sequence[str]) -> Stream[TrainedModel | None]:
         try:
             for message in notices:
                 yield Notice(message=message)
-            with _memory_explained():
+            with memory_explained(_OUT_OF_MEMORY):
                 session, begun = yield from begin(job)
         except Stop:
             return None
@@ -183,23 +183,14 @@ def _run_stages(
     session: Session, begun: Start
 ) -> Generator[Event, None, Validated | None]:
     """Run the stages; gives no scores where they were stopped or ran out of memory."""
-    stages = session.settings.stages
     try:
-        if session.is_usable:
-            yield session.preview("galore")
-        if stages == "head" and begun.knows_classes:
-            return (yield from rerun_head_stage(session))
-        if stages == "head" or (stages == "both" and not begun.knows_classes):
-            yield from run_head_stage(session)
-        if stages != "head":
-            return (yield from run_galore_stage(session))
+        with memory_explained(_OUT_OF_MEMORY):
+            return (yield from _stages(session, begun))
     except Stop:
         pass
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
+    except OutOfMemory:
         if not session.is_usable:
-            raise MedsagaError(_OUT_OF_MEMORY) from error
+            raise
         yield Notice(
             message="The memory ran out, so the training ended early; what it had "
             f"learned is kept. For more, {_SAVE_MEMORY}."
@@ -207,26 +198,27 @@ def _run_stages(
     return None
 
 
-@contextmanager
-def _memory_explained() -> Iterator[None]:
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise MedsagaError(_OUT_OF_MEMORY) from error
-        raise
+def _stages(session: Session, begun: Start) -> Generator[Event, None, Validated | None]:
+    stages = session.settings.stages
+    if session.is_usable:
+        yield session.preview("galore")
+    if stages == "head" and begun.knows_classes:
+        return (yield from rerun_head_stage(session))
+    if stages == "head" or (stages == "both" and not begun.knows_classes):
+        yield from run_head_stage(session)
+    if stages != "head":
+        return (yield from run_galore_stage(session))
+    return None
 
 
 def _last_scores(session: Session) -> Validated:
     """Score what a stop or a lack of memory has left; for nothing if that lasts."""
     try:
-        return validate(session, session.galore_steps)
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-    return Validated(
-        step=session.galore_steps, dice={}, hd95={}, measured_on="training slices"
-    )
+        with memory_explained(_OUT_OF_MEMORY):
+            return validate(session, session.galore_steps)
+    except OutOfMemory:
+        step = session.galore_steps
+        return Validated(step=step, dice={}, hd95={}, measured_on="training slices")
 
 
 def _tell_unlearned(session: Session, scores: Validated) -> Iterator[Notice]:

@@ -20,11 +20,11 @@ from medsaga.training.outcome import keep_better
 from medsaga.training.parameter_groups import parameter_groups
 from medsaga.training.pyramid_cache import PyramidCache
 from medsaga.training.step_plan import (
-    FEWEST_MEASURED_STEPS,
     NO_FILLING,
     StepClock,
     lr_factor,
     planned_steps,
+    steps_to_plan,
 )
 from medsaga.training.strategy import STRATEGIES
 from medsaga.training.validation import validate
@@ -134,7 +134,7 @@ def _steps(
     cache = PyramidCache(session) if strategy.freezes_encoder else None
     batches = _batches(session, cache)
     step, total = 0, session.settings.steps
-    clock, is_averaged = StepClock(), session.settings.average_weights
+    clock = StepClock()
     while not total or step < total:
         optimizer.set_lr_factor(_factor(session, step, total))
         views, images, targets = next(batches)
@@ -155,8 +155,7 @@ def _steps(
         if not total and clock.is_enough(session.settings.warmup_steps):
             total = _plan_steps(session, clock, filling, reserved)
             session.plan(steps=total)
-        is_settled = total and step >= _settling_steps(session.settings, total)
-        if is_averaged and is_settled and step > total * (1 - _AVERAGED_SHARE):
+        if total and _is_averaged(session.settings, step, total):
             average.update()
         yield _progress(session, step, total, loss.item(), clock, filling)
         yield from session.preview_if_due("galore")
@@ -228,13 +227,15 @@ def _factor(session: Session, step: int, total: int) -> float:
     return lr_factor(step, total or None, settings.warmup_steps, settings.decay_power)
 
 
-def _settling_steps(settings: FineTuneSettings, total: int) -> int:
-    """Give the step from which weights are averaged, however fast the computer is.
+def _is_averaged(settings: FineTuneSettings, step: int, total: int) -> bool:
+    """Average the last quarter, of the steps after which the total is always known.
 
-    By then the steps are planned. Earlier ones would be averaged only where they were
-    known from the start, and a repetition would not equal the training.
+    Earlier ones would be averaged only where it was known from the start, and a
+    repetition would not equal the training.
     """
-    return min(total, max(settings.warmup_steps, FEWEST_MEASURED_STEPS))
+    is_planned = step >= min(total, steps_to_plan(settings.warmup_steps))
+    is_late = step > total * (1 - _AVERAGED_SHARE)
+    return settings.average_weights and is_planned and is_late
 
 
 def _is_validated(settings: FineTuneSettings, step: int, total: int) -> bool:

@@ -129,9 +129,7 @@ def _fit(
             if step % 20 == 0 or step == total:
                 left = per_step * (total - step)
                 yield _progress(session, "head", step, total, loss, left)
-            # A young fit must not take the place of what is better.
-            fewest = _LOOK_STEPS if session.is_usable else _FEWEST_LOOK_STEPS
-            if step >= fewest and step % 10 == 0 and _is_preview_due(session):
+            if step % 10 == 0 and _is_preview_due(session, step):
                 yield _use(session, fit)
     except Stop:
         if step >= _LOOK_STEPS:  # it is better than what the first look gave
@@ -143,11 +141,15 @@ def _fit(
     yield _use(session, fit)
 
 
-def _is_preview_due(session: Session) -> bool:
-    """Whether to show a fit on its way: the first one, and those of a long fit."""
+def _is_preview_due(session: Session, step: int) -> bool:
+    """Whether to show a fit on its way: the first one, and those of a long fit.
+
+    A young fit must not take the place of what is better.
+    """
     if not session.is_usable:
-        return session.seconds >= _LOOK_AT_FIT
-    return has_the_whole_time(session.settings) and session.is_preview_due
+        return step >= _FEWEST_LOOK_STEPS and session.seconds >= _LOOK_AT_FIT
+    is_long = has_the_whole_time(session.settings)
+    return is_long and step >= _LOOK_STEPS and session.is_preview_due
 
 
 def _sample_views(

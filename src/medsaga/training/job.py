@@ -69,17 +69,14 @@ class Annotated:
         MedsagaError
             If there is nothing to learn from.
         """
-        before = earlier.card.classes if earlier.card else None
-        table = class_table(
-            labels,
-            annotation,
-            {**(before.names_by_value if before else {}), **(names or {})},
-            {**(before.colours_by_value if before else {}), **(colours or {})},
-            besides=earlier.classes(),
-        )
+        if earlier.card is not None:
+            names = earlier.card.classes.names_by_value | dict(names or {})
+            colours = earlier.card.classes.colours_by_value | dict(colours or {})
+        elsewhere = earlier.classes()
+        table = class_table(labels, annotation, names, colours, besides=elsewhere)
         notices = [
             annotation.sentence,
-            *label_check(labels, annotation, table, earlier.classes()),
+            *label_check(labels, annotation, table, elsewhere),
         ]
         return cls(labels, annotation, table, notices)
 
@@ -107,7 +104,12 @@ class Job:
         return start_from_model(self.start, self.settings, table)
 
     def corrected(self, samples: Sequence[Sample]) -> list[SliceName]:
-        """Name the slices that the model knows with other labels."""
+        """Name the slices that the model knows with other labels.
+
+        None where nothing was held out: what has trained never is.
+        """
+        if self.card is None or not self.card.held_out_slices:
+            return []
         known: Mapping[SliceName, NDArray[Any]] = {}
         if isinstance(self.start, TrainedModel):
             known = {(s.name, s.slice_index): s.truth for s in self.start.samples}

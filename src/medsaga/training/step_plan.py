@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # The time of a step is measured in the warm-up, whose learning rates are the same
 # whatever the total, as are those of the first steps without one: on few steps alone it
 # is a tenth off where a computer has others to serve.
-FEWEST_MEASURED_STEPS = 4
+_FEWEST_MEASURED_STEPS = 4
 _MEASURED_SECONDS = 10.0
 # A computer that has computed for a minute is slower than in the warm-up. Without room
 # for it five trainings of two minutes took 121 to 138 s, 7 % too long in the mean; with
@@ -54,7 +54,7 @@ class StepClock:
 
     def is_enough(self, warmup_steps: int) -> bool:
         """Whether the steps so far tell how many the time allows."""
-        if self.n_steps < FEWEST_MEASURED_STEPS:
+        if self.n_steps < _FEWEST_MEASURED_STEPS:
             return False
         return self.n_steps >= warmup_steps or sum(self._steps) >= _MEASURED_SECONDS
 
@@ -105,6 +105,11 @@ def planned_steps(
     return min(n_taken + max(1, n_slow + n_fast), usual)
 
 
+def steps_to_plan(warmup_steps: int) -> int:
+    """Give the steps after which the total is known on any computer."""
+    return max(warmup_steps, _FEWEST_MEASURED_STEPS)
+
+
 def lr_factor(step: int, total: int | None, warmup_steps: int, power: float) -> float:
     """Return what the learning rates are multiplied by in one step.
 
@@ -127,7 +132,7 @@ def lr_factor(step: int, total: int | None, warmup_steps: int, power: float) -> 
     """
     if step < warmup_steps:
         return (step + 1) / warmup_steps
-    n_before = max(warmup_steps, FEWEST_MEASURED_STEPS)
+    n_before = steps_to_plan(warmup_steps)
     if total is None or step < n_before:
         return 1.0
     done = (step - n_before) / max(1, total - n_before)
