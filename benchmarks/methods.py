@@ -44,7 +44,7 @@ from medsaga.computing import (
     pick_precision,
 )
 from medsaga.data.annotation import annotated_slices
-from medsaga.data.augment import Augmenter
+from medsaga.data.augment import Augmenter, choose_negatives
 from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.data.classes import class_table
 from medsaga.data.intensity import choose_intensity
@@ -152,6 +152,12 @@ class _Prepared:
         self.samples = build_samples(
             images, labels, annotation, self.table, self.rule, self.canvas
         )
+        self.settings = replace(
+            settings,
+            negatives=choose_negatives(
+                settings.negatives, images, self.axis, self.rule
+            ),
+        )
 
 
 def embedding_stride(backbone: str) -> int:
@@ -216,7 +222,7 @@ def fit_from_scratch(
     losses: list[float] = []
     with computing_threads():
         network.train()
-        batches = _batches(data, settings, batch_size)
+        batches = _batches(data, batch_size)
         for share, (images, targets) in zip(
             _shares(settings, started), batches, strict=False
         ):
@@ -252,11 +258,10 @@ def _shares(settings: FineTuneSettings, started: float) -> Iterator[float]:
         yield share
 
 
-def _batches(
-    data: _Prepared, settings: FineTuneSettings, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(data: _Prepared, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Give augmented views of the slices without end; an epoch draws each once."""
-    augment, n = Augmenter(settings, settings.seed), len(data.samples)
+    settings, n = data.settings, len(data.samples)
+    augment = Augmenter(settings, settings.seed)
     for first in count(step=batch_size):
         drawn = [
             (data.samples[drawn_sample(settings.seed, view, n)], view)

@@ -23,6 +23,7 @@ Intensity = Literal[
     "auto", "percentiles", "soft tissue", "lung", "bone", "brain", "spleen and liver"
 ]
 Smoothing = Literal["auto", "on", "off"]
+Negatives = Literal["auto", "on", "off"]
 # As their authors compare them.
 ONE_STAGE: tuple[StrategyName, ...] = ("medsaga-v1", "medsaga-v2", "samed")
 
@@ -316,6 +317,14 @@ class FineTuneSettings:
             "liver is on the wrong side.",
         ),
     ] = False
+    negatives: Annotated[
+        Negatives,
+        choice(
+            "Augmentation",
+            "Show half of the views as negatives, so that dark on bright is found as "
+            "bright on dark is; auto where the images are single ones and no CT.",
+        ),
+    ] = "auto"
 
     precision: Annotated[
         Precision,

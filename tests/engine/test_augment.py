@@ -1,6 +1,10 @@
+import numpy as np
+import pytest
 import torch
 
-from medsaga.data.augment import Augmenter
+from medsaga.data.augment import Augmenter, choose_negatives
+from medsaga.data.intensity import IntensityRule
+from medsaga.data.volume import volume_from_array
 from medsaga.settings import FineTuneSettings
 
 STILL = {"rotation": 0, "zoom": 0, "shift": 0, "contrast": 0, "noise": 0}
@@ -196,6 +200,40 @@ def test_noise_has_at_most_the_deviation_of_the_settings():
     assert max(deviations) < 0.105
     assert max(deviations) > 0.08
     assert min(deviations) < 0.02
+
+
+def test_half_of_the_views_are_negatives_if_asked_and_outside_stays_black():
+    image, target = scene(padding=16)
+    n_negative = 0
+    for i in range(60):
+        plain, moved = only(shift=0.2)(image, target, i, (80, 128))
+        seen, same = only(shift=0.2, negatives="on")(image, target, i, (80, 128))
+        assert torch.equal(same, moved)
+        inside = moved >= 0
+        is_negative = not torch.equal(seen, plain)
+        n_negative += is_negative
+        expected = 1 - plain if is_negative else plain
+        assert torch.equal(seen[:, inside], expected[:, inside])
+        assert (seen[:, ~inside] == 0).all()
+    assert 20 < n_negative < 40
+
+
+@pytest.mark.parametrize(
+    ("asked", "depths", "kind", "chosen"),
+    [
+        ("auto", [1, 1], "percentiles", "on"),
+        ("auto", [1, 5], "percentiles", "off"),
+        ("auto", [1, 1], "window", "off"),
+        ("off", [1], "percentiles", "off"),
+        ("on", [5], "window", "on"),
+    ],
+)
+def test_negatives_are_for_single_images_whose_values_mean_nothing(
+    asked, depths, kind, chosen
+):
+    rule = IntensityRule(kind=kind, low=0.5, high=99.5)
+    volumes = [volume_from_array(np.zeros((depth, 8, 8))) for depth in depths]
+    assert choose_negatives(asked, volumes, 0, rule) == chosen
 
 
 def test_colour_channels_keep_apart():

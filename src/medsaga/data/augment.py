@@ -12,10 +12,29 @@ from torch.nn import functional as F
 from medsaga.data.sizing import IGNORE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from medsaga.data.canvas import Size
-    from medsaga.settings import FineTuneSettings
+    from medsaga.data.intensity import IntensityRule
+    from medsaga.data.volume import Volume
+    from medsaga.settings import FineTuneSettings, Negatives
+
+
+def choose_negatives(
+    negatives: Negatives, volumes: Iterable[Volume], axis: int, rule: IntensityRule
+) -> Negatives:
+    """Choose whether views are shown as negatives too: on or off.
+
+    With ``auto`` they are where the annotated `volumes` have one slice each across
+    `axis`, such as X-rays and microscopy: of these, negatives and other stains are
+    about. The slices of a volume all look alike, and Hounsfield units have a meaning.
+    """
+    if negatives != "auto":
+        return negatives
+    are_single = all(volume.shape[axis] == 1 for volume in volumes)
+    return "on" if are_single and rule.kind == "percentiles" else "off"
 
 
 class Augmenter:
@@ -31,7 +50,7 @@ class Augmenter:
     Parameters
     ----------
     settings
-        How far the views may go.
+        How far the views may go; `negatives` as :func:`choose_negatives` has chosen.
     seed
         Of everything random.
     """
@@ -126,7 +145,9 @@ class Augmenter:
         noise: NDArray[np.float32] = random.standard_normal(
             tuple(planes.shape), dtype=np.float32
         )
-        return (planes + torch.from_numpy(noise) * deviation).clamp(0, 1)
+        planes = (planes + torch.from_numpy(noise) * deviation).clamp(0, 1)
+        is_negative = settings.negatives == "on" and random.random() < 0.5
+        return 1 - planes if is_negative else planes
 
 
 def _sample(planes: Tensor, grid: Tensor, mode: str) -> Tensor:

@@ -37,6 +37,9 @@ tissue's level, for which 40 is as usual as its 50.
 _SAMPLE_SIZE = 1_000_000
 _FEWEST_PIXELS = 30
 _FEWEST_INSIDE = 0.25
+# The span from the percentiles to the last tenth of what is left out of them (0.05 % at
+# each end), at most so many times that between them.
+_MOST_BEYOND = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,18 +86,30 @@ class IntensityRule:
         """Intensities of `volume` that become 0 and 1; the first is always lower.
 
         Percentiles are taken of at most a million voxels, finite ones only, all colour
-        channels together.
+        channels together. Where small bright or dark objects lie far beyond them, the
+        limits give way, or noise would fill the range.
         """
         if self.kind == "window":
             return self.low, self.high
         values = _sample(volume)
         if not values.size:
             return 0.0, 1.0
-        low, high = np.percentile(values, (self.low, self.high))
+        low, high = self._percentiles(values)
         if not low < high:
             # A few bright specks on a uniform ground lie beyond both percentiles.
             low, high = _extremes(volume)
         return float(low), float(high) if low < high else float(low) + 1.0
+
+    def _percentiles(self, values: NDArray[np.float64]) -> tuple[float, float]:
+        """Take the percentiles, moved outwards where much of the range lies beyond."""
+        beyond = self.low / 10, 100 - (100 - self.high) / 10
+        darkest, low, high, brightest = np.percentile(
+            values, (beyond[0], self.low, self.high, beyond[1])
+        )
+        return (
+            min(low, high - (high - darkest) / _MOST_BEYOND),
+            max(high, low + (brightest - low) / _MOST_BEYOND),
+        )
 
 
 def to_unit(array: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from medsaga.computing import pick_device, pick_precision
+from medsaga.data.augment import choose_negatives
 from medsaga.data.classes import ClassTable, class_table, label_check
 from medsaga.data.samples import build_samples
 from medsaga.events import Event, Notice
@@ -160,20 +161,27 @@ def begin(job: Job) -> Generator[Event, None, tuple[Session, Start]]:
         preview_interval=job.preview_interval,
         time=job.time,
     )
-    _record_choices(session, begun, job.card)
+    _record_choices(session, begun, job)
     yield Notice(message=_describe_plan(session))
     if begun.report:  # the last, which stays in sight in a window
         yield Notice(message=begun.report)
     return session, begun
 
 
-def _record_choices(session: Session, begun: Start, card: ModelCard | None) -> None:
+def _record_choices(session: Session, begun: Start, job: Job) -> None:
     """Put what was chosen, or what a model brings along, into the settings."""
-    canvas, stages = session.canvas, session.settings.stages
+    canvas, stages, card = session.canvas, session.settings.stages, job.card
+    annotated = {volume for volume, _ in job.annotated.annotation.slices}
     session.plan(
         long_side=canvas.long_side,
         neighbours=canvas.neighbours,
         precision=session.precision,
+        negatives=choose_negatives(
+            session.settings.negatives,
+            [job.volumes[volume] for volume in annotated],
+            session.axis,
+            session.rule,
+        ),
     )
     if card is not None:
         session.plan(
