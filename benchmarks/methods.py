@@ -268,7 +268,7 @@ def _batches(data: _Prepared, batch_size: int) -> Iterator[tuple[Tensor, Tensor]
             for view in range(first, first + batch_size)
         ]
         yield collate(
-            [augment(s.image, s.target, view, s.content) for s, view in drawn]
+            [augment(s.image, s.labels, view, s.content) for s, view in drawn]
         )
 
 

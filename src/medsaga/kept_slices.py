@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -32,7 +32,7 @@ KEPT_SLICES = "slices.safetensors"
 SliceName = tuple[str, int]
 """What a slice is called and its index, as a card's `training_slices` has them."""
 
-_IMAGE, _TARGET, _TRUTH, _KNOWN = "image", "target", "truth", "known"
+_IMAGE, _TRUTH, _KNOWN = "image", "truth", "known"
 
 
 def save_slices(samples: Iterable[Sample], folder: Path) -> None:
@@ -47,7 +47,6 @@ def save_slices(samples: Iterable[Sample], folder: Path) -> None:
         is_grey = bool((sample.image == sample.image[:1]).all())
         planes = sample.image[:1] if is_grey else sample.image
         tensors[f"{number}.{_IMAGE}"] = planes.half().contiguous()
-        tensors[f"{number}.{_TARGET}"] = sample.target.short()
         tensors[f"{number}.{_TRUTH}"] = _as_tensor(sample.truth)
         if sample.known is not None:
             tensors[f"{number}.{_KNOWN}"] = _as_tensor(sample.known)
@@ -91,7 +90,7 @@ def kept_labels(folder: Path | str) -> dict[SliceName, NDArray[Any]]:
 
 
 def load_slices(
-    folder: Path, wanted: Sequence[SliceName], table: ClassTable, now: ClassTable
+    folder: Path, wanted: Sequence[SliceName], table: ClassTable
 ) -> list[Sample]:
     """Read slices that are kept with a model, as samples.
 
@@ -102,20 +101,13 @@ def load_slices(
     wanted
         Which ones.
     table
-        The model's classes.
-    now
-        The classes that the samples are to count in; has all of the model's that are on
-        these slices.
+        The classes that the samples are to count in; has all that are on these slices.
 
     Raises
     ------
     MedsagaError
         If one is not there or cannot be read.
     """
-    from torch import from_numpy
-
-    from medsaga.data.samples import Sample
-
     samples = []
     try:
         with safe_open(folder / KEPT_SLICES, framework="pt") as file:
@@ -123,32 +115,39 @@ def load_slices(
             names = [(note["name"], note["slice_index"]) for note in notes]
             for name in wanted:
                 number = names.index((name[0], name[1]))
-                target = file.get_tensor(f"{number}.{_TARGET}").numpy()
-                known = now.index_of(np.asarray(table.values)[np.maximum(target, 0)])
-                image = file.get_tensor(f"{number}.{_IMAGE}").float()
-                height, width = notes[number]["content"]
-                spacing = notes[number]["spacing"]
-                has_known = f"{number}.{_KNOWN}" in file.keys()  # noqa: SIM118 - no dict
-                samples.append(
-                    Sample(
-                        image=image.expand(3, -1, -1),
-                        target=from_numpy(np.where(target < 0, -1, known)),
-                        slice_index=name[1],
-                        name=name[0],
-                        truth=file.get_tensor(f"{number}.{_TRUTH}").numpy(),
-                        spacing=None if spacing is None else (spacing[0], spacing[1]),
-                        content=(height, width),
-                        known=file.get_tensor(f"{number}.{_KNOWN}").numpy()
-                        if has_known
-                        else None,
-                    )
-                )
+                samples.append(_load_slice(file, number, notes[number], table))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise MedsagaError(
             f"The slices that trained {folder.name} are not kept with it any more: "
             "untick them, or train on the original labels."
         ) from error
     return samples
+
+
+def _load_slice(
+    file: Any, number: int, note: Mapping[str, Any], table: ClassTable
+) -> Sample:
+    from medsaga.data.samples import Sample, scale_labels
+
+    image = file.get_tensor(f"{number}.{_IMAGE}").float().expand(3, -1, -1)
+    truth = file.get_tensor(f"{number}.{_TRUTH}").numpy()
+    is_sparse = f"{number}.{_KNOWN}" in file.keys()  # noqa: SIM118 - no dict
+    known = file.get_tensor(f"{number}.{_KNOWN}").numpy() if is_sparse else None
+    height, width = note["content"]
+    indices = table.index_of(truth, known)
+    target, labels = scale_labels(indices, image, (height, width), known)
+    spacing = note["spacing"]
+    return Sample(
+        image=image,
+        target=target,
+        labels=labels,
+        slice_index=note["slice_index"],
+        name=note["name"],
+        truth=truth,
+        spacing=None if spacing is None else (spacing[0], spacing[1]),
+        content=(height, width),
+        known=known,
+    )
 
 
 @dataclass(frozen=True)
@@ -203,7 +202,7 @@ class EarlierSlices:
                 "The earlier slices are kept with the intensities that the model was "
                 "trained with: leave intensity on auto and give no window."
             )
-        return load_slices(Path(self.folder), self.wanted, self.card.classes, table)
+        return load_slices(Path(self.folder), self.wanted, table)
 
 
 def _notes(file: Any) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from tests.phantom import make_phantom
 
 from medsaga.data.augment import Augmenter, choose_negatives
 from medsaga.data.intensity import IntensityRule
@@ -30,9 +31,29 @@ def scene(height=96, width=128, padding=0):
 
 def test_without_any_change_the_slice_comes_back():
     image, target = scene(padding=16)
-    seen, moved = only()(image, target, 5, (80, 128))
+    seen, moved = only()(image, target[:80], 5, (80, 128))
     torch.testing.assert_close(seen, image, atol=1e-4, rtol=0)
     assert torch.equal(moved, target)
+
+
+def test_boundaries_stay_where_finer_labels_have_them():
+    """The nearest pixels at half the size lie a quarter of a pixel off, all alike."""
+    y, x = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
+    labels = (torch.hypot(y - 63.5, x - 63.5) < 40).short()
+    image = labels.view(64, 2, 64, 2).float().mean((1, 3)).expand(3, -1, -1)
+    augment, off = only(rotation=0.3, shift=0.05), []
+    for index in range(40):
+        seen, moved = augment(image, labels, index)
+        off.append(_centre(moved == 1) - _centre(seen[0]))
+    assert torch.stack(off).mean(0).abs().max() < 0.03
+
+
+def _centre(weights):
+    rows, cols = weights.float().sum(1), weights.float().sum(0)
+    sides = [
+        line @ torch.arange(float(len(line))) / line.sum() for line in (rows, cols)
+    ]
+    return torch.stack(sides)
 
 
 def test_image_and_target_move_together():
@@ -68,7 +89,7 @@ def test_padding_stays_black_and_ignored_whatever_the_intensities():
     image, target = scene(padding=32)
     augment = Augmenter(STANDARD, seed=0)
     for index in range(10):
-        seen, moved = augment(image, target, index, (64, 128))
+        seen, moved = augment(image, target[:64], index, (64, 128))
         black = (seen == 0).all(0)
         assert black[moved == -1].all()
         # Hardly any of the slice itself was taken for padding.
@@ -83,8 +104,8 @@ def test_unknown_pixels_look_as_if_they_were_known():
     strokes = torch.where(torch.arange(128) % 9 == 0, target, -1)
     augment, content = Augmenter(STANDARD, seed=0), (80, 128)
     for index in range(5):
-        expected, known = augment(image, target, index, content)
-        seen, moved = augment(image, strokes, index, content)
+        expected, known = augment(image, target[:80], index, content)
+        seen, moved = augment(image, strokes[:80], index, content)
         assert torch.equal(seen, expected)
         assert torch.equal(moved[moved >= 0], known[moved >= 0])
         share = (moved >= 0).sum() / (known >= 0).sum()
@@ -206,8 +227,8 @@ def test_half_of_the_views_are_negatives_if_asked_and_outside_stays_black():
     image, target = scene(padding=16)
     n_negative = 0
     for i in range(60):
-        plain, moved = only(shift=0.2)(image, target, i, (80, 128))
-        seen, same = only(shift=0.2, negatives="on")(image, target, i, (80, 128))
+        plain, moved = only(shift=0.2)(image, target[:80], i, (80, 128))
+        seen, same = only(shift=0.2, negatives="on")(image, target[:80], i, (80, 128))
         assert torch.equal(same, moved)
         inside = moved >= 0
         is_negative = not torch.equal(seen, plain)
@@ -218,21 +239,27 @@ def test_half_of_the_views_are_negatives_if_asked_and_outside_stays_black():
     assert 20 < n_negative < 40
 
 
+SCAN = make_phantom(24)[0]
+STACK = np.random.default_rng(0).permutation(SCAN)
+
+
 @pytest.mark.parametrize(
-    ("asked", "depths", "kind", "chosen"),
+    ("asked", "images", "kind", "chosen"),
     [
-        ("auto", [1, 1], "percentiles", "on"),
-        ("auto", [1, 5], "percentiles", "off"),
-        ("auto", [1, 1], "window", "off"),
-        ("off", [1], "percentiles", "off"),
-        ("on", [5], "window", "on"),
+        ("auto", [SCAN[:1], SCAN[5:6]], "percentiles", "on"),
+        ("auto", [STACK], "percentiles", "on"),
+        ("auto", [SCAN], "percentiles", "off"),
+        ("auto", [SCAN[:1], SCAN], "percentiles", "off"),
+        ("auto", [SCAN[:1]], "window", "off"),
+        ("off", [SCAN[:1]], "percentiles", "off"),
+        ("on", [SCAN], "window", "on"),
     ],
 )
 def test_negatives_are_for_single_images_whose_values_mean_nothing(
-    asked, depths, kind, chosen
+    asked, images, kind, chosen
 ):
     rule = IntensityRule(kind=kind, low=0.5, high=99.5)
-    volumes = [volume_from_array(np.zeros((depth, 8, 8))) for depth in depths]
+    volumes = [volume_from_array(image) for image in images]
     assert choose_negatives(asked, volumes, 0, rule) == chosen
 
 

@@ -312,11 +312,12 @@ class TestEarlierSlices:
         labels = kept_labels(kept)
         wanted = list(labels)
         table = trained.card.classes
-        again = load_slices(kept, wanted, table, table)
+        again = load_slices(kept, wanted, table)
         assert [(s.name, s.slice_index) for s in trained.samples] == wanted
         for before, after in zip(trained.samples, again, strict=True):
             assert torch.allclose(before.image, after.image, atol=1e-3)
             assert torch.equal(before.target, after.target)
+            assert torch.equal(before.labels, after.labels)
             np.testing.assert_array_equal(before.truth, after.truth)
             np.testing.assert_array_equal(
                 before.truth, labels[before.name, after.slice_index]
@@ -330,7 +331,7 @@ class TestEarlierSlices:
             values=more, names=tuple(map(str, more)), colours=(None,) * len(more)
         )
         name = (trained.samples[0].name, trained.samples[0].slice_index)
-        (after,) = load_slices(kept, [name], table, now)
+        (after,) = load_slices(kept, [name], now)
         before = trained.samples[0].target
         assert torch.equal(after.target, torch.where(before > 0, before + 1, before))
 

@@ -139,6 +139,7 @@ def test_a_stroke_that_falls_between_the_coarse_pixels_is_seen_too():
     sample = Sample(
         image=torch.zeros(3, 16, 16),
         target=target,
+        labels=target.short(),
         slice_index=0,
         name="strokes",
         truth=target.clamp_min(0).numpy(),

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.data.sizing import (
     collate,
+    labels_for_views,
     pad_image,
     pad_target,
     resize_image,
@@ -125,6 +126,18 @@ def test_target_keeps_only_its_classes_and_ignored_pixels():
 def test_target_is_picked_at_the_middle_of_each_pixel():
     columns = np.tile(np.arange(20), (10, 1))
     assert resize_target(columns, (2, 4))[0].tolist() == [2, 7, 12, 17]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (60, 100), (100, 140)])
+def test_boundaries_of_a_target_lie_where_those_of_the_image_do(size):
+    y, x = np.mgrid[:128, :120]
+    disc = (np.hypot(y - 70, x - 50) < 40).astype(np.float32)
+    seen = resize_image(disc, size)[0] > 0.5
+    target = resize_target(disc.astype(np.int64), size) == 1
+    assert (seen != target).sum() <= 2  # only where both have about a half
+    finest = labels_for_views(disc.astype(np.int64), (40, 16))
+    assert finest.shape == (128, 64)  # its own, four times the working size
+    assert labels_for_views(disc.astype(np.int64), (150, 150)).shape == (150, 150)
 
 
 def test_padding_is_black_and_ignored():

@@ -15,6 +15,7 @@ def _sample(index: int, classes: list[int]) -> Sample:
     return Sample(
         image=torch.zeros(3, *target.shape),
         target=target,
+        labels=target.short(),
         slice_index=index,
         name=str(index),
         truth=np.zeros(target.shape, np.uint8),

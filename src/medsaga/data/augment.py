@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medsaga.data.sizing import IGNORE
+from medsaga.smoothing import neighbours_resemble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,14 +28,15 @@ def choose_negatives(
 ) -> Negatives:
     """Choose whether views are shown as negatives too: on or off.
 
-    With ``auto`` they are where the annotated `volumes` have one slice each across
-    `axis`, such as X-rays and microscopy: of these, negatives and other stains are
-    about. The slices of a volume all look alike, and Hounsfield units have a meaning.
+    With ``auto`` they are where the annotated `volumes` are single images, or stacks
+    of such across `axis`: of X-rays and microscopy, negatives and other stains are
+    about. The slices of a scan all look alike, and Hounsfield units have a meaning.
     """
     if negatives != "auto":
         return negatives
-    are_single = all(volume.shape[axis] == 1 for volume in volumes)
-    return "on" if are_single and rule.kind == "percentiles" else "off"
+    if rule.kind == "window":
+        return "off"
+    return "off" if any(neighbours_resemble(v, axis) for v in volumes) else "on"
 
 
 class Augmenter:
@@ -60,7 +62,7 @@ class Augmenter:
         self._seed = seed
 
     def __call__(
-        self, image: Tensor, target: Tensor, index: int, content: Size | None = None
+        self, image: Tensor, labels: Tensor, index: int, content: Size | None = None
     ) -> tuple[Tensor, Tensor]:
         """Give view number `index`.
 
@@ -68,8 +70,9 @@ class Augmenter:
         ----------
         image
             (3, H, W) float32 in [0, 1], on the CPU.
-        target
-            (H, W) int64 class indices, -1 where ignored.
+        labels
+            (rows, columns) class indices of the part that is not padding, -1 where
+            ignored, at any resolution.
         index
             0 or larger.
         content
@@ -78,18 +81,21 @@ class Augmenter:
         Returns
         -------
         tuple of Tensor
-            Image and target of the same shapes and types; both are new, but the
-            planes of a grey image share their memory.
+            The view, as large as `image`, and its (H, W) int64 target; both are new,
+            but the planes of a grey image share their memory.
         """
         random = np.random.default_rng((self._seed, index))
-        grid = self._draw_grid(random, target.shape[0], target.shape[1])
+        height, width = image.shape[1:]
+        grid = self._draw_grid(random, height, width)
         is_grey = torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])
         planes = image[:1] if is_grey else image
         weight = torch.zeros_like(planes[:1])
-        weight[:, : content and content[0], : content and content[1]] = 1
+        content = content or (height, width)
+        weight[:, : content[0], : content[1]] = 1
         planes, inside = self._move_image(planes, weight, grid)
         planes = self._change_intensities(planes, inside, random) * inside
-        moved = self._move_target(target, grid).masked_fill(~inside[0], IGNORE)
+        moved = self._draw_target(labels, _within(grid, (height, width), content))
+        moved = moved.masked_fill(~inside[0], IGNORE)
         return planes.expand(3, -1, -1), moved
 
     def _draw_grid(
@@ -127,9 +133,9 @@ class Augmenter:
         # Divided by what of a pixel lies inside, the slice has no dark rim.
         return planes / weight.clamp(min=0.5), weight >= 0.5
 
-    def _move_target(self, target: Tensor, grid: Tensor) -> Tensor:
+    def _draw_target(self, labels: Tensor, grid: Tensor) -> Tensor:
         # Counted from 0, so that the zeros from outside become "ignored".
-        counted = (target - IGNORE).float()[None]
+        counted = (labels - IGNORE).float()[None]
         moved = _sample(counted, grid, "nearest")
         return moved[0].round().long() + IGNORE
 
@@ -148,6 +154,12 @@ class Augmenter:
         planes = (planes + torch.from_numpy(noise) * deviation).clamp(0, 1)
         is_negative = settings.negatives == "on" and random.random() < 0.5
         return 1 - planes if is_negative else planes
+
+
+def _within(grid: Tensor, padded: Size, content: Size) -> Tensor:
+    """Count a grid over the padded image from corner to corner of its content."""
+    height, width = (p / max(c, 1) for p, c in zip(padded, content, strict=True))
+    return (grid + 1) * torch.tensor((width, height)) - 1
 
 
 def _sample(planes: Tensor, grid: Tensor, mode: str) -> Tensor:

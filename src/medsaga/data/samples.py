@@ -9,6 +9,7 @@ import numpy as np
 
 from medsaga.data.intensity import IntensityRule, to_unit
 from medsaga.data.sizing import (
+    labels_for_views,
     pad_image,
     pad_target,
     resize_image,
@@ -38,6 +39,10 @@ class Sample:
         (3, H, W) float32 in [0, 1], padded; not to be written into.
     target
         (H, W) int64 class indices; -1 where ignored, such as padding.
+    labels
+        int16 class indices over the content alone, what views are drawn from: as fine
+        as the slice itself (:func:`~medsaga.data.sizing.labels_for_views`), of strokes
+        as coarse as `target`, or they would fall between a view's pixels.
     slice_index
         Its index in the volume that it comes from.
     name
@@ -54,6 +59,7 @@ class Sample:
 
     image: Tensor
     target: Tensor
+    labels: Tensor
     slice_index: int
     name: str
     truth: NDArray[Any]
@@ -107,6 +113,19 @@ def working_image(
     return pad_image(image, canvas.padded_shape(rows, cols, spacing)), content
 
 
+def scale_labels(
+    indices: NDArray[Any],
+    image: Tensor,
+    content: tuple[int, int],
+    known: NDArray[np.bool_] | None,
+) -> tuple[Tensor, Tensor]:
+    """Make `target` and `labels` of a :class:`Sample` from its class indices."""
+    is_sparse = known is not None
+    target = resize_target(indices, content, keep_strokes=is_sparse)
+    labels = target.short() if is_sparse else labels_for_views(indices, content)
+    return pad_target(target, (image.shape[1], image.shape[2])), labels
+
+
 def drawn_sample(seed: int, view: int, n_samples: int) -> int:
     """Give the index of the sample that view number `view` of a training shows.
 
@@ -154,15 +173,13 @@ def build_samples(
     for v, s in annotation.slices:
         image, content = working_image(images[v], axis, s, limits[v], canvas)
         label = annotation.read(labels[v], s)
-        target = resize_target(
-            table.index_of(label.values, label.known),
-            content,
-            keep_strokes=label.known is not None,
-        )
+        indices = table.index_of(label.values, label.known)
+        target, drawn = scale_labels(indices, image, content, label.known)
         samples.append(
             Sample(
                 image=image,
-                target=pad_target(target, (image.shape[1], image.shape[2])),
+                target=target,
+                labels=drawn,
                 slice_index=s,
                 name=images[v].slice_name(s),
                 truth=label.values,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from medsaga.data.canvas import Size
 
+_FINEST = 4
 IGNORE = -1
 """Class index of pixels that no loss and no score counts, such as padding."""
 
@@ -45,11 +46,48 @@ def resize_image(array: NDArray[Any], size: Size) -> Tensor:
 def resize_target(
     indices: NDArray[Any], size: Size, *, keep_strokes: bool = False
 ) -> Tensor:
-    """Scale class indices (rows, columns) to (height, width) int64, nearest pixel.
+    """Scale class indices (rows, columns) to (height, width) int64.
 
-    With `keep_strokes` as :func:`scale_targets` does.
+    Each pixel takes the class that has most of it, weighted as :func:`resize_image`
+    weights the image, whose boundaries so stay where the image has them: nearest
+    pixels are half a pixel off at half the size. With `keep_strokes` as
+    :func:`scale_targets` does.
     """
-    return scale_targets(_tensor(indices)[None], size, keep_strokes=keep_strokes)[0]
+    if keep_strokes:
+        return scale_targets(_tensor(indices)[None], size, keep_strokes=True)[0]
+    if tuple(indices.shape) == tuple(size):
+        return _tensor(indices).long()
+    most = torch.zeros(size)
+    scaled = torch.full(size, IGNORE)
+    for index in np.unique(indices):
+        part = _bilinear(_tensor(indices == index)[None], size)[0]
+        scaled[part > most] = int(index)
+        most = torch.maximum(most, part)
+    return scaled
+
+
+def labels_for_views(indices: NDArray[Any], content: Size) -> Tensor:
+    """Give the class indices of a slice as finely as views of it are drawn from them.
+
+    Parameters
+    ----------
+    indices
+        (rows, columns) class indices, -1 where ignored, at the slice's own resolution.
+    content
+        Height and width of the slice at the working size.
+
+    Returns
+    -------
+    Tensor
+        int16, at the slice's own resolution, but at least that of `content` and at
+        most four times that along each axis: a boundary then lies within an eighth of
+        a working pixel of where it was painted.
+    """
+    rows, cols = (
+        min(max(own, working), _FINEST * working)
+        for own, working in zip(indices.shape, content, strict=True)
+    )
+    return resize_target(indices, (rows, cols)).short()
 
 
 def scale_targets(targets: Tensor, size: Size, *, keep_strokes: bool = False) -> Tensor:

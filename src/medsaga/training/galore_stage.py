@@ -204,7 +204,7 @@ def _batches(
             view = n_drawn % cache.n_views if cache else n_drawn
             sample = session.training[drawn_sample(settings.seed, view, n)]
             pair = augment(
-                sample.image, sample.target, _FIRST_VIEW + view, sample.content
+                sample.image, sample.labels, _FIRST_VIEW + view, sample.content
             )
             pairs.append(cache.pad(*pair) if cache else pair)
             views.append(view)

@@ -168,7 +168,7 @@ def _sample_views(
         sample = session.training[order[view % len(order)]]
         image, target = sample.image, sample.target
         if view >= len(order):
-            image, target = augment(image, target, view, sample.content)
+            image, target = augment(image, sample.labels, view, sample.content)
         points = pixels.quota.draw(target, view)
         if len(points):  # a few strokes may all have moved out of the view
             of_points = target[points[:, 0], points[:, 1]]
