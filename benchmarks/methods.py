@@ -154,9 +154,7 @@ class _Prepared:
         )
         self.settings = replace(
             settings,
-            negatives=choose_negatives(
-                settings.negatives, images, self.axis, self.rule
-            ),
+            negatives=choose_negatives(settings.negatives, self.samples, self.rule),
         )
 
 

@@ -322,7 +322,7 @@ class FineTuneSettings:
         choice(
             "Augmentation",
             "Show half of the views as negatives, so that dark on bright is found as "
-            "bright on dark is; auto where the slices are single images, and no CT.",
+            "bright on dark is; auto where both are painted, and not in CT.",
         ),
     ] = "auto"
 

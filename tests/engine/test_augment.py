@@ -1,11 +1,10 @@
-import numpy as np
+from types import SimpleNamespace
+
 import pytest
 import torch
-from tests.phantom import make_phantom
 
 from medsaga.data.augment import Augmenter, choose_negatives
 from medsaga.data.intensity import IntensityRule
-from medsaga.data.volume import volume_from_array
 from medsaga.settings import FineTuneSettings
 
 STILL = {"rotation": 0, "zoom": 0, "shift": 0, "contrast": 0, "noise": 0}
@@ -239,28 +238,41 @@ def test_half_of_the_views_are_negatives_if_asked_and_outside_stays_black():
     assert 20 < n_negative < 40
 
 
-SCAN = make_phantom(24)[0]
-STACK = np.random.default_rng(0).permutation(SCAN)
-
-
 @pytest.mark.parametrize(
-    ("asked", "images", "kind", "chosen"),
+    ("asked", "painted", "kind", "chosen"),
     [
-        ("auto", [SCAN[:1], SCAN[5:6]], "percentiles", "on"),
-        ("auto", [STACK], "percentiles", "on"),
-        ("auto", [SCAN], "percentiles", "off"),
-        ("auto", [SCAN[:1], SCAN], "percentiles", "off"),
-        ("auto", [SCAN[:1]], "window", "off"),
-        ("off", [SCAN[:1]], "percentiles", "off"),
-        ("on", [SCAN], "window", "on"),
+        ("auto", [0.9, 0.1], "percentiles", "on"),
+        ("auto", [0.9, 0.8, 0.5], "percentiles", "off"),
+        ("auto", [0.9, 0.4], "percentiles", "off"),
+        ("auto", [0.1], "percentiles", "off"),
+        ("auto", [0.9, 0.1], "window", "off"),
+        ("auto", [None, 0.1], "percentiles", "off"),
+        ("off", [0.9, 0.1], "percentiles", "off"),
+        ("on", [0.9], "window", "on"),
     ],
 )
-def test_negatives_are_for_single_images_whose_values_mean_nothing(
-    asked, images, kind, chosen
+def test_negatives_are_chosen_where_bright_and_dark_things_are_painted(
+    asked, painted, kind, chosen
 ):
     rule = IntensityRule(kind=kind, low=0.5, high=99.5)
-    volumes = [volume_from_array(image) for image in images]
-    assert choose_negatives(asked, volumes, 0, rule) == chosen
+    slices = [painted_slice(intensity) for intensity in painted]
+    assert choose_negatives(asked, slices, rule) == chosen
+
+
+def test_that_one_class_is_bright_and_another_dark_needs_no_negatives():
+    rule = IntensityRule(kind="percentiles", low=0.5, high=99.5)
+    slices = [painted_slice(0.9), painted_slice(0.1)]
+    slices[1].target[slices[1].target == 1] = 2
+    assert choose_negatives("auto", slices, rule) == "off"
+
+
+def painted_slice(intensity):
+    """A square on grey, of an intensity that is said; None: an empty slice."""
+    image, target = torch.full((3, 16, 16), 0.5), torch.zeros(16, 16, dtype=torch.long)
+    if intensity is not None:
+        image[:, 2:6, 2:6], target[2:6, 2:6] = intensity, 1
+    target[8:] = -1
+    return SimpleNamespace(image=image, target=target)
 
 
 def test_colour_channels_keep_apart():

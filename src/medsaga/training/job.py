@@ -161,25 +161,23 @@ def begin(job: Job) -> Generator[Event, None, tuple[Session, Start]]:
         preview_interval=job.preview_interval,
         time=job.time,
     )
-    _record_choices(session, begun, job)
+    _record_choices(session, begun, job.card)
     yield Notice(message=_describe_plan(session))
     if begun.report:  # the last, which stays in sight in a window
         yield Notice(message=begun.report)
     return session, begun
 
 
-def _record_choices(session: Session, begun: Start, job: Job) -> None:
+def _record_choices(session: Session, begun: Start, card: ModelCard | None) -> None:
     """Put what was chosen, or what a model brings along, into the settings."""
-    canvas, stages, card = session.canvas, session.settings.stages, job.card
-    annotated = {volume for volume, _ in job.annotated.annotation.slices}
+    canvas, stages = session.canvas, session.settings.stages
     session.plan(
         long_side=canvas.long_side,
         neighbours=canvas.neighbours,
         precision=session.precision,
         negatives=choose_negatives(
             session.settings.negatives,
-            [job.volumes[volume] for volume in annotated],
-            session.axis,
+            (*session.training, *session.held_out),
             session.rule,
         ),
     )
