@@ -12,6 +12,7 @@ from medsaga.data.samples import build_samples, working_image
 from medsaga.data.sizing import restore_logits
 from medsaga.data.volume import volume_from_array
 from medsaga.errors import MedsagaError
+from medsaga.training.card import _fingerprint
 
 CANVAS = Canvas(long_side=64, multiple=16)
 RULE = IntensityRule(kind="window", low=0, high=100)
@@ -234,6 +235,20 @@ def scene():
         for v, n in zip(labels, "ab", strict=True)
     ]
     return images, labels, table
+
+
+def test_the_fingerprint_tells_labels_apart_that_the_working_size_does_not():
+    random, prints = np.random.default_rng(0), set()
+    image = volume_from_array(random.random((1, 192, 192)))
+    for side in (60, 61):
+        labels = painted((1, 192, 192), (1, np.s_[0, 30:90, 30 : 30 + side]))
+        annotation = annotated_slices([labels], axis=0)
+        samples = build_samples(
+            [image], [labels], annotation, table_of(0, 1), RULE, CANVAS
+        )
+        prints.add(_fingerprint(samples))
+        assert (samples[0].target == 1).sum() == 20 * 20
+    assert len(prints) == 2
 
 
 def test_samples_show_the_slice_and_its_classes():

@@ -65,4 +65,5 @@ def _fingerprint(samples: Sequence[Sample]) -> str:
     for sample in samples:
         digest.update(sample.image.numpy().tobytes())
         digest.update(sample.target.numpy().tobytes())
+        digest.update(sample.labels.numpy().tobytes())
     return digest.hexdigest()
