@@ -57,13 +57,10 @@ def resize_target(
         return scale_targets(_tensor(indices)[None], size, keep_strokes=True)[0]
     if tuple(indices.shape) == tuple(size):
         return _tensor(indices).long()
-    most = torch.zeros(size)
-    scaled = torch.full(size, IGNORE)
-    for index in np.unique(indices):
-        part = _bilinear(_tensor(indices == index)[None], size)[0]
-        scaled[part > most] = int(index)
-        most = torch.maximum(most, part)
-    return scaled
+    classes = np.unique(indices).tolist()
+    # One after the other: all at once they would be large at the slice's own size.
+    parts = [_bilinear(_tensor(indices == index)[None], size)[0] for index in classes]
+    return torch.tensor(classes)[torch.stack(parts).argmax(0)]
 
 
 def labels_for_views(indices: NDArray[Any], content: Size) -> Tensor:
