@@ -44,12 +44,13 @@ from medsaga.computing import (
     pick_precision,
 )
 from medsaga.data.annotation import annotated_slices
-from medsaga.data.augment import Augmenter, choose_negatives
+from medsaga.data.augment import Augmenter, choose_far_views, choose_negatives
 from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.data.classes import class_table
 from medsaga.data.intensity import choose_intensity
 from medsaga.data.samples import build_samples, drawn_sample
 from medsaga.data.sizing import collate
+from medsaga.data.structures import finest_width
 from medsaga.inference import predict_slice
 from medsaga.settings import ONE_STAGE
 from medsaga.smoothing import smooth_as_asked
@@ -145,7 +146,8 @@ class _Prepared:
             for v, _ in annotation.slices
         ]
         stride = embedding_stride(settings.backbone)
-        side = choose_long_side(sizes, settings, _MULTIPLE, stride)
+        finest = finest_width(images, labels, annotation)
+        side = choose_long_side(sizes, settings, _MULTIPLE, stride, finest)
         self.canvas = Canvas(
             long_side=side, multiple=_MULTIPLE, neighbours=settings.neighbours
         )
@@ -154,6 +156,7 @@ class _Prepared:
         )
         self.settings = replace(
             settings,
+            far_views=choose_far_views(settings.far_views, self.samples),
             negatives=choose_negatives(settings.negatives, self.samples, self.rule),
         )
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         IntensityRule,
         looks_like_hounsfield,
     )
+    from medsaga.data.structures import finest_width
     from medsaga.data.volume import (
         AXIS_NAMES,
         Volume,
@@ -120,6 +121,7 @@ _LAZY = {
     "estimate_time": "medsaga.training.speed",
     "evaluate_files": "medsaga.metrics",
     "fine_tune": "medsaga.training.fine_tune",
+    "finest_width": "medsaga.data.structures",
     "image_files": "medsaga.data.files",
     "kept_labels": "medsaga.kept_slices",
     "load_card": "medsaga.model_card",
@@ -190,6 +192,7 @@ __all__ = [
     "estimate_time",
     "evaluate_files",
     "fine_tune",
+    "finest_width",
     "image_files",
     "kept_labels",
     "load_card",

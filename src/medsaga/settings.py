@@ -23,7 +23,7 @@ Intensity = Literal[
     "auto", "percentiles", "soft tissue", "lung", "bone", "brain", "spleen and liver"
 ]
 Smoothing = Literal["auto", "on", "off"]
-Negatives = Literal["auto", "on", "off"]
+Switch = Literal["auto", "on", "off"]
 # As their authors compare them.
 ONE_STAGE: tuple[StrategyName, ...] = ("medsaga-v1", "medsaga-v2", "samed")
 
@@ -166,8 +166,9 @@ class FineTuneSettings:
             4096,
             16,
             "Image",
-            "The largest long side that is chosen from the images; SAM's own backbones "
-            "take four times as much.",
+            "The largest long side that is chosen from the images; twice as much where "
+            "what is painted would be too fine to see, four times as much with SAM's "
+            "own backbones.",
         ),
     ] = 128
     intensity: Annotated[
@@ -317,8 +318,16 @@ class FineTuneSettings:
             "liver is on the wrong side.",
         ),
     ] = False
+    far_views: Annotated[
+        Switch,
+        choice(
+            "Augmentation",
+            "Turn slices twice as far as rotation says, and scale them by half more "
+            "than zoom says; auto where they come from several images.",
+        ),
+    ] = "auto"
     negatives: Annotated[
-        Negatives,
+        Switch,
         choice(
             "Augmentation",
             "Show half of the views as negatives, so that dark on bright is found as "

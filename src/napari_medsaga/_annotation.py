@@ -20,6 +20,7 @@ from medsaga import (
     class_table,
     count_background,
     count_classes,
+    finest_width,
     slice_place,
 )
 
@@ -84,6 +85,9 @@ class AnnotationReport:
         Each class on the ticked slices.
     background
         What is known as background on them in a sparse annotation, None in others.
+    finest
+        How wide the finest class on them is, where it is known; those of `earlier` are
+        not counted.
     sentence
         What is annotated, or what keeps it from being used.
     is_usable
@@ -100,6 +104,7 @@ class AnnotationReport:
     earlier: tuple[SliceName, ...]
     counts: tuple[ClassCount, ...]
     background: ClassCount | None
+    finest: float | None
     sentence: str
     is_usable: bool
 
@@ -220,6 +225,7 @@ def _report(
         earlier=earlier,
         counts=(),
         background=None,
+        finest=None,
         sentence=sentence,
         is_usable=False,
     )
@@ -261,6 +267,7 @@ def _count(
         report,
         counts=counts,
         background=count_background(volumes, annotation, table),
+        finest=finest_width([report.image], [report.labels], found),
         is_usable=bool(counts),
     )
 

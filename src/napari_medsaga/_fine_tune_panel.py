@@ -156,6 +156,7 @@ class FineTunePanel(QWidget):
             self._watch.speed,
             None if report is None else report.image,
             0 if report is None else report.axis,
+            None if report is None else report.finest,
             segments=self.run.segments.isChecked(),
         )
         self.run.plan.setText(sentence)

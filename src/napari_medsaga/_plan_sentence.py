@@ -16,6 +16,7 @@ def describe_plan(
     speed: Speed | None,
     image: Volume | None,
     axis: int,
+    finest: float | None = None,
     *,
     segments: bool,
 ) -> str:
@@ -29,8 +30,9 @@ def describe_plan(
         Of the training, with what a model to continue from brings along.
     speed
         As measured here, None before that.
-    image, axis
-        What is trained on, if it is known, across which axis.
+    image, axis, finest
+        What is trained on, if it is known, across which axis, and how wide the finest
+        of the painted classes is.
     segments
         Whether the whole volume is segmented when done.
     """
@@ -46,7 +48,7 @@ def describe_plan(
         return f"{computer}: {preview}trained in about {planned}."
     from medsaga import estimate_time  # torch, which is imported by now
 
-    estimate = estimate_time(speed, settings, image, axis)
+    estimate = estimate_time(speed, settings, image, axis, finest)
     trained = planned
     if settings.steps or estimate.seconds < settings.minutes * 60:
         trained = duration(estimate.seconds)

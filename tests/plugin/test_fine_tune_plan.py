@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt
@@ -111,6 +112,25 @@ class TestPlan:
         assert "steps of" in text()
         panel.plan.set_settings(PRESETS["quick"])  # fits the head alone
         assert text().endswith("trained in about 30 s.")
+
+    def test_fine_structures_take_the_time_of_their_size(self, viewer, qtbot):
+        """Cells of a large image are worked at twice the size, 4 x the pixels."""
+        y, x = np.mgrid[:400, :400]
+        coarse = (np.hypot(y - 200, x - 200) < 90).astype(np.uint8)
+        fine = (np.hypot(y % 40 - 20, x % 40 - 20) < 5).astype(np.uint8)
+        viewer.add_image(coarse * 100, name="cells")
+        labels = viewer.add_labels(coarse, name="painted")
+        panel = open_dock(viewer)
+        qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
+        panel.plan.set_settings(replace(PRESETS["balanced"], steps=10))
+        per_step = panel._watch.speed.seconds_per_step
+
+        def says(seconds):
+            return f"(10 steps of {seconds:.2g} s)" in panel.run.plan.text()
+
+        qtbot.waitUntil(lambda: says(per_step), timeout=TIMEOUT)
+        labels.data = fine
+        qtbot.waitUntil(lambda: says(4 * per_step), timeout=TIMEOUT)
 
     def test_before_the_speed_is_known_a_head_alone_is_told_in_minutes(self):
         def sentence(stages):

@@ -23,6 +23,7 @@ _LARGEST_ANISOTROPY = 8.0
 _SMALLEST_LONG_SIDE = 64
 _LARGEST_ENLARGED = 128  # four times, for an embedding of stride 16
 _ROUND_TO = 32
+_FINEST_PIXELS = 8  # below that, Dice falls steeply (docs/choices.md)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Canvas:
         spacing
             Size of a pixel in mm along rows and columns; None: pixels are square.
         """
-        height, width = _physical(rows, cols, spacing)
+        height, width = physical_shape(rows, cols, spacing)
         factor = self.long_side / max(height, width)
         return max(1, round(height * factor)), max(1, round(width * factor))
 
@@ -69,14 +70,16 @@ def choose_long_side(
     settings: FineTuneSettings,
     multiple: int,
     embedding_stride: int = 4,
+    finest: float | None = None,
 ) -> int:
     """Choose the long side of the canvas for a training.
 
     It is `settings.long_side` if that is given. Else it is the largest slice's own, in
     units of its finest pixel side, rounded up to a multiple of 32, at least 64 and at
-    most `settings.max_long_side`. This is for an embedding of stride 4; SAM's ViTs,
-    whose embedding is four times coarser, have four times the limits and enlarge
-    images up to four times, to at most 512.
+    most `settings.max_long_side`, or twice that where what is painted would be less
+    than 8 pixels wide. This is for an embedding of stride 4; SAM's ViTs, whose
+    embedding is four times coarser, have four times the limits whatever is painted,
+    and enlarge images up to four times, to at most 512.
 
     Parameters
     ----------
@@ -88,12 +91,18 @@ def choose_long_side(
         What the backbone's sizes must be multiples of; the long side is one.
     embedding_stride
         Pixels per feature of the backbone's embedding.
+    finest
+        What :func:`~medsaga.data.structures.finest_width` gives; None where it is not
+        known.
     """
     if settings.long_side > 0:
         return _round_up(settings.long_side, multiple)
     enlarged = max(1, embedding_stride // 4)
     largest = settings.max_long_side * enlarged
-    own = max(max(_physical(*shape, spacing)) for shape, spacing in slices)
+    if finest is not None and enlarged == 1:
+        needed = math.ceil(_FINEST_PIXELS / finest)
+        largest = min(max(largest, needed), 2 * largest)
+    own = max(max(physical_shape(*shape, spacing)) for shape, spacing in slices)
     step = math.lcm(_ROUND_TO, multiple)
     wanted = max(_round_up(math.ceil(own), step), _SMALLEST_LONG_SIDE)
     wanted = max(wanted, enlarged * min(wanted, _LARGEST_ENLARGED))
@@ -102,7 +111,9 @@ def choose_long_side(
     return max(multiple, largest // multiple * multiple)
 
 
-def _physical(rows: int, cols: int, spacing: Spacing | None) -> tuple[float, float]:
+def physical_shape(
+    rows: int, cols: int, spacing: Spacing | None
+) -> tuple[float, float]:
     """Height and width of a slice in units of its finer pixel side."""
     if spacing is None or not all(math.isfinite(s) and s > 0 for s in spacing):
         return float(rows), float(cols)

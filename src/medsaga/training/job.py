@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from medsaga.computing import pick_device, pick_precision
-from medsaga.data.augment import choose_negatives
+from medsaga.data.augment import choose_far_views, choose_negatives
 from medsaga.data.classes import ClassTable, class_table, label_check
 from medsaga.data.samples import build_samples
 from medsaga.events import Event, Notice
@@ -134,7 +134,12 @@ def begin(job: Job) -> Generator[Event, None, tuple[Session, Start]]:
     if settings.stages != "head":
         parameter_groups(network, settings)  # refuses a rank that projects nothing
     canvas = choose_canvas(
-        job.card, settings, network.backbone, job.volumes, annotation
+        job.card,
+        settings,
+        network.backbone,
+        job.volumes,
+        job.annotated.labels,
+        annotation,
     )
     if settings.neighbours and not canvas.neighbours:
         yield Notice(message=why_no_neighbours(job.card))
@@ -175,6 +180,7 @@ def _record_choices(session: Session, begun: Start, card: ModelCard | None) -> N
         long_side=canvas.long_side,
         neighbours=canvas.neighbours,
         precision=session.precision,
+        far_views=choose_far_views(session.settings.far_views, session.training),
         negatives=choose_negatives(
             session.settings.negatives,
             (*session.training, *session.held_out),

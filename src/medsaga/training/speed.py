@@ -126,7 +126,11 @@ def measure_speed(settings: FineTuneSettings) -> Stream[Speed]:
 
 
 def estimate_time(
-    speed: Speed, settings: FineTuneSettings, image: Volume, axis: int
+    speed: Speed,
+    settings: FineTuneSettings,
+    image: Volume,
+    axis: int,
+    finest: float | None = None,
 ) -> TimeEstimate:
     """Estimate what a training on slices of `image` takes, in proportion to its pixels.
 
@@ -138,11 +142,14 @@ def estimate_time(
         Of the training.
     image, axis
         Its slices across `axis` train and are segmented.
+    finest
+        What :func:`finest_width` gives for what is painted, which the working size
+        depends on; None where it is not known.
     """
     rows, cols = image.slice_shape(axis)
     spacing = image.slice_spacing(axis)
     long_side = choose_long_side(
-        [((rows, cols), spacing)], settings, speed.multiple, speed.stride
+        [((rows, cols), spacing)], settings, speed.multiple, speed.stride, finest
     )
     canvas = Canvas(long_side=long_side, multiple=speed.multiple)
     height, width = canvas.padded_shape(rows, cols, spacing)

@@ -14,6 +14,7 @@ from medsaga.checkpoints import sha256
 from medsaga.computing import seeded
 from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.data.intensity import IntensityRule, choose_intensity
+from medsaga.data.structures import finest_width
 from medsaga.model import MedSAGa
 from medsaga.model_card import WEIGHTS, ModelCard, load_card
 from medsaga.model_folder import TrainedModel, load_model
@@ -172,9 +173,10 @@ def choose_canvas(
     settings: FineTuneSettings,
     backbone: Backbone,
     volumes: Sequence[Volume],
+    labels: Sequence[Volume],
     annotation: Annotation,
 ) -> Canvas:
-    """Choose the working size: as asked for, as before, or from the images.
+    """Choose the working size: as asked for, as before, or from images and labels.
 
     A model that was trained keeps to what it saw: neighbours or none.
     """
@@ -189,7 +191,11 @@ def choose_canvas(
         for v, _ in annotation.slices
     ]
     long_side = choose_long_side(
-        sizes, settings, backbone.size_multiple, backbone.embedding.stride
+        sizes,
+        settings,
+        backbone.size_multiple,
+        backbone.embedding.stride,
+        finest_width(volumes, labels, annotation),
     )
     return Canvas(
         long_side=long_side, multiple=backbone.size_multiple, neighbours=neighbours
