@@ -44,7 +44,7 @@ from medsaga.computing import (
     pick_precision,
 )
 from medsaga.data.annotation import annotated_slices
-from medsaga.data.augment import Augmenter, choose_far_views, choose_negatives
+from medsaga.data.augment import Augmenter, choose_negatives
 from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.data.classes import class_table
 from medsaga.data.intensity import choose_intensity
@@ -156,7 +156,6 @@ class _Prepared:
         )
         self.settings = replace(
             settings,
-            far_views=choose_far_views(settings.far_views, self.samples),
             negatives=choose_negatives(settings.negatives, self.samples, self.rule),
         )
 

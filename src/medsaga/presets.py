@@ -29,7 +29,6 @@ def _paper(settings: FineTuneSettings) -> FineTuneSettings:
         weight_decay=0.1,
         average_weights=False,
         mend_classes=False,
-        far_views="off",
         negatives="off",
         checkpointing=True,
     )

@@ -23,7 +23,7 @@ Intensity = Literal[
     "auto", "percentiles", "soft tissue", "lung", "bone", "brain", "spleen and liver"
 ]
 Smoothing = Literal["auto", "on", "off"]
-Switch = Literal["auto", "on", "off"]
+Negatives = Literal["auto", "on", "off"]
 # As their authors compare them.
 ONE_STAGE: tuple[StrategyName, ...] = ("medsaga-v1", "medsaga-v2", "samed")
 
@@ -318,16 +318,8 @@ class FineTuneSettings:
             "liver is on the wrong side.",
         ),
     ] = False
-    far_views: Annotated[
-        Switch,
-        choice(
-            "Augmentation",
-            "Turn slices twice as far as rotation says, and scale them by half more "
-            "than zoom says; auto where they come from several images.",
-        ),
-    ] = "auto"
     negatives: Annotated[
-        Switch,
+        Negatives,
         choice(
             "Augmentation",
             "Show half of the views as negatives, so that dark on bright is found as "

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from medsaga.data.augment import Augmenter, choose_far_views, choose_negatives
+from medsaga.data.augment import Augmenter, choose_negatives
 from medsaga.data.intensity import IntensityRule
 from medsaga.settings import FineTuneSettings
 
@@ -220,30 +220,6 @@ def test_noise_has_at_most_the_deviation_of_the_settings():
     assert max(deviations) < 0.105
     assert max(deviations) > 0.08
     assert min(deviations) < 0.02
-
-
-def test_far_views_are_turned_twice_as_far_and_scaled_by_half_more():
-    image, target = scene()
-    far = only(rotation=0.3, zoom=0.2, far_views="on")
-    for i in range(5):
-        seen, moved = far(image, target, i)
-        wide, wide_target = only(rotation=0.6, zoom=0.3)(image, target, i)
-        torch.testing.assert_close(seen, wide)
-        assert torch.equal(moved, wide_target)
-
-
-@pytest.mark.parametrize(
-    ("asked", "names", "chosen"),
-    [
-        ("auto", ["ct [0]", "ct [1]"], "off"),
-        ("auto", ["ct [0]", "other [1]"], "on"),
-        ("off", ["ct [0]", "other [1]"], "off"),
-        ("on", ["ct [0]", "ct [1]"], "on"),
-    ],
-)
-def test_far_views_are_chosen_where_several_images_train(asked, names, chosen):
-    slices = [SimpleNamespace(name=n, slice_index=i) for i, n in enumerate(names)]
-    assert choose_far_views(asked, slices) == chosen
 
 
 def test_half_of_the_views_are_negatives_if_asked_and_outside_stays_black():

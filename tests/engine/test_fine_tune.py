@@ -13,7 +13,6 @@ from tests.phantom import VALUES, keep_slices, make_phantom
 from torch.nn.utils import parameters_to_vector
 
 from medsaga import drain, events, fine_tune, segment
-from medsaga.data.samples import are_of_one_image
 from medsaga.data.volume import Volume
 from medsaga.detail_head import PixelFit
 from medsaga.errors import MedsagaError
@@ -142,7 +141,9 @@ def test_a_head_that_has_minutes_is_shown_meanwhile(image, labels, quick, monkey
 def test_slices_of_one_image_are_told_by_their_names(slices, expected):
     """Those kept with a model train on too, and may be of other images."""
     training = [SimpleNamespace(name=n, slice_index=i) for n, i in slices]
-    assert are_of_one_image(training) == expected
+    one_image = [object()]
+    begun = SimpleNamespace(training=training, images=one_image)
+    assert head_plan.is_of_one_image(begun) == expected
 
 
 def test_what_is_planned_stays_within_the_bounds_of_its_setting(monkeypatch):

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medsaga.data.samples import are_of_one_image
 from medsaga.data.sizing import IGNORE
 
 if TYPE_CHECKING:
@@ -20,29 +19,16 @@ if TYPE_CHECKING:
     from medsaga.data.canvas import Size
     from medsaga.data.intensity import IntensityRule
     from medsaga.data.samples import Sample
-    from medsaga.settings import FineTuneSettings, Switch
+    from medsaga.settings import FineTuneSettings, Negatives
 
 # Of the range from black to white. Nuclei of two stains differ from their ground by
 # 0.26 to 0.8 either way, lungs and hippocampi by -0.44 to 0.18.
 _CLEAR = 0.25
-# Factors on rotation and zoom.
-_USUAL, _FURTHER = (1.0, 1.0), (2.0, 1.5)
-
-
-def choose_far_views(far_views: Switch, samples: Iterable[Sample]) -> Switch:
-    """Choose whether views are turned and scaled further than usual: on or off.
-
-    With ``auto`` they are where several images train: what others, of other people
-    say, look like is to be expected from further views, not from near ones.
-    """
-    if far_views != "auto":
-        return far_views
-    return "off" if are_of_one_image(samples) else "on"
 
 
 def choose_negatives(
-    negatives: Switch, samples: Iterable[Sample], rule: IntensityRule
-) -> Switch:
+    negatives: Negatives, samples: Iterable[Sample], rule: IntensityRule
+) -> Negatives:
     """Choose whether views are shown as negatives too: on or off.
 
     With ``auto`` they are where a class is clearly brighter than the background on one
@@ -85,8 +71,7 @@ class Augmenter:
     Parameters
     ----------
     settings
-        How far the views may go; `far_views` and `negatives` as
-        :func:`choose_far_views` and :func:`choose_negatives` have chosen.
+        How far the views may go; `negatives` as :func:`choose_negatives` has chosen.
     seed
         Of everything random.
     """
@@ -137,9 +122,8 @@ class Augmenter:
     ) -> Tensor:
         """Draw where each pixel of the view comes from: one grid for both."""
         settings = self._settings
-        further = _FURTHER if settings.far_views == "on" else _USUAL
-        angle = random.uniform(-1, 1) * settings.rotation * further[0]
-        size = 1 + random.uniform(-1, 1, 2) * settings.zoom * further[1]
+        angle = random.uniform(-1, 1) * settings.rotation
+        size = 1 + random.uniform(-1, 1, 2) * settings.zoom
         shift = random.uniform(-1, 1, 2) * settings.shift * (height, width)
         mirror = random.choice((-1, 1), 2) if settings.flips else 1
         turn = np.array(

@@ -18,7 +18,7 @@ from medsaga.data.sizing import (
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -124,13 +124,6 @@ def scale_labels(
     target = resize_target(indices, content, keep_strokes=is_sparse)
     labels = target.short() if is_sparse else labels_for_views(indices, content)
     return pad_target(target, (image.shape[1], image.shape[2])), labels
-
-
-def are_of_one_image(samples: Iterable[Sample]) -> bool:
-    """Whether all come from one image; those kept with a model may be of others."""
-    # A slice of a volume is named "NAME [index]", a 2-D image just "NAME".
-    names = {s.name.removesuffix(f" [{s.slice_index}]") for s in samples}
-    return len(names) == 1
 
 
 def drawn_sample(seed: int, view: int, n_samples: int) -> int:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from medsaga.data.samples import are_of_one_image
 from medsaga.training.sampled_pixels import feature_channels, features_at, start_fit
 from medsaga.training.strategy import STRATEGIES
 from medsaga.training.validation import validated_slices
@@ -69,6 +68,13 @@ def has_the_whole_time(settings: FineTuneSettings) -> bool:
     return settings.stages == "head" and not settings.steps
 
 
+def is_of_one_image(session: Session) -> bool:
+    """Whether all slices come from one image; earlier ones may come from others."""
+    # A slice of a volume is named "NAME [index]", a 2-D image just "NAME".
+    names = {s.name.removesuffix(f" [{s.slice_index}]") for s in session.training}
+    return len(names) == 1
+
+
 def _affordable_views(session: Session) -> int:
     settings, n_slices = session.settings, len(session.training)
     per_slice = _VIEWS_PER_SLICE
@@ -77,7 +83,7 @@ def _affordable_views(session: Session) -> int:
         per_slice, allowed = _MOST_VIEWS_PER_SLICE, 0.4 * session.seconds_left
     most = int(allowed / _time_view(session))
     if refits_head(settings):
-        is_of_one = are_of_one_image(session.training)
+        is_of_one = is_of_one_image(session)
         enough = _MOST_REFIT_VIEWS_OF_ONE if is_of_one else _MOST_REFIT_VIEWS
         most = min(most, max(enough, n_slices))
     return max(FEWEST_VIEWS, min(per_slice * n_slices, most, _MOST_VIEWS))
@@ -94,7 +100,7 @@ def _affordable_fit_steps(session: Session) -> int:
         left = session.seconds_left - to_score
         affordable = int(left / _time_fit_step(session))
         return max(_FEWEST_FIT_STEPS, min(_MOST_FIT_STEPS, affordable))
-    is_of_one = are_of_one_image(session.training)
+    is_of_one = is_of_one_image(session)
     share = _FIT_SHARE_OF_ONE if is_of_one else _FIT_SHARE
     allowed = max(_FIT_SECONDS, share * settings.minutes * 60)
     enough = _FIT_STEPS_OF_ONE if is_of_one else _FIT_STEPS

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsaga.computing import peak_memory
-from medsaga.data.samples import are_of_one_image
 from medsaga.events import Event, Preview, Progress, Stage, Stop, Validated
 from medsaga.training.averaging import BestWeights, WeightAverage
 from medsaga.training.head_plan import (
     FEWEST_VIEWS,
     has_the_whole_time,
+    is_of_one_image,
     plan_fit,
     plan_views,
     refits_head,
@@ -116,7 +116,7 @@ def _fit(
 ) -> Generator[Event, None, None]:
     """Fit for a part of the planned steps, and use what it gives."""
     fit = start_fit(session, *pixels.sampled())
-    average, is_averaged = WeightAverage(fit.layers), are_of_one_image(session.training)
+    average, is_averaged = WeightAverage(fit.layers), is_of_one_image(session)
     started = session.seconds
     total = math.ceil(part * session.settings.head_steps)
     step = 0

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from medsaga.computing import pick_device, pick_precision
-from medsaga.data.augment import choose_far_views, choose_negatives
+from medsaga.data.augment import choose_negatives
 from medsaga.data.classes import ClassTable, class_table, label_check
 from medsaga.data.samples import build_samples
 from medsaga.events import Event, Notice
@@ -180,7 +180,6 @@ def _record_choices(session: Session, begun: Start, card: ModelCard | None) -> N
         long_side=canvas.long_side,
         neighbours=canvas.neighbours,
         precision=session.precision,
-        far_views=choose_far_views(session.settings.far_views, session.training),
         negatives=choose_negatives(
             session.settings.negatives,
             (*session.training, *session.held_out),
