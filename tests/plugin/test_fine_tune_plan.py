@@ -120,7 +120,7 @@ class TestPlan:
         fine = (np.hypot(y % 40 - 20, x % 40 - 20) < 5).astype(np.uint8)
         viewer.add_image(coarse * 100, name="cells")
         labels = viewer.add_labels(coarse, name="painted")
-        panel = open_dock(viewer)
+        panel = open_dock(viewer, qtbot)
         qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
         panel.plan.set_settings(replace(PRESETS["balanced"], steps=10))
         per_step = panel._watch.speed.seconds_per_step
