@@ -154,9 +154,7 @@ class FineTunePanel(QWidget):
             self._watch.computer,
             settings,
             self._watch.speed,
-            None if report is None else report.image,
-            0 if report is None else report.axis,
-            None if report is None else report.finest,
+            report,
             segments=self.run.segments.isChecked(),
         )
         self.run.plan.setText(sentence)

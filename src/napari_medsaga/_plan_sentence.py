@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 from medsaga import preset
 
 if TYPE_CHECKING:
-    from medsaga import FineTuneSettings, Speed, Volume
+    from medsaga import FineTuneSettings, Speed
+    from napari_medsaga._annotation import AnnotationReport
 
 
 def describe_plan(
     computer: str,
     settings: FineTuneSettings,
     speed: Speed | None,
-    image: Volume | None,
-    axis: int,
-    finest: float | None = None,
+    report: AnnotationReport | None,
     *,
     segments: bool,
 ) -> str:
@@ -30,9 +29,8 @@ def describe_plan(
         Of the training, with what a model to continue from brings along.
     speed
         As measured here, None before that.
-    image, axis, finest
-        What is trained on, if it is known, across which axis, and how wide the finest
-        of the painted classes is.
+    report
+        What is trained on, None where that is not known.
     segments
         Whether the whole volume is segmented when done.
     """
@@ -42,13 +40,14 @@ def describe_plan(
     has_head_stage = settings.stages != "galore"
     preview = "preview in 10 s, " if is_quick and has_head_stage else ""
     planned = duration(settings.minutes * 60)
-    if speed is None or speed.backbone != settings.backbone or image is None:
+    if speed is None or speed.backbone != settings.backbone or report is None:
         if settings.steps and settings.stages != "head":
             return f"{computer}: {settings.steps} steps; the first tells the time."
         return f"{computer}: {preview}trained in about {planned}."
     from medsaga import estimate_time  # torch, which is imported by now
 
-    estimate = estimate_time(speed, settings, image, axis, finest)
+    image, axis = report.image, report.axis
+    estimate = estimate_time(speed, settings, image, axis, report.finest)
     trained = planned
     if settings.steps or estimate.seconds < settings.minutes * 60:
         trained = duration(estimate.seconds)

@@ -135,7 +135,7 @@ class TestPlan:
     def test_before_the_speed_is_known_a_head_alone_is_told_in_minutes(self):
         def sentence(stages):
             settings = replace(PRESETS["quick"], stages=stages, steps=5)
-            return describe_plan("CPU", settings, None, None, 0, segments=False)
+            return describe_plan("CPU", settings, None, None, segments=False)
 
         assert sentence("head") == "CPU: preview in 10 s, trained in about 30 s."
         assert sentence("both") == "CPU: 5 steps; the first tells the time."

@@ -208,9 +208,10 @@ def count_background(
 
     Its `value` is the one that is painted. On an empty slice every pixel counts.
     """
-    background = _count_all(labels, annotation, table)[0]
     value = annotation.background_value
-    return None if value is None else replace(background, value=value)
+    if value is None:
+        return None
+    return replace(_count_all(labels, annotation, table)[0], value=value)
 
 
 def label_check(

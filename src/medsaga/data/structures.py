@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medsaga.data.annotation import iterate_slices
 from medsaga.data.canvas import physical_shape
 
 if TYPE_CHECKING:
@@ -46,11 +47,12 @@ def finest_width(
         return None
     areas: defaultdict[int, float] = defaultdict(float)
     outlines: defaultdict[int, float] = defaultdict(float)
-    for v, s in annotation.slices:
-        axis = annotation.axis
-        painted = labels[v].slice(axis, s)
+    said = iterate_slices(labels, annotation)
+    for (v, _), label in zip(annotation.slices, said, strict=True):
+        painted = label.values
         rows, cols = painted.shape
-        shape = physical_shape(rows, cols, images[v].slice_spacing(axis))
+        spacing = images[v].slice_spacing(annotation.axis)
+        shape = physical_shape(rows, cols, spacing)
         height, width = (side / max(shape) for side in shape)
         row, col = height / rows, width / cols
         _add(areas, painted[painted != 0], row * col)
