@@ -42,8 +42,9 @@ from medsaga.computing import peak_memory, pick_device
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from images import Task
+
 _BOOLEANS = {"true": True, "false": False}
-STACKED = ("amos", "spleen-msd")
 
 
 def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
     medsaga.warm_up("galore")  # imports are not part of the time
     task = make_task(cell["task"], data, cell["n"])
     settings = settings_of(cell)
-    check_neighbours(cell["task"], settings)
+    check_neighbours(task, settings)
     settings = replace(settings, sparse=settings.sparse or task.is_sparse)
     before = peak_memory(pick_device()) / 2**20
     started = time.monotonic()
@@ -95,17 +96,17 @@ def fingerprint(cell: dict[str, Any]) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
-def check_neighbours(task: str, settings: medsaga.FineTuneSettings) -> None:
+def check_neighbours(task: Task, settings: medsaga.FineTuneSettings) -> None:
     """Refuse neighbouring slices where the drawn slices alone are stacked."""
-    if settings.neighbours and task.partition("@")[0] in STACKED:
+    if settings.neighbours and not task.keeps_neighbours:
         raise medsaga.MedsagaError(
-            f"{task} trains on single slices of its volumes, whose neighbours are not "
-            "kept: leave out --set neighbours=true."
+            "This task keeps single slices of its volumes, without their neighbours: "
+            "leave out --set neighbours=true."
         )
 
 
 def judge(
-    fitted: Any, task: Any, ways: list[medsaga.SegmentSettings]
+    fitted: Any, task: Task, ways: list[medsaga.SegmentSettings]
 ) -> list[dict[str, Any] | None]:
     """Score each way to segment, None where the method cannot.
 

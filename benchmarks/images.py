@@ -36,6 +36,8 @@ class Task:
         The slices are cut across this axis of (z, y, x); None: as the engine chooses.
     is_sparse
         Whether a pixel without paint is unknown (the setting `sparse`).
+    keeps_neighbours
+        Whether the slices next to those that train are kept (the setting `neighbours`).
     looked_at
         Which of `test` were looked at when the default was chosen (docs/choices.md).
     facts
@@ -46,6 +48,7 @@ class Task:
     test: Sequence[Judged]
     axis: int | None = None
     is_sparse: bool = False
+    keeps_neighbours: bool = True
     looked_at: frozenset[int] = frozenset()
     facts: Mapping[str, Any] = field(default_factory=dict)
 

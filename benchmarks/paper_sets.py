@@ -192,6 +192,7 @@ def _make_task(
         [_trains(spec, cases[p], sorted(slices)) for p, slices in training],
         OnDemand([partial(_judged, spec, cases[p], [*slices]) for p, slices in test]),
         axis=0,
+        keeps_neighbours=not spec.is_ct,
         facts=split.facts,
     )
 

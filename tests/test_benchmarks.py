@@ -60,10 +60,12 @@ def test_a_boolean_is_one_or_the_other(few_shot, tmp_path):
 
 
 def test_single_slices_of_a_volume_have_no_neighbours(few_shot):
+    from images import Task
+
     settings = medsaga.FineTuneSettings(neighbours=True)
-    few_shot.check_neighbours("ct", settings)
+    few_shot.check_neighbours(Task([], []), settings)
     with pytest.raises(medsaga.MedsagaError, match="leave out --set neighbours"):
-        few_shot.check_neighbours("amos@20", settings)
+        few_shot.check_neighbours(Task([], [], keeps_neighbours=False), settings)
 
 
 def test_a_preset_has_its_own_minutes_and_its_name(few_shot, tmp_path):

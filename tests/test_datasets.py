@@ -97,6 +97,7 @@ def test_spleen_trains_on_n_slices_and_judges_other_patients(tasks, spleen):
     assert not judged.keys() & training.keys()
     assert set().union(*training.values()) <= {2, 3, 4}
     assert task.axis == 0
+    assert not task.keeps_neighbours
     assert task.facts == {
         "split_seed": 0,
         "patients_drawn_from": 8,
@@ -183,6 +184,7 @@ def test_isles_keeps_the_volume_and_brings_it_to_112(tasks, tmp_path):
         image = folder / f"{sub}_ses-0001_dwi.nii.gz"
         write_pair(image, mask, number, truth if number != 5 else 0 * truth)
     task = tasks.make_task("isles", root, 5)
+    assert task.keeps_neighbours
     assert len(task.training) == 3  # of the four with a lesion
     labelled = [labels.array.any(axis=(1, 2)).tolist() for _, labels in task.training]
     assert sum(flags[1] + flags[2] for flags in labelled) == 5

@@ -36,18 +36,18 @@ def describe_plan(
     """
     if not computer:
         return "Getting ready (the first time takes some seconds)…"
-    is_quick = settings.backbone == preset("balanced").backbone
-    has_head_stage = settings.stages != "galore"
-    preview = "preview in 10 s, " if is_quick and has_head_stage else ""
     planned = duration(settings.minutes * 60)
     if speed is None or speed.backbone != settings.backbone or report is None:
         if settings.steps and settings.stages != "head":
             return f"{computer}: {settings.steps} steps; the first tells the time."
-        return f"{computer}: {preview}trained in about {planned}."
+        return f"{computer}: trained in about {planned}."
     from medsaga import estimate_time  # torch, which is imported by now
 
     image, axis = report.image, report.axis
     estimate = estimate_time(speed, settings, image, axis, report.finest)
+    preview = ""
+    if settings.backbone == preset("balanced").backbone and settings.stages != "galore":
+        preview = f"preview in {duration(estimate.seconds_to_preview)}, "
     trained = planned
     if settings.steps or estimate.seconds < settings.minutes * 60:
         trained = duration(estimate.seconds)

@@ -255,7 +255,7 @@ def test_stopped_after_the_early_look_the_model_is_usable(
     assert drain(segment(model, image)).mask.array.any()
 
 
-def test_a_head_trained_alone_leaves_time_for_its_score(
+def test_a_head_trained_alone_leaves_time_for_the_start_of_its_fit_and_its_score(
     image, labels, quick, monkeypatch
 ):
     monkeypatch.setattr(head_plan, "_time_view", lambda session: 1.0)
@@ -264,6 +264,17 @@ def test_a_head_trained_alone_leaves_time_for_its_score(
     model, _ = _collect(image, labels, settings)
     n_slices, n_steps = len(model.samples), model.card.settings["head_steps"]
     assert 300 < n_steps <= (60 - n_slices) / 0.1
+
+    start_fit = head_stage.start_fit
+
+    def start_late(session, *sampled):
+        session.time._started -= 20
+        return start_fit(session, *sampled)
+
+    monkeypatch.setattr(head_stage, "start_fit", start_late)
+    model, _ = _collect(image, labels, settings)
+    n_steps = model.card.settings["head_steps"]
+    assert 200 < n_steps <= (60 - 20 - n_slices) / 0.1
 
 
 class TestFitOfTheHead:

@@ -44,6 +44,14 @@ def test_the_minutes_are_filled_with_steps(image):
     assert estimate.seconds_to_segment == pytest.approx(0.1 * image.shape[0])
 
 
+def test_a_first_preview_takes_longer_where_views_do(image):
+    settings = FineTuneSettings(backbone="tiny", long_side=128)
+    small = estimate_time(SPEED, settings, image, 0).seconds_to_preview
+    large = replace(settings, long_side=512)
+    assert small == 10
+    assert 30 <= estimate_time(SPEED, large, image, 0).seconds_to_preview <= 50
+
+
 def test_a_slow_computer_has_fewer_steps_than_its_share_of_the_minutes(image):
     """Views and fits of the head become slower with it: 11 steps of X-rays, not 35."""
     settings = FineTuneSettings(backbone="tiny", minutes=2.0, long_side=128)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from medsaga.training.sampled_pixels import feature_channels, features_at, start_fit
+from medsaga.training.step_plan import SLOWDOWN
 from medsaga.training.strategy import STRATEGIES
 from medsaga.training.validation import validated_slices
 
@@ -97,7 +98,7 @@ def _affordable_fit_steps(session: Session) -> int:
     settings = session.settings
     if has_the_whole_time(settings):
         to_score = len(validated_slices(session)) * _time_view(session)
-        left = session.seconds_left - to_score
+        left = (session.seconds_left - to_score) / SLOWDOWN
         affordable = int(left / _time_fit_step(session))
         return max(_FEWEST_FIT_STEPS, min(_MOST_FIT_STEPS, affordable))
     is_of_one = is_of_one_image(session)

@@ -52,8 +52,9 @@ def run_head_stage(session: Session) -> Generator[Event, None, None]:
     part = _FIRST_SHARE if refits_head(session.settings) else 1.0
     n_views = max(round(part * total), min(len(session.training), total))
     pixels = yield from _sample_views(session, n_views)
+    fit = start_fit(session, *pixels.sampled())  # seconds, where there are many pixels
     plan_fit(session)
-    yield from _fit(session, pixels, part)
+    yield from _fit(session, fit, part)
 
 
 def rerun_head_stage(session: Session) -> Generator[Event, None, Validated]:
@@ -78,7 +79,7 @@ def refit_head(session: Session) -> Generator[Event, None, None]:
     and what it has learned shows only once a head is fitted to it.
     """
     pixels = yield from _sample_views(session, session.settings.head_views)
-    yield from _fit(session, pixels)
+    yield from _fit(session, start_fit(session, *pixels.sampled()))
 
 
 def _look(
@@ -112,10 +113,9 @@ def _write(session: Session, fit: PixelFit) -> None:
 
 
 def _fit(
-    session: Session, pixels: SampledPixels, part: float = 1.0
+    session: Session, fit: PixelFit, part: float = 1.0
 ) -> Generator[Event, None, None]:
-    """Fit for a part of the planned steps, and use what it gives."""
-    fit = start_fit(session, *pixels.sampled())
+    """Take a part of the planned steps of a fit, and use what it gives."""
     average, is_averaged = WeightAverage(fit.layers), is_of_one_image(session)
     started = session.seconds
     total = math.ceil(part * session.settings.head_steps)

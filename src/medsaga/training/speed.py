@@ -28,6 +28,9 @@ _SECONDS_TO_START = 6.0
 # What the views and fits of the head and the scores take, in steps as measured: with
 # LiteMedSAM it was the time of 10 to 35 on two computers of very different speed.
 _STEPS_WORTH_OF_HEAD, _LARGEST_SHARE_OF_HEAD = 26, 0.65
+# A first preview stands by then, unless the few views that it needs, and what else is
+# computed before it, take longer: as long as the prediction of so many slices.
+_SECONDS_TO_PREVIEW, _SLICES_BEFORE_PREVIEW = 10.0, 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +62,13 @@ class Speed:
 class TimeEstimate:
     """What a training will take, and the segmentation after it.
 
-    `steps` are those of the GaLore stage: none where the head is trained alone.
+    `steps` are those of the GaLore stage: none where the head is trained alone. The
+    first preview is that of the head stage, with LiteMedSAM.
     """
 
     steps: int
     seconds_per_step: float
+    seconds_to_preview: float
     seconds: float
     seconds_to_segment: float
 
@@ -155,12 +160,15 @@ def estimate_time(
     height, width = canvas.padded_shape(rows, cols, spacing)
     part = height * width / speed.side**2
     per_step = speed.seconds_per_step * part * settings.batch_size / speed.batch_size
+    per_slice = speed.seconds_per_slice * part
+    to_preview = _SECONDS_TO_START + _SLICES_BEFORE_PREVIEW * per_slice
     steps, seconds = _estimate_training(settings, speed, per_step)
     return TimeEstimate(
         steps=steps,
         seconds_per_step=per_step,
+        seconds_to_preview=max(_SECONDS_TO_PREVIEW, to_preview),
         seconds=seconds,
-        seconds_to_segment=image.shape[axis] * speed.seconds_per_slice * part,
+        seconds_to_segment=image.shape[axis] * per_slice,
     )
 
 
