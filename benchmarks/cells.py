@@ -131,7 +131,8 @@ def ablations(cells: list[Cell]) -> list[Cell]:
     """The ablations, and MedSAGa where it trained on as much for as long."""
 
     def key(cell: Cell) -> tuple[str | int | float, ...]:
-        return tuple(cell[k] for k in ("task", "n", "preset", "backbone", "minutes"))
+        same = ("task", "n", "preset", "backbone", "minutes")
+        return (*(cell[k] for k in same), str(cell["set"]))
 
     wanted = {key(cell) for cell in cells if cell["method"] in ABLATIONS}
     return [

@@ -380,15 +380,16 @@ _fit_from_few_views = partial(fit_from_scratch, batch_size=2, warmup_steps=10)
 METHODS: dict[str, Callable[..., Fitted]] = {
     **{name: partial(_strategy, name) for name in STRATEGIES},
     "first-preview": partial(fit_medsaga, stops_early=True),
-    "unet": partial(fit_from_scratch, _unet, learning_rate=3e-3),
-    "unet-wide": partial(
-        fit_from_scratch, partial(_unet, width=32), learning_rate=3e-3
-    ),
-    "unet-narrow": partial(
-        fit_from_scratch, partial(_unet, width=8), learning_rate=3e-3
-    ),
     "unet-slow": partial(fit_from_scratch, _unet, learning_rate=1e-3),
+    "unet": partial(fit_from_scratch, _unet, learning_rate=3e-3),
     "unet-fast": partial(fit_from_scratch, _unet, learning_rate=1e-2),
+    "unet-faster": partial(fit_from_scratch, _unet, learning_rate=3e-2),
+    "unet-fast-wide": partial(
+        fit_from_scratch, partial(_unet, width=32), learning_rate=1e-2
+    ),
+    "unet-fast-narrow": partial(
+        fit_from_scratch, partial(_unet, width=8), learning_rate=1e-2
+    ),
     "dae-former": partial(_fit_from_few_views, DAEFormer, learning_rate=1e-3),
     "dae-former-slow": partial(_fit_from_few_views, DAEFormer, learning_rate=5e-4),
     "dae-former-narrow": partial(

@@ -3,7 +3,8 @@
     python benchmarks/report.py OUT
 
 writes, from the cells in OUT, results.md, results.json (the cells), tables.json (what
-the paper's tables show) and the pictures. Whatever cells there are make a report.
+the paper's tables show), losses.json (what its Figure 4 shows) and the pictures.
+Whatever cells there are make a report.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from cells import (
     ablations,
     by_way,
     compared,
+    label,
     read_cells,
     warm_up_pairs,
 )
@@ -61,6 +63,8 @@ def write_report(out: Path) -> None:
         for entry in found
     ]
     _write_json(out / "tables.json", rows)
+    if curves := _losses(warm_up_pairs(cells)):
+        _write_json(out / "losses.json", curves)
     parts = [
         _HEAD,
         *(overview(judged, metric) for metric in (DICE, UNTOUCHED)),
@@ -71,6 +75,19 @@ def write_report(out: Path) -> None:
     ]
     text = "\n\n".join(filter(None, parts))
     (out / "results.md").write_text(text + "\n", encoding="utf-8")
+
+
+def _losses(cells: list[Cell]) -> list[dict[str, Any]]:
+    """Give the loss of each step, of every seed, to four digits."""
+    return [
+        {
+            **{key: cell[key] for key in ("task", "n", "seed")},
+            "method": label(cell),
+            "losses": [float(f"{loss:.4g}") for loss in cell["losses"]],
+        }
+        for cell in cells
+        if cell.get("losses")
+    ]
 
 
 def _draw(out: Path, cells: list[Cell]) -> list[str]:

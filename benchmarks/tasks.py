@@ -78,12 +78,19 @@ def ct(data: Path, n: int) -> Task:
     return replace(task, looked_at=frozenset({0}))  # other organs of it were
 
 
-def spleen(data: Path, n: int) -> Task:
-    """The spleen on n of the labelled slices of one CT."""
-    image = medsaga.read_volume(data / "spleen-ct" / "image.nii.gz")
-    truth = medsaga.read_labels(data / "spleen-ct" / "label.nii.gz")
+def labelled_slices(image: str, labels: str, data: Path, n: int) -> Task:
+    """One class on n of a volume's labelled axial slices; the others are judged."""
+    volume = medsaga.read_volume(data / image)
+    truth = medsaga.read_labels(data / labels)
     labelled = np.flatnonzero(truth.array.any(axis=(1, 2)))
-    return _one_volume(image, truth, labelled[_spread(len(labelled), n)].tolist())
+    return _one_volume(volume, truth, labelled[_spread(len(labelled), n)].tolist())
+
+
+def grey_matter(data: Path, n: int) -> Task:
+    """The grey matter of a spinal cord on n of 11 thick slices of an MRI."""
+    folder = "spinal-cord-mri/t2s_uncropped"
+    files = f"{folder}.nii.gz", f"{folder}_gmseg_manual.nii.gz"
+    return replace(labelled_slices(*files, data, n), looked_at=frozenset({0}))
 
 
 def hippo(data: Path, n: int) -> Task:
@@ -172,7 +179,15 @@ _PAINTED: Mapping[str, Callable[[Path, int], Task]] = {
     "cxr768": partial(cxr, side=768),
     "hippo": hippo,
     "nuclei": nuclei,
-    "spleen": spleen,
+    "spleen": partial(
+        labelled_slices, "spleen-ct/image.nii.gz", "spleen-ct/label.nii.gz"
+    ),
+    "cord": partial(
+        labelled_slices,
+        "spinal-cord-mri/t2.nii.gz",
+        "spinal-cord-mri/t2_seg-manual.nii.gz",
+    ),
+    "grey-matter": grey_matter,
 }
 TASKS: Mapping[str, Callable[[Path, int], Task]] = {
     **PAPER_TASKS,

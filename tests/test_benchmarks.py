@@ -162,6 +162,16 @@ def test_each_training_is_judged_by_every_way_to_segment(few_shot, tmp_path):
     assert [scores["mean_dice"] for scores in (found[0], found[2])] == [dice[0], 1]
 
 
+def test_what_was_set_otherwise_is_no_ablation(few_shot, tmp_path):
+    from cells import ablations
+
+    cell = few_shot.plan_cells(options_of(tmp_path, set=[]))[0]
+    attention_alone = cell | {"method": "medsaga-v1"}
+    of_the_head = cell | {"set": {"stages": "head"}}
+    kept = ablations([cell, attention_alone, of_the_head])
+    assert kept == [cell, attention_alone]
+
+
 def test_the_report_has_a_row_for_every_way(few_shot, tmp_path):
     from cells import by_way, label
 
@@ -294,6 +304,9 @@ def test_the_report_has_the_tables_of_the_paper(few_shot, tmp_path):
     assert entry["mean"] == pytest.approx(0.91)
     assert entry["spread"] == pytest.approx(np.std([0.90, 0.92], ddof=1))
     assert (entry["seeds"], entry["source"]) == (2, "measured here")
+    curves = json.loads((tmp_path / "losses.json").read_text())
+    assert {c["method"] for c in curves} == {"medsaga", "medsaga warmup_steps=0"}
+    assert all(c["losses"] == [1.0, 0.5] for c in curves)
     assert pictures_in(tmp_path) == {"dice", "memory", "loss", "warm-up"}
     for name in pictures_in(tmp_path):
         assert any(f"({name}.png)" in line for line in lines)
