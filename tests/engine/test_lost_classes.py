@@ -4,6 +4,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from tests.phantom import VALUES
@@ -24,18 +25,22 @@ def loses_a_class(monkeypatch):
 
     def begin_blind(session, best):
         seconds = yield from begin(session, best)
-        index = session.table.values.index(LOST)
-        network = session.network
-        with torch.no_grad():
-            images = session.to_device(session.training[0].image[None])
-            embedding = network.backbone(images)[-1]
-            features = network.decoder.decode(embedding)[1].mean((0, 2, 3))
-        network.decoder.set_linear_map(index, -1000 * features / features.norm())
-        if network.detail_head is not None:
-            network.detail_head.classify.bias.data[index] = -100
+        _lose_the_class(session)
         return seconds
 
     monkeypatch.setattr(galore_stage, "_validate_start", begin_blind)
+
+
+def _lose_the_class(session):
+    index = session.table.values.index(LOST)
+    network = session.network
+    with torch.no_grad():
+        images = session.to_device(session.training[0].image[None])
+        embedding = network.backbone(images)[-1]
+        features = network.decoder.decode(embedding)[1].mean((0, 2, 3))
+    network.decoder.set_linear_map(index, -1000 * features / features.norm())
+    if network.detail_head is not None:
+        network.detail_head.classify.bias.data[index] = -100
 
 
 @pytest.fixture
@@ -87,6 +92,64 @@ def test_what_was_mended_is_not_averaged_away(image, labels, slow, loses_a_class
     scores = [e.dice[LOST] for e in events if isinstance(e, Validated)]
     assert scores[-2] == 0
     assert scores[-1] > 0.1
+
+
+def test_a_class_that_is_lost_last_of_all_is_mended_too(
+    image, labels, slow, monkeypatch
+):
+    train = galore_stage._train
+
+    def lose_last(session, *of_the_stage):
+        is_whole = yield from train(session, *of_the_stage)
+        _lose_the_class(session)
+        return is_whole
+
+    monkeypatch.setattr(galore_stage, "_train", lose_last)
+    settings = replace(
+        slow, detail_head=False, stages="galore", average_weights=False, steps=40
+    )
+    events = []
+    drain(fine_tune(image, labels, settings), events.append)
+    said = [e.message for e in events if isinstance(e, Notice)]
+    assert sum(f"lost class {LOST} from sight" in message for message in said) == 1
+    assert [e for e in events if isinstance(e, Validated)][-1].dice[LOST] > 0.1
+
+
+@pytest.fixture
+def one_slice_with_the_class(labels):
+    array = labels.array.copy()
+    array[[1, 7, 10]] = np.where(array[[1, 7, 10]] == LOST, 0, array[[1, 7, 10]])
+    return labels.with_array(array)
+
+
+def test_a_class_that_no_held_out_slice_shows_is_mended_too(
+    image, one_slice_with_the_class, slow, loses_a_class
+):
+    events = []
+    settings = replace(slow, hold_out_from=4)
+    drain(fine_tune(image, one_slice_with_the_class, settings), events.append)
+    scores = [e for e in events if isinstance(e, Validated)]
+    assert all(e.measured_on == "held-out slices" for e in scores)
+    assert LOST not in scores[1].dice
+    said = [e.message for e in events if isinstance(e, Notice)]
+    assert any(f"lost class {LOST} from sight" in message for message in said)
+
+
+def test_a_class_that_no_held_out_slice_shows_is_told_where_it_is_lost(
+    image, one_slice_with_the_class, slow, loses_a_class
+):
+    events = []
+    settings = replace(
+        slow,
+        hold_out_from=4,
+        mend_classes=False,
+        detail_head=False,
+        stages="galore",
+    )
+    drain(fine_tune(image, one_slice_with_the_class, settings), events.append)
+    said = [e.message for e in events if isinstance(e, Notice)]
+    wanted = f"class {LOST} was not learned: the model finds nothing of it on the train"
+    assert any(wanted in message for message in said)
 
 
 @pytest.mark.parametrize(

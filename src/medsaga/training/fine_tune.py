@@ -17,10 +17,11 @@ from medsaga.training.card import make_card
 from medsaga.training.galore_stage import run_galore_stage
 from medsaga.training.head_stage import rerun_head_stage, run_head_stage
 from medsaga.training.job import Annotated, Job, begin
+from medsaga.training.lost_classes import lost_classes
 from medsaga.training.low_rank import merge_low_rank_updates
 from medsaga.training.running_time import RunningTime
 from medsaga.training.start import card_of, choose_rule
-from medsaga.training.validation import validate
+from medsaga.training.validation import classes_of, validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -223,14 +224,24 @@ def _last_scores(session: Session) -> Validated:
 
 def _tell_unlearned(session: Session, scores: Validated) -> Iterator[Notice]:
     """Say in plain words which classes the model does not find."""
-    for value, dice in scores.dice.items():
-        if dice == 0:
-            name = session.table.names[session.table.values.index(value)]
-            yield Notice(
-                message=f"{name} was not learned: the model finds nothing of it on the "
-                f"{scores.measured_on}. Paint it on more slices, or give the training "
-                "more time."
-            )
+    if not scores.dice:  # for want of memory, which what follows needs too
+        return
+    table = session.table
+    suspects = [value for value in table.values[1:] if not scores.dice.get(value)]
+    judged = session.held_out or session.training
+    shown = {index for sample in judged for index in classes_of(sample)}
+    unlearned: dict[int, str] = dict.fromkeys(
+        lost_classes(session, suspects), "training slices"
+    )
+    for value in suspects:
+        if (index := table.values.index(value)) in shown:
+            unlearned[index] = scores.measured_on
+    for index, slices in unlearned.items():
+        yield Notice(
+            message=f"{table.names[index]} was not learned: the model finds nothing of "
+            f"it on the {slices}. Paint it on more slices, or give the training more "
+            "time."
+        )
 
 
 def _preview_function(

@@ -30,7 +30,7 @@ from medsaga.training.strategy import STRATEGIES
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     import torch
 
@@ -73,6 +73,8 @@ def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
     if is_whole and refits:
         with suppress(Stop):
             yield from refit_head(session)
+    if is_whole:
+        yield from _mend(session, session.table.values[1:])
     is_averaged = average.n_updates > 0
     return (
         yield from keep_better(session, best, score_at_start, is_averaged=is_averaged)
@@ -164,7 +166,9 @@ def _steps(
             if session.held_out:
                 best.offer(scores)
             yield scores
-            yield from _mend(session, scores, average)
+            suspects = [v for v in session.table.values[1:] if not scores.dice.get(v)]
+            if (yield from _mend(session, suspects)):
+                average.restart()  # or the lost output would come back with the mean
             if _ends_early(session, best):
                 yield Notice(message=f"Stopped at step {step}: no longer improving.")
                 return
@@ -172,21 +176,25 @@ def _steps(
 
 
 def _mend(
-    session: Session, scores: Validated, average: WeightAverage
-) -> Iterator[Notice]:
-    """Fit the classes anew that were lost, which the loss alone seldom brings back."""
+    session: Session, suspects: Iterable[int]
+) -> Generator[Notice, None, list[int]]:
+    """Fit the classes anew that were lost, which the loss alone seldom brings back.
+
+    Held-out slices may show nothing of a class: those that train tell whether it is
+    lost. Returns the indices of what was mended.
+    """
     settings = session.settings
     may_mend = settings.mend_classes and STRATEGIES[settings.strategy].trains_decoder
     if not may_mend or session.galore_steps <= settings.warmup_steps:
-        return
-    suspects = [value for value, dice in scores.dice.items() if dice == 0]
-    for index in lost_classes(session, suspects):
+        return []
+    lost = lost_classes(session, suspects)
+    for index in lost:
         refit_class(session, index)
-        average.restart()  # or the lost output would come back with the mean
         yield Notice(
             message=f"The training lost {session.table.names[index]} from sight, so "
             "its output was fitted anew."
         )
+    return lost
 
 
 def _batches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -40,11 +41,12 @@ def lost_classes(session: Session, suspects: Iterable[int]) -> list[int]:
     list of int
         Their indices, of those that are on a training slice at all.
     """
+    seen_on = cache(lambda i: _rightly_found(session, session.training[i]))
     lost = []
     for value in suspects:
         index = session.table.values.index(value)
         slices = _slices_with(session.training, index)
-        if slices and not any(_is_seen(session, sample, index) for sample in slices):
+        if slices and not any(index in seen_on(i) for i in slices):
             lost.append(index)
     return lost
 
@@ -57,7 +59,7 @@ def refit_class(session: Session, index: int) -> None:
     they are. As at the start of the training, the decoder's mask then is the same
     combination of its features on every image.
     """
-    slices = _slices_with(session.training, index)
+    slices = [session.training[i] for i in _slices_with(session.training, index)]
     parts = [_features_and_others(session, sample, index) for sample in slices]
     features, others, is_class = (torch.cat(part) for part in zip(*parts, strict=True))
     deviation = features.std(0).clamp_min(1e-4)
@@ -73,14 +75,15 @@ def refit_class(session: Session, index: int) -> None:
             bias[index] = row[-1]
 
 
-def _slices_with(samples: Sequence[Sample], index: int) -> list[Sample]:
-    """Give the slices that show a class, the one that shows most of it first."""
+def _slices_with(samples: Sequence[Sample], index: int) -> list[int]:
+    """Give the indices of slices that show a class, the one with most of it first."""
     shown = [int((sample.target == index).sum()) for sample in samples]
     order = sorted(range(len(samples)), key=lambda i: -shown[i])
-    return [samples[i] for i in order if shown[i]][:_MOST_SLICES]
+    return [i for i in order if shown[i]][:_MOST_SLICES]
 
 
-def _is_seen(session: Session, sample: Sample, index: int) -> bool:
+def _rightly_found(session: Session, sample: Sample) -> set[int]:
+    """Give the indices of the classes of which some pixel is found where it is."""
     with evaluating(session.network), session.autocast():
         logits = session.network(session.to_device(sample.image[None]))
     height, width = logits.shape[-2:]
@@ -88,8 +91,8 @@ def _is_seen(session: Session, sample: Sample, index: int) -> bool:
     shown = scale_targets(
         sample.target[None], (height, width), keep_strokes=sample.known is not None
     )
-    found = logits.argmax(1).cpu() == index
-    return bool((found & (shown == index)).any())
+    found = logits.argmax(1).cpu()
+    return set(found[found == shown].tolist())
 
 
 def _features_and_others(

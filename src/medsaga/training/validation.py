@@ -44,7 +44,7 @@ def split_held_out(
         return list(samples), []
     wanted = max(2, round(_HELD_OUT_SHARE * len(samples)))
     slices_left = np.zeros(n_classes, dtype=int)
-    present = [_classes_of(sample) for sample in samples]
+    present = [classes_of(sample) for sample in samples]
     for classes in present:
         slices_left[classes] += 1
     names = [(sample.name, sample.slice_index) for sample in samples]
@@ -121,16 +121,17 @@ def validated_slices(session: Session) -> list[Sample]:
     samples = session.held_out or session.training
     spread = np.linspace(0, len(samples) - 1, min(len(samples), _MOST_VALIDATED))
     picked = [samples[index] for index in spread.round().astype(int)]
-    seen = {index for sample in picked for index in _classes_of(sample)}
+    seen = {index for sample in picked for index in classes_of(sample)}
     for sample in samples:
-        classes = set(_classes_of(sample))
+        classes = set(classes_of(sample))
         if not classes <= seen:
             picked.append(sample)
             seen |= classes
     return picked
 
 
-def _classes_of(sample: Sample) -> np.ndarray:
+def classes_of(sample: Sample) -> np.ndarray:
+    """Give the indices of the classes on a slice, background among them."""
     classes = torch.unique(sample.target)
     known: np.ndarray = classes[classes >= 0].numpy()
     return known
