@@ -130,9 +130,8 @@ def warm_up_pairs(cells: list[Cell]) -> list[Cell]:
 def ablations(cells: list[Cell]) -> list[Cell]:
     """The ablations, and MedSAGa where it trained on as much for as long."""
 
-    def key(cell: Cell) -> tuple[str | int | float, ...]:
-        same = ("task", "n", "preset", "backbone", "minutes")
-        return (*(cell[k] for k in same), str(cell["set"]))
+    def key(cell: Cell) -> tuple[str, int, str]:
+        return cell["task"], cell["n"], label(cell | {"method": "medsaga"})
 
     wanted = {key(cell) for cell in cells if cell["method"] in ABLATIONS}
     return [

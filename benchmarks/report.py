@@ -63,38 +63,34 @@ def write_report(out: Path) -> None:
         for entry in found
     ]
     _write_json(out / "tables.json", rows)
-    if curves := _losses(warm_up_pairs(cells)):
-        _write_json(out / "losses.json", curves)
+    losses = [cell for cell in cells if cell.get("losses")]
+    if pairs := warm_up_pairs(losses):
+        _write_json(out / "losses.json", [_curve(cell) for cell in pairs])
     parts = [
         _HEAD,
         *(overview(judged, metric) for metric in (DICE, UNTOUCHED)),
         *(overview(judged, metric) for metric in (HD95, MISSING_HD95)),
         *(overview(cells, metric) for metric in (MEMORY, MINUTES)),
         *(paper_table(title, found) for title, found in tables.items() if found),
-        *_draw(out, cells),
+        *_draw(out, cells, losses),
     ]
     text = "\n\n".join(filter(None, parts))
     (out / "results.md").write_text(text + "\n", encoding="utf-8")
 
 
-def _losses(cells: list[Cell]) -> list[dict[str, Any]]:
-    """Give the loss of each step, of every seed, to four digits."""
-    return [
-        {
-            **{key: cell[key] for key in ("task", "n", "seed")},
-            "method": label(cell),
-            "losses": [float(f"{loss:.4g}") for loss in cell["losses"]],
-        }
-        for cell in cells
-        if cell.get("losses")
-    ]
+def _curve(cell: Cell) -> dict[str, Any]:
+    """Give the loss of each step, to four digits."""
+    return {
+        **{key: cell[key] for key in ("task", "n", "seed")},
+        "method": label(cell),
+        "losses": [float(f"{loss:.4g}") for loss in cell["losses"]],
+    }
 
 
-def _draw(out: Path, cells: list[Cell]) -> list[str]:
+def _draw(out: Path, cells: list[Cell], losses: list[Cell]) -> list[str]:
     """Draw the pictures there are cells for, and give the lines that show them."""
     from figures import draw_curves, draw_losses, draw_memory
 
-    losses = [cell for cell in cells if cell.get("losses")]
     pictures = [
         ("memory", "Figure 1: peak memory", draw_memory, cells),
         ("dice", "Figure 2: Dice over N", draw_curves, compared(cells)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from medsaga import preset
 
 if TYPE_CHECKING:
-    from medsaga import FineTuneSettings, Speed
+    from medsaga import FineTuneSettings, Speed, TimeEstimate
     from napari_medsaga._annotation import AnnotationReport
 
 
@@ -45,14 +45,11 @@ def describe_plan(
 
     image, axis = report.image, report.axis
     estimate = estimate_time(speed, settings, image, axis, report.finest)
-    preview = ""
-    if settings.backbone == preset("balanced").backbone and settings.stages != "galore":
-        preview = f"preview in {duration(estimate.seconds_to_preview)}, "
     trained = planned
     if settings.steps or estimate.seconds < settings.minutes * 60:
         trained = duration(estimate.seconds)
     steps = f" ({estimate.steps} steps of {estimate.seconds_per_step:.2g} s)"
-    sentence = f"{computer}: {preview}trained in about {trained}"
+    sentence = f"{computer}: {_preview(settings, estimate)}trained in about {trained}"
     sentence += steps if estimate.steps else ""
     if segments:
         n = image.shape[axis]
@@ -60,6 +57,14 @@ def describe_plan(
         needed = duration(max(1, estimate.seconds_to_segment))
         sentence += f", {slices} segmented in {needed} more"
     return f"{sentence}."
+
+
+def _preview(settings: FineTuneSettings, estimate: TimeEstimate) -> str:
+    """Say when a first preview stands, of which SAM's own models' was not measured."""
+    is_measured = settings.backbone == preset("balanced").backbone
+    if not is_measured or settings.stages == "galore":
+        return ""
+    return f"preview in {duration(estimate.seconds_to_preview)}, "
 
 
 def duration(seconds: float) -> str:

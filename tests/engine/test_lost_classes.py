@@ -11,7 +11,7 @@ from tests.phantom import VALUES
 
 from medsaga import drain, fine_tune
 from medsaga.data.samples import Sample
-from medsaga.events import Notice, Validated
+from medsaga.events import Notice, Stop, Validated
 from medsaga.training import galore_stage
 from medsaga.training.lost_classes import lost_classes
 
@@ -113,6 +113,20 @@ def test_a_class_that_is_lost_last_of_all_is_mended_too(
     said = [e.message for e in events if isinstance(e, Notice)]
     assert sum(f"lost class {LOST} from sight" in message for message in said) == 1
     assert [e for e in events if isinstance(e, Validated)][-1].dice[LOST] > 0.1
+
+    stream = fine_tune(image, labels, settings)
+    while not (isinstance(event := next(stream), Notice) and "sight" in event.message):
+        pass
+    kept, keep_better = [], galore_stage.keep_better
+
+    def note(*of_the_stage, **whether):
+        kept.append((yield from keep_better(*of_the_stage, **whether)))
+        return kept[-1]
+
+    monkeypatch.setattr(galore_stage, "keep_better", note)
+    stream.throw(Stop())
+    drain(stream)
+    assert kept[0].dice[LOST] > 0.1  # a stop leaves out no judgement of what is kept
 
 
 @pytest.fixture
@@ -217,4 +231,4 @@ def test_a_stroke_that_falls_between_the_coarse_pixels_is_seen_too():
         to_device=lambda images: images,
         autocast=nullcontext,
     )
-    assert lost_classes(session, [1]) == []
+    assert lost_classes(session) == []

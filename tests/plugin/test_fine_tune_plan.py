@@ -31,7 +31,6 @@ from medsaga import (
     FineTuneSettings,
     ModelLibrary,
     Setting,
-    Speed,
     describe,
     estimate_time,
     preset,
@@ -135,28 +134,20 @@ class TestPlan:
 
     def test_a_preview_that_takes_longer_is_not_promised_sooner(self, panel, qtbot):
         wait_until_ready(panel, qtbot)
-        report, default = panel.data.report(), PRESETS["balanced"]
-        speed = Speed(
-            backbone=default.backbone,
-            batch_size=2,
-            side=128,
-            multiple=16,
-            stride=4,
-            seconds_per_step=0.5,
-            seconds_per_slice=0.1,
-        )
+        qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
+        at_128 = replace(PRESETS["balanced"], long_side=128)
+        report = panel.data.report()
+        fast = replace(panel._watch.speed, seconds_per_slice=0.1)
+        slow = replace(fast, seconds_per_slice=1.0)
 
-        def sentence(settings, seconds_per_slice):
-            measured = replace(speed, seconds_per_slice=seconds_per_slice)
-            return describe_plan("CPU", settings, measured, report, segments=False)
+        def sentence(settings, speed):
+            return describe_plan("CPU", settings, speed, report, segments=False)
 
-        at_128 = replace(default, long_side=128)
-        assert "CPU: preview in 10 s, trained" in sentence(at_128, 0.1)
-        slow = replace(speed, seconds_per_slice=1.0)
+        assert "CPU: preview in 10 s, trained" in sentence(at_128, fast)
         seconds = estimate_time(slow, at_128, report.image, 0).seconds_to_preview
         assert seconds > 15
-        assert f"CPU: preview in {seconds:.0f} s, trained" in sentence(at_128, 1.0)
-        assert "preview" not in sentence(replace(at_128, stages="galore"), 0.1)
+        assert f"CPU: preview in {seconds:.0f} s, trained" in sentence(at_128, slow)
+        assert "preview" not in sentence(replace(at_128, stages="galore"), fast)
 
     def test_before_the_speed_is_known_a_head_alone_is_told_in_minutes(self):
         def sentence(stages):

@@ -226,15 +226,13 @@ def _tell_unlearned(session: Session, scores: Validated) -> Iterator[Notice]:
     """Say in plain words which classes the model does not find."""
     if not scores.dice:  # for want of memory, which what follows needs too
         return
-    table = session.table
-    suspects = [value for value in table.values[1:] if not scores.dice.get(value)]
-    judged = session.held_out or session.training
-    shown = {index for sample in judged for index in classes_of(sample)}
+    table, judged = session.table, session.held_out or session.training
     unlearned: dict[int, str] = dict.fromkeys(
-        lost_classes(session, suspects), "training slices"
+        lost_classes(session, scores), "training slices"
     )
-    for value in suspects:
-        if (index := table.values.index(value)) in shown:
+    for value, dice in scores.dice.items():
+        index = table.values.index(value)
+        if dice == 0 and any(index in classes_of(sample) for sample in judged):
             unlearned[index] = scores.measured_on
     for index, slices in unlearned.items():
         yield Notice(

@@ -30,7 +30,7 @@ from medsaga.training.strategy import STRATEGIES
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterator
 
     import torch
 
@@ -54,8 +54,8 @@ def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
     the last quarter of the steps (after the warm-up), unless what the stage began with,
     or what was validated on held-out slices on the way, is clearly better; without
     averaging the best on the held-out slices. Unless the settings forbid it or the
-    stage was stopped, the head is fitted anew to the average before that. Returns how
-    well the kept ones segment.
+    stage was stopped, the head is fitted anew to the average before that, and what
+    classes are lost even so. Returns how well the kept ones segment.
     """
     average = WeightAverage(session.network)
     best = BestWeights(session.network)
@@ -70,11 +70,11 @@ def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
         reserved += session.seconds_to_refit
     is_whole = yield from _train(session, average, best, reserved)
     average.write()
-    if is_whole and refits:
-        with suppress(Stop):
-            yield from refit_head(session)
     if is_whole:
-        yield from _mend(session, session.table.values[1:])
+        with suppress(Stop):
+            if refits:
+                yield from refit_head(session)
+            yield from _mend(session)
     is_averaged = average.n_updates > 0
     return (
         yield from keep_better(session, best, score_at_start, is_averaged=is_averaged)
@@ -166,8 +166,7 @@ def _steps(
             if session.held_out:
                 best.offer(scores)
             yield scores
-            suspects = [v for v in session.table.values[1:] if not scores.dice.get(v)]
-            if (yield from _mend(session, suspects)):
+            if (yield from _mend(session, scores)):
                 average.restart()  # or the lost output would come back with the mean
             if _ends_early(session, best):
                 yield Notice(message=f"Stopped at step {step}: no longer improving.")
@@ -176,18 +175,17 @@ def _steps(
 
 
 def _mend(
-    session: Session, suspects: Iterable[int]
+    session: Session, scores: Validated | None = None
 ) -> Generator[Notice, None, list[int]]:
     """Fit the classes anew that were lost, which the loss alone seldom brings back.
 
-    Held-out slices may show nothing of a class: those that train tell whether it is
-    lost. Returns the indices of what was mended.
+    Returns the indices of what was mended.
     """
     settings = session.settings
     may_mend = settings.mend_classes and STRATEGIES[settings.strategy].trains_decoder
     if not may_mend or session.galore_steps <= settings.warmup_steps:
         return []
-    lost = lost_classes(session, suspects)
+    lost = lost_classes(session, scores)
     for index in lost:
         refit_class(session, index)
         yield Notice(

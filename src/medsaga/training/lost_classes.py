@@ -15,9 +15,10 @@ from medsaga.detail_head import sample_pyramid
 from medsaga.training.sampled_pixels import shuffled_pixels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from medsaga.data.samples import Sample
+    from medsaga.events import Validated
     from medsaga.training.session import Session
 
 _MOST_SLICES = 8
@@ -26,15 +27,16 @@ _DECAY = 1e-3
 _FIT_STEPS = 50
 
 
-def lost_classes(session: Session, suspects: Iterable[int]) -> list[int]:
+def lost_classes(session: Session, scores: Validated | None = None) -> list[int]:
     """Find the classes that the network sees nowhere on its own training slices.
 
     Parameters
     ----------
     session
         The training.
-    suspects
-        Label values to look for.
+    scores
+        Those of the network as it is: a class with a Dice above 0 is not looked for,
+        but one that no held-out slice shows is. None looks for all.
 
     Returns
     -------
@@ -43,8 +45,9 @@ def lost_classes(session: Session, suspects: Iterable[int]) -> list[int]:
     """
     seen_on = cache(lambda i: _rightly_found(session, session.training[i]))
     lost = []
-    for value in suspects:
-        index = session.table.values.index(value)
+    for index, value in enumerate(session.table.values[1:], 1):
+        if scores is not None and scores.dice.get(value):
+            continue
         slices = _slices_with(session.training, index)
         if slices and not any(index in seen_on(i) for i in slices):
             lost.append(index)
