@@ -13,6 +13,7 @@ from tests.phantom import VALUES, keep_slices, make_phantom
 from torch.nn.utils import parameters_to_vector
 
 from medsaga import drain, events, fine_tune, segment
+from medsaga.data.augment import Augmenter
 from medsaga.data.volume import Volume
 from medsaga.detail_head import PixelFit
 from medsaga.errors import MedsagaError
@@ -25,6 +26,7 @@ from medsaga.training import (
     outcome,
     running_time,
     session,
+    validation,
 )
 from medsaga.training.averaging import WeightAverage
 from medsaga.training.step_plan import planned_steps
@@ -409,7 +411,7 @@ class TestRefit:
     def test_it_makes_up_for_an_encoder_that_ran_away(
         self, image, labels, settings, monkeypatch
     ):
-        monkeypatch.setattr(outcome, "_TOLERANCE", 1.0)  # nothing is sent back
+        monkeypatch.setattr(outcome, "_VIEWS_TOLERANCE", 1.0)  # nothing is sent back
         wild = replace(settings, encoder_lr=0.02, decoder_lr=1e-6, head_lr=1e-6)
         refitted, _ = _collect(image, labels, wild)
         plain, _ = _collect(image, labels, replace(wild, refit_head=False))
@@ -555,12 +557,19 @@ def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices
 
 
 @pytest.mark.parametrize(
-    ("after", "is_kept", "said"),
-    [(0.9, True, None), (0.85, True, "went from 0.900"), (0.7, False, "made Dice")],
+    ("after", "on_views", "is_kept", "said"),
+    [
+        (0.9, 0.85, True, None),
+        (0.9, 0.79, True, None),
+        (0.75, 0.85, True, "themselves went from 0.900 to 0.750"),
+        (0.95, 0.7, False, "made Dice on altered views of the training slices worse"),
+        (0.9, math.nan, True, None),
+    ],
 )
 def test_a_head_alone_fitted_anew_is_compared_with_the_model_before(
-    image, labels, quick, monkeypatch, after, is_kept, said
+    image, labels, quick, monkeypatch, after, on_views, is_kept, said
 ):
+    """On views that never trained: the training slices' own pixels tell little."""
     settings = replace(quick, stages="head")
     model, _ = _collect(image, labels, settings)
     before = [p.clone() for p in model.network.detail_head.parameters()]
@@ -573,6 +582,8 @@ def test_a_head_alone_fitted_anew_is_compared_with_the_model_before(
 
     for module in (head_stage, outcome):
         monkeypatch.setattr(module, "validate", judge)
+    dice_on_views = iter((0.8, on_views))
+    monkeypatch.setattr(outcome, "dice_on_views", lambda session: next(dice_on_views))
     again, events = _collect(image, labels, replace(settings, seed=1), start=model)
     same = [
         torch.equal(a, b)
@@ -585,6 +596,50 @@ def test_a_head_alone_fitted_anew_is_compared_with_the_model_before(
     ]
     assert said is None or any(said in message for message in told)
     assert again.card.metrics["dice"] == {"1": after if is_kept else 0.9}
+
+
+@pytest.mark.parametrize(("hold_out_from", "n_compared"), [(30, 2), (4, 0)])
+def test_start_and_end_are_compared_on_views_that_never_train(
+    image, phantom, quick, monkeypatch, hold_out_from, n_compared
+):
+    """Unless slices are held out, which tell more."""
+    labels = Volume(array=phantom[1], spacing=image.spacing)
+    drawn: list[int] = []
+    compared: list[tuple[float, list[int]]] = []
+    view = Augmenter.__call__
+
+    def note(self, image, labels, index, content=None):
+        drawn.append(index)
+        return view(self, image, labels, index, content)
+
+    def judge(session):
+        trained_on = drawn.copy()
+        drawn.clear()
+        dice = validation.dice_on_views(session)
+        compared.append((dice, drawn.copy()))
+        drawn[:] = trained_on
+        return dice
+
+    monkeypatch.setattr(Augmenter, "__call__", note)
+    monkeypatch.setattr(outcome, "dice_on_views", judge)
+    _collect(image, labels, replace(quick, steps=30, hold_out_from=hold_out_from))
+    assert len(compared) == n_compared
+    if compared:
+        (at_start, first), (at_end, last) = compared
+        assert first == last
+        assert len(set(first)) == 8
+        assert drawn
+        assert not {*first} & {*drawn}
+        assert at_end > at_start
+
+
+def test_an_encoder_that_ran_away_is_sent_back(image, labels, quick):
+    wild = replace(quick, steps=20, encoder_lr=0.05, refit_head=False)
+    _, events = _collect(image, labels, wild)
+    told = [e.message for e in events if isinstance(e, Notice)]
+    assert any("made Dice on altered views" in message for message in told)
+    start, *_, end = [e.mean_dice for e in events if isinstance(e, Validated)]
+    assert start == end
 
 
 def test_a_class_on_a_single_one_of_many_slices_is_scored(image, phantom, quick):

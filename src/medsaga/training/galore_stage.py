@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from medsaga.training.head_stage import refit_head
 from medsaga.training.losses import SegmentationLoss
 from medsaga.training.lost_classes import lost_classes, refit_class
 from medsaga.training.optimizer import LayerwiseOptimizer
-from medsaga.training.outcome import keep_better
+from medsaga.training.outcome import comparable_dice, keep_better
 from medsaga.training.parameter_groups import parameter_groups
 from medsaga.training.pyramid_cache import PyramidCache
 from medsaga.training.step_plan import (
@@ -60,10 +61,11 @@ def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
     average = WeightAverage(session.network)
     best = BestWeights(session.network)
     seconds_to_validate = yield from _validate_start(session, best)
-    score_at_start = best.score
+    dice_at_start = comparable_dice(session, best.scores) if best.scores else math.nan
     if not session.settings.validations:
         session.plan(validations=_plan_validations(session, seconds_to_validate))
     reserved = (session.settings.validations + 1) * seconds_to_validate
+    reserved += session.seconds_to_compare
     refits = refits_head(session.settings)
     if refits:
         session.seconds_to_refit = plan_refit(session)
@@ -77,7 +79,7 @@ def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
             yield from _mend(session)
     is_averaged = average.n_updates > 0
     return (
-        yield from keep_better(session, best, score_at_start, is_averaged=is_averaged)
+        yield from keep_better(session, best, dice_at_start, is_averaged=is_averaged)
     )
 
 

@@ -98,6 +98,7 @@ def _affordable_fit_steps(session: Session) -> int:
     settings = session.settings
     if has_the_whole_time(settings):
         to_score = len(validated_slices(session)) * _time_view(session)
+        to_score += session.seconds_to_compare
         left = (session.seconds_left - to_score) / SLOWDOWN
         affordable = int(left / _time_fit_step(session))
         return max(_FEWEST_FIT_STEPS, min(_MOST_FIT_STEPS, affordable))

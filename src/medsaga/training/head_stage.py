@@ -20,7 +20,7 @@ from medsaga.training.head_plan import (
     plan_views,
     refits_head,
 )
-from medsaga.training.outcome import keep_better
+from medsaga.training.outcome import comparable_dice, keep_better
 from medsaga.training.sampled_pixels import SampledPixels, features_at, start_fit
 from medsaga.training.validation import validate
 
@@ -67,9 +67,10 @@ def rerun_head_stage(session: Session) -> Generator[Event, None, Validated]:
     start = validate(session, 0)
     best.offer(start)
     yield start
+    dice_at_start = comparable_dice(session, start)
     with suppress(Stop):
         yield from run_head_stage(session)
-    return (yield from keep_better(session, best, start.mean_dice, is_averaged=True))
+    return (yield from keep_better(session, best, dice_at_start, is_averaged=True))
 
 
 def refit_head(session: Session) -> Generator[Event, None, None]:

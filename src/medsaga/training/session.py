@@ -65,6 +65,7 @@ class Session:
     seconds_per_view: float = 0.0
     seconds_per_fit_step: float = 0.0
     seconds_to_refit: float = 0.0
+    seconds_to_compare: float = 0.0
     measured: dict[str, Any] = field(default_factory=dict)
     _last_preview: float = field(default=0.0, init=False)
     _last_target: PreviewTarget | None = field(default=None, init=False)
