@@ -60,11 +60,10 @@ def draw_memory(cells: list[Cell], file: Path) -> None:
 
 def draw_losses(cells: list[Cell], file: Path) -> None:
     """The loss of a method's first seed at its smallest N, a panel a data set."""
-    with_losses = [cell for cell in cells if cell.get("losses")]
-    figure, panels = _panels(sorted({cell["task"] for cell in with_losses}))
+    figure, panels = _panels(sorted({cell["task"] for cell in cells}))
     colours = _colours(cells)
     for task, axes in panels.items():
-        here = [cell for cell in with_losses if cell["task"] == task]
+        here = [cell for cell in cells if cell["task"] == task]
         for name in in_order(map(label, here)):
             cell = min(
                 (cell for cell in here if label(cell) == name),

@@ -63,16 +63,16 @@ def write_report(out: Path) -> None:
         for entry in found
     ]
     _write_json(out / "tables.json", rows)
-    losses = [cell for cell in cells if cell.get("losses")]
-    if pairs := warm_up_pairs(losses):
-        _write_json(out / "losses.json", [_curve(cell) for cell in pairs])
+    curves = warm_up_pairs([cell for cell in cells if cell.get("losses")])
+    if curves:
+        _write_json(out / "losses.json", [_curve(cell) for cell in curves])
     parts = [
         _HEAD,
         *(overview(judged, metric) for metric in (DICE, UNTOUCHED)),
         *(overview(judged, metric) for metric in (HD95, MISSING_HD95)),
         *(overview(cells, metric) for metric in (MEMORY, MINUTES)),
         *(paper_table(title, found) for title, found in tables.items() if found),
-        *_draw(out, cells, losses),
+        *_draw(out, cells, curves),
     ]
     text = "\n\n".join(filter(None, parts))
     (out / "results.md").write_text(text + "\n", encoding="utf-8")
@@ -87,20 +87,14 @@ def _curve(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _draw(out: Path, cells: list[Cell], losses: list[Cell]) -> list[str]:
+def _draw(out: Path, cells: list[Cell], curves: list[Cell]) -> list[str]:
     """Draw the pictures there are cells for, and give the lines that show them."""
     from figures import draw_curves, draw_losses, draw_memory
 
     pictures = [
         ("memory", "Figure 1: peak memory", draw_memory, cells),
         ("dice", "Figure 2: Dice over N", draw_curves, compared(cells)),
-        (
-            "warm-up",
-            "Figure 4: the loss with and without warm-up",
-            draw_losses,
-            warm_up_pairs(losses),
-        ),
-        ("loss", "The loss of every method", draw_losses, losses),
+        ("warm-up", "Figure 4: the loss with and without warm-up", draw_losses, curves),
     ]
     shown = []
     for name, title, draw, what in pictures:
