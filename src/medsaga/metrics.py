@@ -48,12 +48,12 @@ class Scores:
     @property
     def mean_dice(self) -> float:
         """Mean Dice over the classes; NaN without any."""
-        return _mean(self.dice.values())
+        return mean_or_nan(self.dice.values())
 
     @property
     def mean_hd95(self) -> float:
         """Mean HD95 over the classes that have one; NaN without any."""
-        return _mean(self.hd95.values())
+        return mean_or_nan(self.hd95.values())
 
 
 def score(
@@ -197,6 +197,7 @@ def _hd95(
     return float(distance)
 
 
-def _mean(numbers: Iterable[float]) -> float:
+def mean_or_nan(numbers: Iterable[float]) -> float:
+    """Return the mean, NaN of nothing."""
     listed = list(numbers)
     return sum(listed) / len(listed) if listed else float("nan")

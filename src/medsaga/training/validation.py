@@ -12,13 +12,14 @@ import torch
 from medsaga.computing import evaluating
 from medsaga.events import Validated
 from medsaga.inference import predict_image
-from medsaga.metrics import score
+from medsaga.metrics import mean_or_nan, score
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from medsaga.data.samples import Sample
     from medsaga.kept_slices import SliceName
+    from medsaga.metrics import Scores
     from medsaga.model_card import ModelCard
     from medsaga.training.session import Session
 
@@ -88,8 +89,7 @@ def validate(session: Session, step: int) -> Validated:
     none of them shows. On a slice of which not every pixel is known, Dice is that of
     the known ones, and there is no HD95.
     """
-    dice: dict[int, list[float]] = defaultdict(list)
-    hd95: dict[int, list[float]] = defaultdict(list)
+    found: list[Scores] = []
     with evaluating(session.network):
         for sample in validated_slices(session):
             logits = predict_image(
@@ -100,21 +100,14 @@ def validate(session: Session, step: int) -> Validated:
                 session.precision,
             )
             mask = session.table.to_values(logits.argmax(0).cpu().numpy())
-            scores = score(
-                mask,
-                sample.truth,
-                session.table.values[1:],
-                sample.spacing,
-                sample.known,
+            values = session.table.values[1:]
+            found.append(
+                score(mask, sample.truth, values, sample.spacing, sample.known)
             )
-            for value, number in scores.dice.items():
-                dice[value].append(number)
-            for value, number in scores.hd95.items():
-                hd95[value].append(number)
     return Validated(
         step=step,
-        dice={value: float(np.mean(numbers)) for value, numbers in dice.items()},
-        hd95={value: float(np.mean(numbers)) for value, numbers in hd95.items()},
+        dice=_means(scores.dice for scores in found),
+        hd95=_means(scores.hd95 for scores in found),
         measured_on="held-out slices" if session.held_out else "training slices",
     )
 
@@ -123,17 +116,17 @@ def dice_on_views(session: Session) -> float:
     """Score the network on augmented views of training slices that it never saw.
 
     The head is fitted to the very pixels of the training slices, and scores high on
-    them for that alone. Where a training did better or worse on slices of others, it
-    did so on such views too (docs/choices.md).
+    them for that alone. A training that clearly served other slices kept its Dice on
+    such views, and one that clearly spoiled them lost it (docs/choices.md).
 
     Returns
     -------
     float
-        Mean Dice over the classes, of each the mean over the views that show it, at the
-        working size; NaN if none shows any.
+        Mean Dice over the classes, of each the mean over the views on which it can be
+        scored, at the working size; NaN if none can be.
     """
-    augment, n_classes = session.augmenter(), len(session.table)
-    dice: dict[int, list[float]] = defaultdict(list)
+    augment, classes = session.augmenter(), range(1, len(session.table))
+    found: list[Scores] = []
     slices = islice(cycle(validated_slices(session)), _MOST_VALIDATED)
     with evaluating(session.network):
         for number, sample in enumerate(slices, _FIRST_VIEW):
@@ -142,20 +135,18 @@ def dice_on_views(session: Session) -> float:
             logits = predict_image(
                 session.network, image, size, size, session.precision
             )
-            scores = score(
-                logits.argmax(0).cpu().numpy(),
-                target.numpy(),
-                range(1, n_classes),
-                known=(target >= 0).numpy(),
-            )
-            for index, found in scores.dice.items():
-                dice[index].append(found)
-    return _mean_over_classes(dice)
+            mask, known = logits.argmax(0).cpu().numpy(), (target >= 0).numpy()
+            found.append(score(mask, target.numpy(), classes, known=known))
+    return mean_or_nan(_means(scores.dice for scores in found).values())
 
 
-def _mean_over_classes(dice: Mapping[int, Sequence[float]]) -> float:
-    means = [float(np.mean(found)) for found in dice.values()]
-    return float(np.mean(means)) if means else float("nan")
+def _means(scores: Iterable[Mapping[int, float]]) -> dict[int, float]:
+    """Give the mean of each class over those that have a score of it."""
+    rows: dict[int, list[float]] = defaultdict(list)
+    for row in scores:
+        for key, number in row.items():
+            rows[key].append(number)
+    return {key: float(np.mean(row)) for key, row in rows.items()}
 
 
 def validated_slices(session: Session) -> list[Sample]:
