@@ -36,8 +36,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import medsaga
-from medsaga.cleaning import clean_mask
 from medsaga.computing import peak_memory, pick_device
+from medsaga.segmentation.cleaning import clean_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -34,8 +34,6 @@ from medsaga import (
     Volume,
     drain,
 )
-from medsaga.backbones import build_backbone
-from medsaga.backbones.weights import detect_architecture, read_checkpoint
 from medsaga.computing import (
     FixedPrecision,
     autocast,
@@ -51,12 +49,14 @@ from medsaga.data.intensity import choose_intensity
 from medsaga.data.samples import build_samples, drawn_sample
 from medsaga.data.sizing import collate
 from medsaga.data.structures import finest_width
-from medsaga.inference import predict_slice
-from medsaga.settings import ONE_STAGE
-from medsaga.smoothing import smooth_as_asked
-from medsaga.training.losses import SegmentationLoss
-from medsaga.training.step_plan import lr_factor
-from medsaga.training.strategy import STRATEGIES
+from medsaga.network.backbones.pretrained import build_backbone
+from medsaga.network.backbones.sam_format import detect_architecture, read_checkpoint
+from medsaga.network.inference import predict_slice
+from medsaga.segmentation.smoothing import smooth_as_asked
+from medsaga.settings.fine_tune import ONE_STAGE
+from medsaga.training.optim.losses import SegmentationLoss
+from medsaga.training.optim.strategy import STRATEGIES
+from medsaga.training.plan.steps import lr_factor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

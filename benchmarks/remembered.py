@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from platformdirs import user_cache_path
 
-from medsaga.data.storage import replacing
+from medsaga.data.formats.atomic import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,6 +12,7 @@ import imageio.v3 as imageio
 import numpy as np
 import pytest
 from tests.phantom import TINY, keep_slices, make_phantom
+from tests.real_images import DATA
 
 import medsaga
 
@@ -343,7 +344,7 @@ def test_a_method_without_losses_and_no_cells_make_a_report(few_shot, tmp_path):
 
 def test_what_trains_is_never_judged(few_shot, tmp_path):
     """On real images, where they are."""
-    data = Path(__file__).parents[2] / "shared" / "data"
+    data = DATA
     if not (data / "chest-xray").is_dir():
         pytest.skip("the shared images are not here")
     from tasks import TASKS

@@ -29,12 +29,11 @@ from medsaga.events import (
     VotedSlice,
     drain,
 )
-from medsaga.presets import PRESETS, preset
-from medsaga.setting_fields import Setting, describe
-from medsaga.settings import FineTuneSettings, SegmentSettings
+from medsaga.settings.fields import Setting, describe
+from medsaga.settings.fine_tune import FineTuneSettings, SegmentSettings
+from medsaga.settings.presets import PRESETS, preset
 
 if TYPE_CHECKING:
-    from medsaga.checkpoints import missing_weights
     from medsaga.computing import describe_computer
     from medsaga.data.annotation import Annotation, annotated_slices
     from medsaga.data.classes import (
@@ -66,21 +65,22 @@ if TYPE_CHECKING:
         slice_place,
         volume_from_array,
     )
-    from medsaga.kept_slices import SliceName, kept_labels
-    from medsaga.library import LibraryEntry, ModelLibrary
     from medsaga.metrics import Scores, evaluate_files, score
-    from medsaga.model_card import ModelCard, load_card
-    from medsaga.model_folder import (
+    from medsaga.models.card import ModelCard, load_card
+    from medsaga.models.folder import (
         TrainedModel,
         check_model_target,
         load_model,
         save_model,
     )
-    from medsaga.outputs import OutputPlan, Outputs, actual_path
+    from medsaga.models.kept_slices import SliceName, kept_labels
+    from medsaga.models.library import LibraryEntry, ModelLibrary
+    from medsaga.network.backbones.checkpoints import missing_weights
     from medsaga.preloading import warm_up
-    from medsaga.segmentation import Segmentation, segment
+    from medsaga.segmentation.outputs import OutputPlan, Outputs, actual_path
+    from medsaga.segmentation.segment import Segmentation, segment
     from medsaga.training.fine_tune import fine_tune
-    from medsaga.training.speed import (
+    from medsaga.training.plan.speed import (
         Speed,
         TimeEstimate,
         estimate_time,
@@ -96,46 +96,46 @@ _LAZY = {
     "ClassCount": "medsaga.data.classes",
     "ClassTable": "medsaga.data.classes",
     "IntensityRule": "medsaga.data.intensity",
-    "LibraryEntry": "medsaga.library",
-    "ModelCard": "medsaga.model_card",
-    "ModelLibrary": "medsaga.library",
-    "OutputPlan": "medsaga.outputs",
-    "Outputs": "medsaga.outputs",
+    "LibraryEntry": "medsaga.models.library",
+    "ModelCard": "medsaga.models.card",
+    "ModelLibrary": "medsaga.models.library",
+    "OutputPlan": "medsaga.segmentation.outputs",
+    "Outputs": "medsaga.segmentation.outputs",
     "Scores": "medsaga.metrics",
-    "Segmentation": "medsaga.segmentation",
-    "SliceName": "medsaga.kept_slices",
-    "Speed": "medsaga.training.speed",
-    "TimeEstimate": "medsaga.training.speed",
-    "TrainedModel": "medsaga.model_folder",
+    "Segmentation": "medsaga.segmentation.segment",
+    "SliceName": "medsaga.models.kept_slices",
+    "Speed": "medsaga.training.plan.speed",
+    "TimeEstimate": "medsaga.training.plan.speed",
+    "TrainedModel": "medsaga.models.folder",
     "Volume": "medsaga.data.volume",
     "WINDOWS": "medsaga.data.intensity",
-    "actual_path": "medsaga.outputs",
+    "actual_path": "medsaga.segmentation.outputs",
     "annotated_slices": "medsaga.data.annotation",
     "as_volume": "medsaga.data.inputs",
-    "check_model_target": "medsaga.model_folder",
+    "check_model_target": "medsaga.models.folder",
     "check_pair": "medsaga.data.volume",
     "class_table": "medsaga.data.classes",
     "count_background": "medsaga.data.classes",
     "count_classes": "medsaga.data.classes",
     "describe_computer": "medsaga.computing",
-    "estimate_time": "medsaga.training.speed",
+    "estimate_time": "medsaga.training.plan.speed",
     "evaluate_files": "medsaga.metrics",
     "fine_tune": "medsaga.training.fine_tune",
     "finest_width": "medsaga.data.structures",
     "image_files": "medsaga.data.files",
-    "kept_labels": "medsaga.kept_slices",
-    "load_card": "medsaga.model_card",
-    "load_model": "medsaga.model_folder",
+    "kept_labels": "medsaga.models.kept_slices",
+    "load_card": "medsaga.models.card",
+    "load_model": "medsaga.models.folder",
     "looks_like_hounsfield": "medsaga.data.intensity",
-    "measure_speed": "medsaga.training.speed",
-    "missing_weights": "medsaga.checkpoints",
+    "measure_speed": "medsaga.training.plan.speed",
+    "missing_weights": "medsaga.network.backbones.checkpoints",
     "output_path": "medsaga.data.files",
     "pair_files": "medsaga.data.files",
     "read_labels": "medsaga.data.files",
     "read_volume": "medsaga.data.files",
-    "save_model": "medsaga.model_folder",
+    "save_model": "medsaga.models.folder",
     "score": "medsaga.metrics",
-    "segment": "medsaga.segmentation",
+    "segment": "medsaga.segmentation.segment",
     "slice_place": "medsaga.data.volume",
     "volume_from_array": "medsaga.data.volume",
     "warm_up": "medsaga.preloading",

@@ -17,7 +17,7 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from medsaga.settings import Precision
+    from medsaga.settings.fine_tune import Precision
 
 FixedPrecision = Literal["fp32", "bf16"]
 _PROBES = 2

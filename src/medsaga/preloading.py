@@ -16,10 +16,11 @@ def warm_up(stage: Literal["head", "galore"]) -> None:
         ``head``: enough for the first preview and for a segmentation. ``galore``: the
         rest.
     """
-    from medsaga import segmentation
-    from medsaga.training import fine_tune, galore, losses
+    from medsaga.segmentation import segment
+    from medsaga.training import fine_tune
+    from medsaga.training.optim import galore, losses
 
-    del segmentation, fine_tune
+    del segment, fine_tune
     if stage == "galore":
         losses.SegmentationLoss(1.0)
         galore.galore_adamw()

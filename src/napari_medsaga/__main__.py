@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import napari
 
-from napari_medsaga._fine_tune_panel import FineTunePanel
+from napari_medsaga.fine_tune.panel import FineTunePanel
 
 # As napari's menu calls it, so that the menu finds it rather than opening another.
 _DOCK_NAME = "Fine-tune (MedSAGa)"

@@ -8,7 +8,7 @@ import torch
 from tests.phantom import TINY, keep_slices, make_phantom
 
 from medsaga.data.volume import Volume
-from medsaga.settings import FineTuneSettings
+from medsaga.settings.fine_tune import FineTuneSettings
 
 
 @pytest.fixture(scope="session")

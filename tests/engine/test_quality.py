@@ -5,12 +5,11 @@ Exact steps rather than minutes, so that a slow computer gives the same result.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.real_images import DATA
 
 from medsaga import (
     FineTuneSettings,
@@ -23,9 +22,6 @@ from medsaga import (
     segment,
 )
 
-SHARED = Path(
-    os.environ.get("MEDSAGA_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")
-)
 SETTINGS = replace(FineTuneSettings(), steps=40, head_views=16, head_steps=400)
 
 
@@ -53,7 +49,7 @@ def test_five_slices_of_the_sample_give_the_rest(repository):
     assert dice >= 0.88
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the real images are not here")
+@pytest.mark.skipif(not DATA.is_dir(), reason="the real images are not here")
 def test_the_head_alone_gives_the_rest_of_a_real_ct_at_once_strokes_nearly_too(
     repository, monkeypatch
 ):
@@ -61,7 +57,7 @@ def test_the_head_alone_gives_the_rest_of_a_real_ct_at_once_strokes_nearly_too(
     monkeypatch.syspath_prepend(str(repository / "benchmarks"))
     from images import draw_strokes
 
-    folder = SHARED / "multi-organ-ct-3mm"
+    folder = DATA / "multi-organ-ct-3mm"
     image = read_volume(folder / "example_ct_sm.nii.gz")
     truth = read_labels(folder / "example_seg.nii.gz")
     wanted = np.isin(truth.array, (1, 2, 3, 5, 20, 52))

@@ -5,9 +5,9 @@ from dataclasses import FrozenInstanceError, asdict, fields, replace
 import pytest
 
 from medsaga.errors import MedsagaError
-from medsaga.presets import PRESETS, preset
-from medsaga.setting_fields import describe
-from medsaga.settings import FineTuneSettings, SegmentSettings
+from medsaga.settings.fields import describe
+from medsaga.settings.fine_tune import FineTuneSettings, SegmentSettings
+from medsaga.settings.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("kind", [FineTuneSettings, SegmentSettings])

@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 from npe2 import PluginManager
 from tests.phantom import keep_slices, make_phantom
-from tests.plugin.fine_tune_dock import ANNOTATED, COLOURS, NAMES, open_dock
+from tests.plugin.fine_tune.dock import ANNOTATED, COLOURS, NAMES, open_dock
+from tests.real_images import DATA
 
 # Before anything imports napari, which reads its settings' place only then.
 os.environ["NAPARI_CONFIG"] = str(Path(tempfile.mkdtemp()) / "settings.yaml")
 os.environ.setdefault("LIBGL_ALWAYS_SOFTWARE", "1")
 
-DATA = Path(
-    os.environ.get("MEDSAGA_TEST_DATA", Path(__file__).parents[2] / "../shared/data")
-)
 SaveVolume = Callable[..., np.ndarray]
 
 

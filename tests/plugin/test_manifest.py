@@ -15,7 +15,7 @@ from napari._app_model import get_app_model
 from napari.layers import Layer
 from npe2 import PluginManager, PluginManifest
 
-from napari_medsaga._sample_data import open_phantom, open_phantom_truth
+from napari_medsaga.files.sample_data import open_phantom, open_phantom_truth
 
 LayerDataTuple = tuple[np.ndarray, dict[str, Any], str]
 
@@ -211,10 +211,10 @@ def test_the_sample_lies_where_its_affine_says(
 def test_the_menus_load_no_heavy_library() -> None:
     code = (
         "import sys\n"
-        "from napari_medsaga._sample_data import open_phantom\n"
+        "from napari_medsaga.files.sample_data import open_phantom\n"
         "assert 'napari' not in sys.modules, 'the menu loads more than it needs'\n"
-        "from napari_medsaga._readers import get_reader\n"
-        "from napari_medsaga._writers import write_labels\n"
+        "from napari_medsaga.files.readers import get_reader\n"
+        "from napari_medsaga.files.writers import write_labels\n"
         "get_reader('a.nii')\n"
         "assert 'nibabel' not in sys.modules, 'nibabel is loaded with the menu'\n"
         "open_phantom()\n"

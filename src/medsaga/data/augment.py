@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from medsaga.data.canvas import Size
     from medsaga.data.intensity import IntensityRule
     from medsaga.data.samples import Sample
-    from medsaga.settings import FineTuneSettings, Negatives
+    from medsaga.settings.fine_tune import FineTuneSettings, Negatives
 
 # Of the range from black to white. Nuclei of two stains differ from their ground by
 # 0.26 to 0.8 either way, lungs and hippocampi by -0.44 to 0.18.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from medsaga.settings import FineTuneSettings
+    from medsaga.settings.fine_tune import FineTuneSettings
 
 Size = tuple[int, int]
 Spacing = tuple[float, float]

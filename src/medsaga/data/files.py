@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medsaga.data.images import read_image, write_image
-from medsaga.data.nifti import read_nifti, write_nifti
-from medsaga.data.storage import (
+from medsaga.data.formats.atomic import (
     IMAGE_ENDINGS,
     VOLUME_ENDINGS,
     ending,
     label_dtype,
     stem,
 )
+from medsaga.data.formats.images import read_image, write_image
+from medsaga.data.formats.nifti import read_nifti, write_nifti
 from medsaga.data.volume import Volume, check_pair
 from medsaga.errors import MedsagaError
 

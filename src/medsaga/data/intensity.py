@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medsaga.data.volume import Volume
-    from medsaga.settings import Intensity
+    from medsaga.settings.fine_tune import Intensity
 
 WINDOWS: Mapping[str, tuple[float, float]] = MappingProxyType(
     {

@@ -10,15 +10,15 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from medsaga.computing import peak_memory
-from medsaga.model_card import FORMAT_VERSION, ModelCard
+from medsaga.models.card import FORMAT_VERSION, ModelCard
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from medsaga.data.samples import Sample
     from medsaga.events import Validated
+    from medsaga.training.origin import Start
     from medsaga.training.session import Session
-    from medsaga.training.start import Start
 
 _RECORDED_SOFTWARE = ("napari-medsaga", "torch", "timm", "monai", "galore-torch")
 

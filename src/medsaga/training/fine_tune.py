@@ -10,17 +10,17 @@ from medsaga.data.annotation import Annotation, annotated_slices
 from medsaga.data.inputs import ImageLike, as_volume_pairs
 from medsaga.errors import OutOfMemory, memory_explained
 from medsaga.events import Event, Notice, Stop, Stream, Validated
-from medsaga.kept_slices import EarlierSlices
-from medsaga.model_folder import TrainedModel
-from medsaga.settings import FineTuneSettings
+from medsaga.models.folder import TrainedModel
+from medsaga.models.kept_slices import EarlierSlices
+from medsaga.settings.fine_tune import FineTuneSettings
 from medsaga.training.card import make_card
-from medsaga.training.galore_stage import run_galore_stage
 from medsaga.training.head_stage import rerun_head_stage, run_head_stage
-from medsaga.training.job import Annotated, Job, begin
 from medsaga.training.lost_classes import lost_classes
-from medsaga.training.low_rank import merge_low_rank_updates
+from medsaga.training.optim.low_rank import merge_low_rank_updates
+from medsaga.training.origin import card_of, choose_rule
+from medsaga.training.request import Annotated, Job, begin
 from medsaga.training.running_time import RunningTime
-from medsaga.training.start import card_of, choose_rule
+from medsaga.training.steps import run_galore_stage
 from medsaga.training.validation import classes_of, validate
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from medsaga.data.annotation import EmptySlice
     from medsaga.data.volume import Volume
-    from medsaga.kept_slices import SliceName
+    from medsaga.models.kept_slices import SliceName
+    from medsaga.training.origin import Start
     from medsaga.training.session import PreviewTarget, Session
-    from medsaga.training.start import Start
 
 _SAVE_MEMORY = "choose a smaller batch or long side, or close other programs"
 _OUT_OF_MEMORY = f"The memory ran out: {_SAVE_MEMORY}."

@@ -11,8 +11,9 @@ import numpy as np
 
 from medsaga.computing import peak_memory
 from medsaga.events import Event, Preview, Progress, Stage, Stop, Validated
-from medsaga.training.averaging import BestWeights, WeightAverage
-from medsaga.training.head_plan import (
+from medsaga.training.optim.averaging import BestWeights, WeightAverage
+from medsaga.training.outcome import comparable_dice, keep_better
+from medsaga.training.plan.head import (
     FEWEST_VIEWS,
     has_the_whole_time,
     is_of_one_image,
@@ -20,14 +21,13 @@ from medsaga.training.head_plan import (
     plan_views,
     refits_head,
 )
-from medsaga.training.outcome import comparable_dice, keep_better
 from medsaga.training.sampled_pixels import SampledPixels, features_at, start_fit
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from medsaga.detail_head import PixelFit
+    from medsaga.network.detail_head import PixelFit
     from medsaga.training.session import Session
 
 # A first look, so that a preview stands within ten seconds of the call: a fit on the

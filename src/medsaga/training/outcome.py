@@ -12,7 +12,7 @@ from medsaga.training.validation import dice_on_views, validate
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from medsaga.training.averaging import BestWeights
+    from medsaga.training.optim.averaging import BestWeights
     from medsaga.training.session import Session
 
 # Which weights are best on a few held-out slices is chance: with two of ten held out,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medsaga.computing import free_memory
 from medsaga.data.sizing import pad_image, pad_target
-from medsaga.training.step_plan import Filling
+from medsaga.training.plan.steps import Filling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

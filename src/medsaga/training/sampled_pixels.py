@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from medsaga.computing import evaluating, free_memory
 from medsaga.data.sizing import IGNORE
-from medsaga.detail_head import PixelFit, sample_pyramid
+from medsaga.network.detail_head import PixelFit, sample_pyramid
 
 if TYPE_CHECKING:
     from medsaga.training.session import Session

@@ -12,7 +12,7 @@ from torch import Tensor
 from medsaga.computing import FixedPrecision, autocast, evaluating
 from medsaga.data.augment import Augmenter
 from medsaga.events import Preview, Stage
-from medsaga.inference import predict_slice
+from medsaga.network.inference import predict_slice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from medsaga.data.intensity import IntensityRule
     from medsaga.data.samples import Sample
     from medsaga.data.volume import Volume
-    from medsaga.model import MedSAGa
-    from medsaga.settings import FineTuneSettings
+    from medsaga.network.medsaga import MedSAGa
+    from medsaga.settings.fine_tune import FineTuneSettings
     from medsaga.training.running_time import RunningTime
 
 

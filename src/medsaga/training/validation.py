@@ -11,16 +11,16 @@ import torch
 
 from medsaga.computing import evaluating
 from medsaga.events import Validated
-from medsaga.inference import predict_image
 from medsaga.metrics import mean_or_nan, score
+from medsaga.network.inference import predict_image
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from medsaga.data.samples import Sample
-    from medsaga.kept_slices import SliceName
     from medsaga.metrics import Scores
-    from medsaga.model_card import ModelCard
+    from medsaga.models.card import ModelCard
+    from medsaga.models.kept_slices import SliceName
     from medsaga.training.session import Session
 
 _HELD_OUT_SHARE = 0.2

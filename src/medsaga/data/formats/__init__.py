@@ -1,0 +1,1 @@
+"""How each format of image files is read and written."""

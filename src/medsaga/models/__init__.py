@@ -1,0 +1,1 @@
+"""Trained models: their card, folder, library, and the slices kept beside them."""

@@ -1,0 +1,195 @@
+"""Model folders that travel: packed into a zip file, taken from one, and checked.
+
+What comes from elsewhere is not trusted: no name in a zip file becomes a path, and
+nothing but the card and the weights is written. Importing this imports no torch.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from stat import S_ISLNK
+from typing import TYPE_CHECKING
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
+
+from safetensors import SafetensorError, safe_open
+
+from medsaga.errors import MedsagaError
+from medsaga.models.card import CARD, WEIGHTS, ModelCard, load_card
+
+if TYPE_CHECKING:
+    from zipfile import ZipInfo
+
+_LARGEST = {CARD: 16 * 2**20, WEIGHTS: 16 * 2**30}
+_ENCRYPTED = 0x1
+
+
+def read_card(folder: Path, *, called: str | None = None) -> ModelCard:
+    """Read a card whose every detail is of the kind that a list of models shows.
+
+    `called` is what a sentence calls the model, if that is not the folder's name.
+
+    Raises
+    ------
+    MedsagaError
+        If it cannot be read, or a detail is missing or of another kind.
+    """
+    card = load_card(folder)
+    try:
+        is_whole = _is_whole(card)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        is_whole = False
+    if not is_whole:
+        raise MedsagaError(
+            f"The card of {called or folder.name} is damaged: copy the model again "
+            "from where it was made."
+        )
+    return card
+
+
+def created_at(card: ModelCard) -> datetime:
+    """When the model was trained, with a time zone."""
+    created = datetime.fromisoformat(card.created)
+    return created if created.tzinfo else created.replace(tzinfo=UTC)
+
+
+def check_model(folder: Path, *, called: str | None = None) -> None:
+    """Check that a model's card and the list of its weights can be read.
+
+    `called` is what a sentence calls the model, if that is not the folder's name.
+
+    Raises
+    ------
+    MedsagaError
+        If not.
+    """
+    read_card(folder, called=called)
+    try:
+        with safe_open(folder / WEIGHTS, framework="numpy") as weights:
+            is_empty = not list(weights.keys())
+    except (SafetensorError, OSError):
+        is_empty = True
+    if is_empty:
+        raise MedsagaError(
+            f"The weights of {called or folder.name} are missing or damaged: copy the "
+            "model again from where it was made."
+        )
+
+
+def pack(folder: Path, target: Path) -> None:
+    """Write a model's card and weights to a zip file, in one folder of its name.
+
+    They are not compressed, as weights hardly can be.
+    """
+    # Without strict_timestamps=False a file dated before 1980 is refused.
+    with ZipFile(target, "w", ZIP_STORED, strict_timestamps=False) as file:
+        for name in (CARD, WEIGHTS):
+            file.write(folder / name, f"{folder.name}/{name}")
+
+
+def take(source: Path, folder: Path) -> None:
+    """Copy the card and the weights of a zip file or model folder into `folder`.
+
+    Raises
+    ------
+    MedsagaError
+        If there is not exactly one of each, or they are not what a model has.
+    """
+    if source.is_dir():
+        _take_from_folder(source, folder)
+        return
+    if not source.is_file():
+        raise MedsagaError(f"{source} does not exist: choose a zip file or a folder.")
+    try:
+        with ZipFile(source) as file:
+            for name, member in _members(file, source).items():
+                _check_size(name, member.file_size, source, folder)
+                # A member is never read beyond the size that it declares.
+                with file.open(member) as packed, open(folder / name, "xb") as copy:
+                    shutil.copyfileobj(packed, copy, 2**20)
+    except (BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise MedsagaError(
+            f"{source.name} is no zip file, or a damaged one: choose a file that was "
+            "exported from a library of models."
+        ) from error
+
+
+def _take_from_folder(source: Path, folder: Path) -> None:
+    for name in (CARD, WEIGHTS):
+        if not (source / name).is_file():
+            raise _no_model(source, name)
+        _check_size(name, (source / name).stat().st_size, source, folder)
+        shutil.copyfile(source / name, folder / name)
+
+
+def _members(file: ZipFile, source: Path) -> dict[str, ZipInfo]:
+    """Find the card and the weights by the last part of their names."""
+    found: dict[str, list[ZipInfo]] = {CARD: [], WEIGHTS: []}
+    for member in file.infolist():
+        found.get(_base_name(member), []).append(member)
+    for name, members in found.items():
+        if not members:
+            raise _no_model(source, name)
+        if len(members) > 1:
+            raise MedsagaError(
+                f"{source.name} holds several models: unpack it and import their "
+                "folders one by one."
+            )
+        if not _is_ordinary(members[0]):
+            raise MedsagaError(
+                f"{name} in {source.name} is a link, encrypted or packed in an unknown "
+                "way: choose a file that was exported from a library of models."
+            )
+    return {name: members[0] for name, members in found.items()}
+
+
+def _base_name(member: ZipInfo) -> str:
+    # Some programs of Windows write backslashes.
+    return PurePosixPath(member.filename.replace("\\", "/")).name
+
+
+def _is_ordinary(member: ZipInfo) -> bool:
+    return (
+        not member.is_dir()
+        and not S_ISLNK(member.external_attr >> 16)
+        and not member.flag_bits & _ENCRYPTED
+        and member.compress_type in (ZIP_STORED, ZIP_DEFLATED)
+    )
+
+
+def _check_size(name: str, size: int, source: Path, folder: Path) -> None:
+    if size > _LARGEST[name]:
+        raise MedsagaError(
+            f"{name} in {source.name} is too large for a model's: choose a file that "
+            "was exported from a library of models."
+        )
+    if size > (free := shutil.disk_usage(folder).free):
+        raise MedsagaError(
+            f"{source.name} needs {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB of the "
+            "disk are free: make room and import it again."
+        )
+
+
+def _no_model(source: Path, name: str) -> MedsagaError:
+    return MedsagaError(
+        f"{source.name} is no model, as it holds no {name}: choose a model folder, or "
+        "a zip file that was exported from a library of models."
+    )
+
+
+def _is_whole(card: ModelCard) -> bool:
+    """Whether what is shown of a card has the right types; may also raise."""
+    created_at(card).astimezone(UTC)  # years that no clock shows overflow
+    slices = [*card.training_slices, *card.held_out_slices]
+    texts = [card.backbone, card.base_weights, *card.classes.names]
+    texts += [name for name, _ in slices]
+    texts += [text for pair in card.software.items() for text in pair]
+    texts += [*card.settings, *card.measured, *card.metrics["dice"]]
+    whole_numbers = [*card.classes.values, *(index for _, index in slices)]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(number, int) for number in whole_numbers)
+        and all(isinstance(s, (int, float)) for s in card.metrics["dice"].values())
+    )

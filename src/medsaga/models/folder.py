@@ -1,0 +1,169 @@
+"""A trained model as a folder: `weights.safetensors` and `card.json`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from medsaga.data.formats.atomic import temporary_folder
+from medsaga.errors import MedsagaError
+from medsaga.models.card import CARD, FORMAT_VERSION, WEIGHTS, ModelCard, load_card
+from medsaga.models.kept_slices import KEPT_SLICES
+from medsaga.network.backbones.pretrained import build_backbone
+from medsaga.network.medsaga import MedSAGa
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medsaga.data.samples import Sample
+
+# Places and channels of the maps of LiteMedSAM that the detail head sees since format
+# version 2.
+_LEVELS_SINCE_2 = {1: 64, 3: 128, 5: 160}
+_REDUCE = "detail_head.reduce.{}.weight"
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A network with its card. What :func:`medsaga.fine_tune` returns.
+
+    `samples` are the slices that trained it or were held out; a model that was read
+    from a folder has none.
+    """
+
+    network: MedSAGa
+    card: ModelCard
+    samples: Sequence[Sample] = ()
+
+
+def save_model(model: TrainedModel, folder: Path | str) -> Path:
+    """Write a model folder, whole or not at all, and return its path.
+
+    An existing model folder of that name is replaced.
+
+    Raises
+    ------
+    MedsagaError
+        If something else than a model folder is in the way, or the disk refuses.
+    """
+    folder = check_model_target(folder)
+    weights = {name: _compact(t) for name, t in model.network.state_dict().items()}
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(folder.parent) as staging:
+            save_file(weights, staging / WEIGHTS)
+            (staging / CARD).write_text(model.card.to_json(), encoding="utf-8")
+            # safetensors makes it private: others may read the library.
+            (staging / WEIGHTS).chmod(0o666 & ~_umask())
+            _swap(staging, folder)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MedsagaError(
+            f"The model could not be written to {folder} ({reason}): "
+            "choose a folder that can be written to."
+        ) from error
+    return folder
+
+
+def check_model_target(folder: Path | str) -> Path:
+    """Return the path to save a model to, if nothing else is in the way.
+
+    Raises
+    ------
+    MedsagaError
+        If a file, or a folder that is no model or holds something beside it, has that
+        name.
+    """
+    folder = Path(folder).expanduser().absolute()
+    is_free = not folder.exists() or (
+        folder.is_dir() and ((folder / CARD).is_file() or not any(folder.iterdir()))
+    )
+    if not is_free:
+        raise MedsagaError(
+            f"{folder} exists and is no model folder: choose another name."
+        )
+    others = sorted(p.name for p in folder.glob("*") if not _is_of_model(p.name))
+    if others:
+        raise MedsagaError(
+            f"{folder} holds {others[0]} beside the model that would be replaced: move "
+            "it elsewhere, or choose another name."
+        )
+    return folder
+
+
+def _is_of_model(name: str) -> bool:
+    """Whether a file belongs to a model, or to what shows folders to people."""
+    is_hidden = name.startswith(".") or name in ("Thumbs.db", "desktop.ini")
+    return is_hidden or name in (CARD, WEIGHTS, KEPT_SLICES)
+
+
+def load_model(folder: Path | str) -> TrainedModel:
+    """Read a model folder, also of an earlier format. No code is run.
+
+    Raises
+    ------
+    MedsagaError
+        If it is no model folder, or its weights are not those of its card.
+    """
+    folder = Path(folder)
+    card = load_card(folder)
+    backbone = build_backbone(card.backbone)
+    network = MedSAGa(backbone, len(card.classes), detail_head=card.detail_head)
+    try:
+        weights = load_file(folder / WEIGHTS)
+        if card.format_version == 1 and card.backbone == "lite_medsam":
+            weights = _from_version_1(weights)
+        network.load_state_dict(weights)
+    except (RuntimeError, SafetensorError, OSError) as error:
+        raise MedsagaError(
+            f"The weights in {folder} are damaged or do not belong to their card: "
+            "copy the model folder again from where it was made."
+        ) from error
+    network.eval()
+    card = replace(card, format_version=FORMAT_VERSION)
+    return TrainedModel(network.to(memory_format=torch.channels_last), card)
+
+
+def _from_version_1(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Add the levels that the detail head did not see, at no weight."""
+    seen = [weights[name] for i in range(6) if (name := _REDUCE.format(i)) in weights]
+    if not seen:
+        return weights  # it has no detail head
+    for index, channels in _LEVELS_SINCE_2.items():
+        seen.insert(index, seen[0].new_zeros(len(seen[0]), channels, 1, 1))
+    return weights | {_REDUCE.format(i): level for i, level in enumerate(seen)}
+
+
+def _compact(tensor: torch.Tensor) -> torch.Tensor:
+    """Give a tensor in fp16 where its values survive that, else as it is."""
+    tensor = tensor.detach().cpu().contiguous()
+    if not tensor.is_floating_point():
+        return tensor
+    half = tensor.half()
+    return half if torch.isfinite(half).all() else tensor
+
+
+def _swap(staging: Path, folder: Path) -> None:
+    """Put `staging` in the place of `folder`; on failure the old one stays."""
+    if not folder.exists():
+        os.replace(staging, folder)
+        return
+    with temporary_folder(folder.parent) as old:
+        os.replace(folder, old / "model")
+        try:
+            os.replace(staging, folder)
+        except BaseException:  # a second Ctrl-C too
+            os.replace(old / "model", folder)
+            raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,210 @@
+"""The slices that trained a model, kept beside it so that it can train on with them.
+
+They are at the model's working size, and only in the user's own library: a model that
+is saved, exported or handed on elsewhere does not carry its images.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from medsaga.errors import MedsagaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from medsaga.data.canvas import Canvas
+    from medsaga.data.classes import ClassTable
+    from medsaga.data.intensity import IntensityRule
+    from medsaga.data.samples import Sample
+    from medsaga.models.card import ModelCard
+
+KEPT_SLICES = "slices.safetensors"
+SliceName = tuple[str, int]
+"""What a slice is called and its index, as a card's `training_slices` has them."""
+
+_IMAGE, _TRUTH, _KNOWN = "image", "truth", "known"
+
+
+def save_slices(samples: Iterable[Sample], folder: Path) -> None:
+    """Write training samples into a model folder.
+
+    A grey image is kept as one plane, in fp16.
+    """
+    from safetensors.torch import save_file
+
+    tensors, notes = {}, []
+    for number, sample in enumerate(samples):
+        is_grey = bool((sample.image == sample.image[:1]).all())
+        planes = sample.image[:1] if is_grey else sample.image
+        tensors[f"{number}.{_IMAGE}"] = planes.half().contiguous()
+        tensors[f"{number}.{_TRUTH}"] = _as_tensor(sample.truth)
+        if sample.known is not None:
+            tensors[f"{number}.{_KNOWN}"] = _as_tensor(sample.known)
+        notes.append(
+            {
+                "name": sample.name,
+                "slice_index": sample.slice_index,
+                # JSON takes no numbers of NumPy's.
+                "spacing": sample.spacing and [float(side) for side in sample.spacing],
+                "content": sample.content,
+            }
+        )
+    save_file(tensors, folder / KEPT_SLICES, {"slices": json.dumps(notes)})
+
+
+def _as_tensor(array: NDArray[Any]) -> Tensor:
+    """Give labels, or a mask of them, as safetensors takes them: in C order."""
+    from torch import from_numpy
+
+    kind = bool if array.dtype == bool else np.int64
+    return from_numpy(np.ascontiguousarray(array, dtype=kind))
+
+
+def kept_labels(folder: Path | str) -> dict[SliceName, NDArray[Any]]:
+    """Give the labels of the slices that are kept with a model; imports no torch.
+
+    Returns
+    -------
+    dict
+        (rows, columns) label values at the slices' own resolution, 0 where background
+        or unknown, by name and index; empty if none are kept, or they cannot be read.
+    """
+    try:
+        with safe_open(Path(folder) / KEPT_SLICES, framework="numpy") as file:
+            return {
+                (note["name"], note["slice_index"]): file.get_tensor(f"{i}.{_TRUTH}")
+                for i, note in enumerate(_notes(file))
+            }
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def load_slices(
+    folder: Path, wanted: Sequence[SliceName], table: ClassTable
+) -> list[Sample]:
+    """Read slices that are kept with a model, as samples.
+
+    Parameters
+    ----------
+    folder
+        The model folder.
+    wanted
+        Which ones.
+    table
+        The classes that the samples are to count in; has all that are on these slices.
+
+    Raises
+    ------
+    MedsagaError
+        If one is not there or cannot be read.
+    """
+    samples = []
+    try:
+        with safe_open(folder / KEPT_SLICES, framework="pt") as file:
+            notes = _notes(file)
+            names = [(note["name"], note["slice_index"]) for note in notes]
+            for name in wanted:
+                number = names.index((name[0], name[1]))
+                samples.append(_load_slice(file, number, notes[number], table))
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise MedsagaError(
+            f"The slices that trained {folder.name} are not kept with it any more: "
+            "untick them, or train on the original labels."
+        ) from error
+    return samples
+
+
+def _load_slice(
+    file: Any, number: int, note: Mapping[str, Any], table: ClassTable
+) -> Sample:
+    from medsaga.data.samples import Sample, scale_labels
+
+    image = file.get_tensor(f"{number}.{_IMAGE}").float().expand(3, -1, -1)
+    truth = file.get_tensor(f"{number}.{_TRUTH}").numpy()
+    is_sparse = f"{number}.{_KNOWN}" in file.keys()  # noqa: SIM118 - no dict
+    known = file.get_tensor(f"{number}.{_KNOWN}").numpy() if is_sparse else None
+    height, width = note["content"]
+    indices = table.index_of(truth, known)
+    target, labels = scale_labels(indices, image, (height, width), known)
+    spacing = note["spacing"]
+    return Sample(
+        image=image,
+        target=target,
+        labels=labels,
+        slice_index=note["slice_index"],
+        name=note["name"],
+        truth=truth,
+        spacing=None if spacing is None else (spacing[0], spacing[1]),
+        content=(height, width),
+        known=known,
+    )
+
+
+@dataclass(frozen=True)
+class EarlierSlices:
+    """Slices that trained a model and train on beside others.
+
+    Attributes
+    ----------
+    folder
+        Of the model; None where it has none.
+    card
+        The model's.
+    wanted
+        Which slices.
+    """
+
+    folder: Path | str | None
+    card: ModelCard | None
+    wanted: tuple[SliceName, ...]
+
+    def classes(self) -> tuple[int, ...]:
+        """Give the label values on these slices."""
+        labels = kept_labels(self.folder) if self.folder and self.wanted else {}
+        found = [np.unique(labels[name]) for name in self.wanted if name in labels]
+        return tuple(int(value) for values in found for value in values)
+
+    def load(
+        self, table: ClassTable, canvas: Canvas, rule: IntensityRule
+    ) -> list[Sample]:
+        """Read them as samples whose classes are those of `table`.
+
+        Raises
+        ------
+        MedsagaError
+            If they are not kept, or at another working size than `canvas`, or scaled
+            by another rule than `rule`.
+        """
+        if not self.wanted:
+            return []
+        if self.card is None or self.folder is None:
+            raise MedsagaError(
+                "Earlier slices are kept with a model of the library: give its folder "
+                "as start."
+            )
+        if canvas != self.card.canvas:
+            raise MedsagaError(
+                "The earlier slices are kept at a long side of "
+                f"{self.card.canvas.long_side} pixels: leave long_side at 0."
+            )
+        if rule != self.card.intensity:
+            raise MedsagaError(
+                "The earlier slices are kept with the intensities that the model was "
+                "trained with: leave intensity on auto and give no window."
+            )
+        return load_slices(Path(self.folder), self.wanted, table)
+
+
+def _notes(file: Any) -> list[dict[str, Any]]:
+    notes: list[dict[str, Any]] = json.loads(file.metadata()["slices"])
+    return notes

@@ -1,0 +1,1 @@
+"""The network, from an image batch to class logits; it knows no data."""

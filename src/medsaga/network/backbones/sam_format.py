@@ -1,0 +1,214 @@
+"""SAM-format weights: what is in a file, and how it is loaded into a model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from medsaga.errors import MedsagaError
+from medsaga.network.backbones.attention import (
+    resize_positions,
+    resize_relative_positions,
+)
+from medsaga.network.backbones.checkpoints import KNOWN_CHECKPOINTS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PATCH_EMBED = "image_encoder.patch_embed.proj.weight"
+_LITE = "image_encoder.patch_embed.seq.0.c.weight"
+_ARCHITECTURES = {(768, 12): "vit_b", (1024, 24): "vit_l", (1280, 32): "vit_h"}
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a SAM-format file into the CPU's memory.
+
+    Parameters
+    ----------
+    path
+        A torch file (.pth, .pt, ...), of which no code is ever run, or .safetensors.
+        Weights inside ``{"model": ...}`` or ``{"state_dict": ...}`` are found, and a
+        leading ``module.`` is dropped from their names.
+
+    Raises
+    ------
+    MedsagaError
+        If the file cannot be read or has no SAM image encoder in it.
+    """
+    advice = "pass a file with the weights of a Segment Anything model."
+    if not path.is_file():
+        raise MedsagaError(f"There is no file {path}: {advice}")
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise MedsagaError(
+            f"{path} cannot be read as weights, or holds more than weights: {advice}"
+        ) from error
+    state = {
+        name.removeprefix("module."): value
+        for name, value in _unwrap(content).items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    if not any(name.startswith("image_encoder.") for name in state):
+        raise MedsagaError(f"{path} has no SAM image encoder in it: {advice}")
+    return state
+
+
+def _unwrap(content: object) -> Mapping[object, object]:
+    """Give the mapping that holds the tensors, out of a training's own wrapping."""
+    if not isinstance(content, Mapping):
+        return {}
+    for key in ("model", "state_dict"):
+        if isinstance(content.get(key), Mapping):
+            return _unwrap(content[key])
+    return content
+
+
+def detect_architecture(state: Mapping[str, Tensor]) -> str:
+    """Tell which backbone the weights are of, from their shapes.
+
+    Returns
+    -------
+    str
+        ``vit_b``, ``vit_l``, ``vit_h`` or ``lite_medsam``.
+
+    Raises
+    ------
+    MedsagaError
+        If they are of none of these.
+    """
+    if _LITE in state:
+        # MobileSAM has the same names, but a patch embedding of 3 x 3 convolutions.
+        if state[_LITE].shape[2:] == (1, 1):
+            return "lite_medsam"
+    elif _PATCH_EMBED in state:
+        blocks = {
+            match[1]
+            for name in state
+            if (match := re.match(r"image_encoder\.blocks\.(\d+)\.", name))
+        }
+        architecture = _ARCHITECTURES.get((state[_PATCH_EMBED].shape[0], len(blocks)))
+        if architecture is not None:
+            return architecture
+    raise MedsagaError(
+        "These weights are of an image encoder that is not known here: pass a file of "
+        f"LiteMedSAM or of SAM's {', '.join(KNOWN_CHECKPOINTS)}."
+    )
+
+
+class Mismatch(NamedTuple):
+    """A tensor whose shape in the file does not fit the model."""
+
+    name: str
+    in_file: tuple[int, ...]
+    in_model: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadReport:
+    """What became of each tensor of the model and of the file.
+
+    Attributes
+    ----------
+    loaded
+        Names that were loaded, those of `resized` among them.
+    resized
+        Position tables of another length, interpolated to fit.
+    missing
+        Names that the model has and the file has not.
+    unused
+        Names that the file has and the model has not.
+    mismatched
+        Tensors of another shape, left as they were in the model.
+    """
+
+    loaded: tuple[str, ...]
+    resized: tuple[str, ...]
+    missing: tuple[str, ...]
+    unused: tuple[str, ...]
+    mismatched: tuple[Mismatch, ...]
+
+    def describe(self) -> str:
+        """One or two sentences for the user."""
+        total = len(self.loaded) + len(self.missing) + len(self.mismatched)
+        sentence = f"Loaded {len(self.loaded)} of the model's {total} tensors"
+        if self.resized:
+            sentence += f", {len(self.resized)} of them interpolated to fit"
+        shapes = tuple(
+            f"{name} {in_file} instead of {in_model}"
+            for name, in_file, in_model in self.mismatched
+        )
+        remarks = [
+            f"{what}: {_shorten(names)}"
+            for what, names in (
+                ("not in the file", self.missing),
+                ("of another shape", shapes),
+                ("in the file but not in the model", self.unused),
+            )
+            if names
+        ]
+        if not remarks:
+            return f"{sentence}."
+        listed = "; ".join(remarks)
+        return f"{sentence}. {listed[0].upper()}{listed[1:]}."
+
+
+def _shorten(names: tuple[str, ...], shown: int = 3) -> str:
+    listed = ", ".join(names[:shown])
+    more = len(names) - shown
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
+    """Load every tensor that fits a module in name and shape, and say which do not.
+
+    Position embeddings and relative-position tables of another length are interpolated.
+
+    Parameters
+    ----------
+    module
+        Its parameters and buffers are overwritten.
+    state
+        Tensors by the module's names for them.
+    """
+    wanted = module.state_dict()
+    fitted = {
+        name: _fit(name, state[name], tensor.shape)
+        for name, tensor in wanted.items()
+        if name in state
+    }
+    loaded = {name: tensor for name, tensor in fitted.items() if tensor is not None}
+    module.load_state_dict(loaded, strict=False)
+    return LoadReport(
+        loaded=tuple(loaded),
+        resized=tuple(n for n in loaded if state[n].shape != wanted[n].shape),
+        missing=tuple(name for name in wanted if name not in state),
+        unused=tuple(name for name in state if name not in wanted),
+        mismatched=tuple(
+            Mismatch(name, tuple(state[name].shape), tuple(wanted[name].shape))
+            for name in fitted
+            if name not in loaded
+        ),
+    )
+
+
+def _fit(name: str, tensor: Tensor, shape: torch.Size) -> Tensor | None:
+    """Give the tensor in the shape that is wanted, None if it cannot have it."""
+    if tensor.shape == shape:
+        return tensor
+    if tensor.dim() != len(shape) or tensor.shape[-1] != shape[-1]:
+        return None
+    if name.endswith("pos_embed") and tensor.dim() == 4:
+        return resize_positions(tensor.float(), (shape[1], shape[2]))
+    if name.endswith(("rel_pos_h", "rel_pos_w")):
+        return resize_relative_positions(tensor.float(), shape[0])
+    return None

@@ -1,0 +1,1 @@
+"""A trained model over images, and what is made of its masks."""

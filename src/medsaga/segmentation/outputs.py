@@ -1,0 +1,140 @@
+"""Which files a segmentation writes, and that they replace no image or one another."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from medsaga.data.files import output_path
+from medsaga.errors import MedsagaError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+    from pathlib import Path
+
+    from medsaga.models.card import ModelCard
+    from medsaga.settings.fine_tune import SegmentSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """The files that the segmentation of one image writes.
+
+    Attributes
+    ----------
+    image
+        The image's file.
+    mask
+        Label values.
+    probabilities
+        A file for each class in the card's order, background first; empty if unwanted.
+    entropy
+        None if unwanted.
+    """
+
+    image: Path
+    mask: Path
+    probabilities: tuple[Path, ...]
+    entropy: Path | None
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files, in the order of :attr:`medsaga.Segmentation.volumes`.
+
+        The mask comes last, so that where it is, all of them are.
+        """
+        entropy = [] if self.entropy is None else [self.entropy]
+        return [*self.probabilities, *entropy, self.mask]
+
+    @property
+    def missing(self) -> list[Path]:
+        """Those that are not there yet."""
+        return [path for path in self.paths if not actual_path(path).exists()]
+
+
+@dataclass(eq=False, kw_only=True)
+class OutputPlan:
+    """Plans the outputs image by image, so that none replaces an image or another's.
+
+    Attributes
+    ----------
+    folder
+        Where they go.
+    images
+        All the images, with their resolved paths.
+    card
+        Of the model: its classes name the probabilities.
+    settings
+        What is wanted beside the mask.
+    """
+
+    folder: Path
+    images: Collection[Path]
+    card: ModelCard
+    settings: SegmentSettings
+    _taken: dict[str, Path] = field(default_factory=dict, init=False)
+
+    def outputs(self, image: Path) -> Outputs:
+        """Give the outputs of an image.
+
+        Raises
+        ------
+        MedsagaError
+            If one of them would replace an image, or the output of another image.
+        """
+        wanted = self.settings
+        names = self.card.classes.names if wanted.probabilities else ()
+        outputs = Outputs(
+            image=image,
+            mask=output_path(image, self.folder),
+            probabilities=tuple(
+                output_path(image, self.folder, suffix)
+                for suffix in _class_suffixes(names)
+            ),
+            entropy=output_path(image, self.folder, "_entropy")
+            if wanted.entropy
+            else None,
+        )
+        for path in outputs.paths:
+            self._take(path, image)
+        return outputs
+
+    def _take(self, path: Path, image: Path) -> None:
+        if path.resolve() in self.images:
+            raise MedsagaError(
+                f"The result for {image} would replace the image {path}: choose "
+                "another folder for the results."
+            )
+        # Many file systems take both cases of a letter for the same, and TIFF stands
+        # in for what PNG cannot hold.
+        key = str(path.with_suffix(".tif") if path.suffix == ".png" else path)
+        other = self._taken.setdefault(key.casefold(), image)
+        if other != image:
+            raise MedsagaError(
+                f"{other} and {image} would both be written to {path}: segment them "
+                "into different folders."
+            )
+
+
+def actual_path(path: Path) -> Path:
+    """Give the path that an output has got: TIFF stands in for what no PNG holds.
+
+    Where neither is there, that is the planned path.
+    """
+    tiff = path.with_suffix(".tif")
+    stands_in = path.suffix == ".png" and not path.exists() and tiff.exists()
+    return tiff if stands_in else path
+
+
+def _class_suffixes(names: Sequence[str]) -> list[str]:
+    """Give ``_prob-NAME`` for each class, fit for file names and all different."""
+    suffixes: list[str] = []
+    for name in names:
+        suffix = base = "_prob-" + re.sub(r"[^\w.-]+", "-", name).strip("-.")
+        count = 1
+        while suffix.casefold() in map(str.casefold, suffixes):
+            count += 1
+            suffix = f"{base}-{count}"
+        suffixes.append(suffix)
+    return suffixes

@@ -1,0 +1,1 @@
+"""Settings of a training and of a segmentation, each written once."""

@@ -1,0 +1,226 @@
+"""The optimiser: one update per layer, inside the backward pass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from medsaga.errors import MedsagaError
+from medsaga.training.optim.galore import Projector, galore_adamw
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch.optim import Optimizer
+    from torch.utils.hooks import RemovableHandle
+
+
+@dataclass(kw_only=True, eq=False)
+class _Layer:
+    """One parameter with an optimiser of its own."""
+
+    name: str
+    part: str
+    parameter: nn.Parameter
+    optimizer: Optimizer
+    base_lr: float
+    projector: Projector | None = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        state = self.optimizer.state[self.parameter]
+        if "exp_avg" not in state:
+            return {}  # no gradient has come yet
+        tensors = {
+            "step": torch.tensor(state["step"]),
+            # safetensors refuses channels-last tensors.
+            "exp_avg": state["exp_avg"].contiguous(),
+            "exp_avg_sq": state["exp_avg_sq"].contiguous(),
+        }
+        return tensors | (self.projector.state_dict() if self.projector else {})
+
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+        if self.projector is not None:
+            self.projector.load_state_dict(saved, self.parameter)
+        elif saved["exp_avg"].shape != self.parameter.shape:
+            raise MedsagaError(
+                f"The saved optimiser state of {self.name} has another shape: continue "
+                "with the settings that it was saved with."
+            )
+        state = self.optimizer.state[self.parameter]
+        state["step"] = int(saved["step"])
+        for moment in ("exp_avg", "exp_avg_sq"):
+            state[moment] = saved[moment].to(self.parameter.device, copy=True)
+
+
+class LayerwiseOptimizer:
+    """GaLoreAdamW that steps each parameter inside the backward pass.
+
+    While attached (``with optimizer: loss.backward()``), a parameter is updated and its
+    gradient freed as soon as the gradient is complete, so that the gradients never
+    exist all at once. So there is no `step` or `zero_grad` to call, no accumulation
+    over several backward passes and no clipping of the global norm. A parameter whose
+    gradient never comes is left alone.
+
+    A gradient that is not finite would spoil the weight and its moments for good: that
+    one update is skipped and counted in `n_skipped`.
+
+    Parameters
+    ----------
+    groups
+        What :func:`parameter_groups` gives.
+    seed
+        Seed of the projectors' random subspaces.
+
+    Attributes
+    ----------
+    n_skipped
+        Updates of single parameters that were skipped.
+    """
+
+    def __init__(self, groups: Sequence[Mapping[str, Any]], seed: int = 0) -> None:
+        self.n_skipped = 0
+        self._layers = [
+            _Layer(
+                name=name,
+                part=group["part"],
+                parameter=parameter,
+                optimizer=_build_optimizer(group, parameter),
+                base_lr=group["lr"],
+            )
+            for group in groups
+            for name, parameter in zip(group["names"], group["params"], strict=True)
+        ]
+        self._hooks: list[RemovableHandle] = []
+        self._add_projectors(seed)
+
+    def __enter__(self) -> Self:
+        self.attach()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.detach()
+
+    def attach(self) -> None:
+        """Step every parameter in the backward passes from now on."""
+        self.detach()
+        for layer in self._layers:
+            # torch leaves this method untyped
+            register: Any = layer.parameter.register_post_accumulate_grad_hook
+            self._hooks.append(register(self._hook(layer)))
+
+    def detach(self) -> None:
+        """Leave the backward passes alone again; the state is kept."""
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def set_lr_factor(self, factor: float) -> None:
+        """Multiply the base learning rate of every group by a factor from now on."""
+        for layer in self._layers:
+            layer.optimizer.param_groups[0]["lr"] = layer.base_lr * factor
+
+    @property
+    def n_projected(self) -> int:
+        """Number of parameters that GaLore projects."""
+        return sum(layer.projector is not None for layer in self._layers)
+
+    @property
+    def projected_share(self) -> float:
+        """Share of the backbone's trainable parameters that are projected, 0 to 1."""
+        backbone = [layer for layer in self._layers if layer.part == "backbone"]
+        projected = [layer for layer in backbone if layer.projector is not None]
+        return _count(projected) / max(1, _count(backbone))
+
+    def state_bytes(self) -> int:
+        """Return the bytes that moments and subspaces take now."""
+        return sum(tensor.nbytes for tensor in self.state_dict().values())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the state as tensors, which safetensors can save as they are.
+
+        The keys are `<parameter name>:<entry>`, and `n_skipped`. Mostly these are the
+        live tensors: clone them to keep them beyond the next step.
+        """
+        state = {"n_skipped": torch.tensor(self.n_skipped)}
+        for layer in self._layers:
+            for entry, tensor in layer.state_dict().items():
+                state[f"{layer.name}:{entry}"] = tensor
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from what `state_dict` gave; the tensors are copied.
+
+        Meant for an optimiser that has not stepped yet: a parameter that the state does
+        not have keeps what it has.
+
+        Raises
+        ------
+        MedsagaError
+            If the state belongs to other parameters or to other GaLore settings.
+        """
+        saved: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in state.items():
+            name, _, entry = key.rpartition(":")
+            saved.setdefault(name, {})[entry] = tensor
+        counts = saved.pop("", {})
+        if unknown := saved.keys() - {layer.name for layer in self._layers}:
+            raise MedsagaError(
+                f"The saved optimiser state has a parameter {min(unknown)} that is not "
+                "trained here: continue with the settings that it was saved with."
+            )
+        for layer in self._layers:
+            if layer.name in saved:
+                layer.load_state_dict(saved[layer.name])
+        self.n_skipped = int(counts["n_skipped"])
+
+    def _add_projectors(self, seed: int) -> None:
+        projected = [
+            layer for layer in self._layers if "rank" in layer.optimizer.param_groups[0]
+        ]
+        for index, layer in enumerate(projected):
+            group = layer.optimizer.param_groups[0]
+            interval = group["update_proj_gap"]
+            layer.projector = Projector(
+                rank=group["rank"],
+                scale=group["scale"],
+                refresh_interval=interval,
+                projection=group["proj_type"],
+                # Evenly spread, so that no step has to refresh every subspace.
+                phase=index * interval // len(projected),
+                seed=seed,
+                layer=index,
+            )
+            layer.optimizer.state[layer.parameter]["projector"] = layer.projector
+
+    def _hook(self, layer: _Layer) -> Callable[[Tensor], None]:
+        def step_and_free(parameter: Tensor) -> None:
+            try:
+                if _is_finite(parameter.grad):
+                    layer.optimizer.step()
+                else:
+                    self.n_skipped += 1
+            finally:
+                # Whatever fails in here, the next backward must not add to this one.
+                parameter.grad = None
+
+        return step_and_free
+
+
+def _build_optimizer(group: Mapping[str, Any], parameter: nn.Parameter) -> Optimizer:
+    # One optimiser a parameter: GaLoreAdamW's step walks through all that it has, which
+    # would make a backward pass quadratic in the number of parameters.
+    own_group = {**group, "params": [parameter]}
+    optimizer: Optimizer = galore_adamw()([own_group], no_deprecation_warning=True)
+    return optimizer
+
+
+def _is_finite(grad: Tensor | None) -> bool:
+    # One sum instead of isfinite for every element: no temporary of the same size.
+    return grad is not None and math.isfinite(grad.sum(dtype=torch.float32).item())
+
+
+def _count(layers: Sequence[_Layer]) -> int:
+    return sum(layer.parameter.numel() for layer in layers)

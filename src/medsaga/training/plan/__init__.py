@@ -1,0 +1,1 @@
+"""What a training is planned from: minutes, memory, and measured speed."""

@@ -1,0 +1,141 @@
+"""How many views and steps of the fit a head stage has time for."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from medsaga.training.optim.strategy import STRATEGIES
+from medsaga.training.plan.steps import SLOWDOWN
+from medsaga.training.sampled_pixels import feature_channels, features_at, start_fit
+from medsaga.training.validation import validated_slices
+
+if TYPE_CHECKING:
+    from medsaga.settings.fine_tune import FineTuneSettings
+    from medsaga.training.session import Session
+
+_VIEWS_PER_SLICE = 12
+_MOST_VIEWS_PER_SLICE = 40  # when the head stage has the whole time
+FEWEST_VIEWS = 4
+# Views and fit have this long, or this part of the training. Where a computer is slow,
+# views are worth more than steps of the GaLore stage, of which it has too few.
+_VIEW_SECONDS, _VIEW_SHARE = 6.0, 0.25
+_FIT_SECONDS, _FIT_SHARE = 6.0, 0.1
+_FIT_STEPS_PER_VIEW = 10
+_FIT_STEPS, _FEWEST_FIT_STEPS, _MEASURED_FIT_STEPS = 600, 200, 10
+# The settings' bounds, which a GPU and thousands of slices would cross.
+_MOST_FIT_STEPS, _MOST_VIEWS = 100_000, 100_000
+# Slices of one image are worth a close fit: twice the steps, and the mean of the later
+# half's weights, are 0.006 Dice more on its other slices. For other people's images a
+# close fit is worse: 15 steps for each view in place of 10 are 0.06 less.
+_FIT_SHARE_OF_ONE, _FIT_STEPS_OF_ONE = 0.2, 1200
+_MEASURED_PIXELS = 1024
+# Views of the last fit, where the head is fitted anew in the end: five slices of as
+# many people lose up to 0.05 Dice with fewer, those of one image nothing.
+_MOST_REFIT_VIEWS, _MOST_REFIT_VIEWS_OF_ONE = 60, 20
+
+
+def plan_refit(session: Session) -> float:
+    """Plan the last fit of the head, and return the seconds that it takes."""
+    plan_views(session)
+    plan_fit(session)
+    views = session.settings.head_views * _time_view(session)
+    fit = session.settings.head_steps * _time_fit_step(session)
+    return views + fit
+
+
+def plan_views(session: Session) -> None:
+    """Plan as many views as the time allows, unless they are known."""
+    if not session.settings.head_views:
+        session.plan(head_views=_affordable_views(session))
+
+
+def plan_fit(session: Session) -> None:
+    """Plan as many steps of the fit as the time allows, unless they are known."""
+    if not session.settings.head_steps:
+        session.plan(head_steps=_affordable_fit_steps(session))
+
+
+def refits_head(settings: FineTuneSettings) -> bool:
+    """Whether the head is fitted anew in the end, since the encoder has moved."""
+    is_frozen = STRATEGIES[settings.strategy].freezes_encoder
+    return settings.refit_head and settings.stages == "both" and not is_frozen
+
+
+def has_the_whole_time(settings: FineTuneSettings) -> bool:
+    """Whether the head is trained alone, for minutes."""
+    return settings.stages == "head" and not settings.steps
+
+
+def is_of_one_image(session: Session) -> bool:
+    """Whether all slices come from one image; earlier ones may come from others."""
+    # A slice of a volume is named "NAME [index]", a 2-D image just "NAME".
+    names = {s.name.removesuffix(f" [{s.slice_index}]") for s in session.training}
+    return len(names) == 1
+
+
+def _affordable_views(session: Session) -> int:
+    settings, n_slices = session.settings, len(session.training)
+    per_slice = _VIEWS_PER_SLICE
+    allowed = max(_VIEW_SECONDS, _VIEW_SHARE * settings.minutes * 60)
+    if has_the_whole_time(settings):
+        per_slice, allowed = _MOST_VIEWS_PER_SLICE, 0.4 * session.seconds_left
+    most = int(allowed / _time_view(session))
+    if refits_head(settings):
+        is_of_one = is_of_one_image(session)
+        enough = _MOST_REFIT_VIEWS_OF_ONE if is_of_one else _MOST_REFIT_VIEWS
+        most = min(most, max(enough, n_slices))
+    return max(FEWEST_VIEWS, min(per_slice * n_slices, most, _MOST_VIEWS))
+
+
+def _affordable_fit_steps(session: Session) -> int:
+    """Give the usual number of steps, fewer on a slow computer.
+
+    A head that has the whole time fills it, but for the last score.
+    """
+    settings = session.settings
+    if has_the_whole_time(settings):
+        to_score = len(validated_slices(session)) * _time_view(session)
+        to_score += session.seconds_to_compare
+        left = (session.seconds_left - to_score) / SLOWDOWN
+        affordable = int(left / _time_fit_step(session))
+        return max(_FEWEST_FIT_STEPS, min(_MOST_FIT_STEPS, affordable))
+    is_of_one = is_of_one_image(session)
+    share = _FIT_SHARE_OF_ONE if is_of_one else _FIT_SHARE
+    allowed = max(_FIT_SECONDS, share * settings.minutes * 60)
+    enough = _FIT_STEPS_OF_ONE if is_of_one else _FIT_STEPS
+    usual = max(enough, _FIT_STEPS_PER_VIEW * settings.head_views)
+    affordable = max(_FEWEST_FIT_STEPS, int(allowed / _time_fit_step(session)))
+    return min(usual, affordable, _MOST_FIT_STEPS)
+
+
+def _time_view(session: Session) -> float:
+    """Return the seconds that the features of a view take; measured once."""
+    if not session.seconds_per_view:
+        image, point = session.training[0].image, torch.zeros(1, 2, dtype=torch.long)
+        features_at(session, image, point)  # the first one compiles kernels
+        started = time.monotonic()
+        features_at(session, image, point)
+        session.seconds_per_view = time.monotonic() - started
+    return session.seconds_per_view
+
+
+def _time_fit_step(session: Session) -> float:
+    """Return the seconds that a step of a fit takes; before the first, on noise."""
+    if not session.seconds_per_fit_step:
+        noise = torch.rand(
+            _MEASURED_PIXELS,
+            sum(feature_channels(session)),
+            generator=torch.Generator().manual_seed(0),
+        ).to(session.device)
+        classes = torch.zeros(_MEASURED_PIXELS, dtype=torch.long, device=session.device)
+        fit = start_fit(session, noise, classes)
+        fit.step()  # the first one starts what computes, on a GPU for seconds
+        started = time.monotonic()
+        for _ in range(_MEASURED_FIT_STEPS):
+            fit.step()
+        seconds = time.monotonic() - started
+        session.seconds_per_fit_step = seconds / _MEASURED_FIT_STEPS
+    return session.seconds_per_fit_step

@@ -1,0 +1,119 @@
+"""Opens volumes as napari layers: images or labels, where they are in the patient."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_medsaga.layers.convert import LayerDataTuple, place_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from medsaga import Volume
+
+    Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+_ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh")
+_LABEL_INTENT = 1002
+_MOST_LABELS = 256
+# But not what says the opposite: unsegmented, unlabelled, masked.
+_LABEL_NAME = re.compile(r"(?<!un)(seg|label|mask(?!ed))")
+
+
+def get_reader(path: Paths) -> Callable[[Paths], list[LayerDataTuple]] | None:
+    """Give the function that reads a file or several, or None if it cannot."""
+    readable = all(p.name.lower().endswith(_ENDINGS) for p in _as_paths(path))
+    return read_layers if readable else None
+
+
+def read_layers(path: Paths) -> list[LayerDataTuple]:
+    """Read volumes, a layer each.
+
+    Returns
+    -------
+    list of (array, keyword arguments of the layer, layer type)
+        (z, y, x), (z, y, x, 3) or, of 2-D files, without z. Labels where the file says
+        so, or by its name and values; else an image.
+
+    Raises
+    ------
+    MedsagaError
+        If a file is broken, or holds several volumes.
+    """
+    return [_read_layer(p) for p in _as_paths(path)]
+
+
+def image_options(volume: Volume) -> dict[str, Any]:
+    """Give the keyword arguments of the Image layer that shows a volume well."""
+    if volume.is_rgb:
+        return {"name": volume.name, "rgb": True} | place_options(volume)
+    from medsaga import WINDOWS, IntensityRule, looks_like_hounsfield
+
+    limits = WINDOWS["soft tissue"]
+    if not looks_like_hounsfield(volume):
+        rule = IntensityRule(kind="percentiles", low=0.5, high=99.5)
+        limits = rule.limits(volume)
+    return {"name": volume.name, "contrast_limits": limits} | place_options(volume)
+
+
+def _as_paths(path: Paths) -> list[Path]:
+    paths = [path] if isinstance(path, (str, os.PathLike)) else path
+    return [Path(p) for p in paths]
+
+
+def _read_layer(path: Path) -> LayerDataTuple:
+    from medsaga import read_volume
+
+    volume = read_volume(path)
+    labels = _as_labels(volume, path)
+    if labels is not None:
+        options = {"name": labels.name} | place_options(labels)
+        return _layer_array(labels), options, "labels"
+    return _layer_array(volume), image_options(volume), "image"
+
+
+def _as_labels(volume: Volume, path: Path) -> Volume | None:
+    """Give a file's volume as labels if that is what it holds, else None."""
+    if volume.is_rgb:
+        return None
+    # Integers that are scaled on disk have become fractions here.
+    is_integer = volume.array.dtype.kind in "iu"
+    if _says_label(volume):
+        return volume if is_integer else _read_whole_numbers(path)
+    is_named_so = _LABEL_NAME.search(volume.name.lower()) is not None
+    if is_integer and is_named_so and _are_few(volume.array):
+        return volume
+    return None
+
+
+def _says_label(volume: Volume) -> bool:
+    """Whether the header's intent is label; only NIfTI headers have one."""
+    return int(volume.source.header["intent_code"]) == _LABEL_INTENT
+
+
+def _read_whole_numbers(path: Path) -> Volume | None:
+    from medsaga import MedsagaError, read_labels
+
+    try:
+        return read_labels(path)
+    except MedsagaError:
+        return None  # whatever its intent, it can be looked at as an image
+
+
+def _are_few(array: np.ndarray[Any, Any]) -> bool:
+    values: set[int] = set()
+    for part in array:
+        values.update(np.unique(part).tolist())
+        if len(values) > _MOST_LABELS:
+            return False
+    return True
+
+
+def _layer_array(volume: Volume) -> np.ndarray[Any, Any]:
+    array: np.ndarray[Any, Any] = volume.array[0] if volume.is_2d else volume.array
+    return array

@@ -1,0 +1,313 @@
+"""What is annotated on a Labels layer, worked out in a thread as the user paints."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from medsaga import (
+    ClassCount,
+    MedsagaError,
+    Volume,
+    annotated_slices,
+    check_pair,
+    class_table,
+    count_background,
+    count_classes,
+    finest_width,
+    slice_place,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from medsaga import SliceName
+    from napari_medsaga.layers.predictions import Prediction
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AnnotationQuery:
+    """What to look at. Arrays are read in the thread, never written.
+
+    `number` counts the queries. `axis` is None where the one with the fewest annotated
+    slices is to be found; on a tie it is `shown_axis`. `unticked` are slices that the
+    user does not want, `empty` those that are marked as empty, by (axis, index). With
+    a `background_value` what is not painted is unknown.
+    """
+
+    number: int
+    image: Volume
+    labels: Volume
+    axis: int | None
+    shown_axis: int
+    unticked: frozenset[int | SliceName]
+    empty: frozenset[tuple[int, int]]
+    background_value: int | None
+    names: Mapping[int, str]
+    prediction: Prediction | None
+
+    def empty_along(self, axis: int) -> set[int]:
+        """Give the slices across `axis` that are marked as empty."""
+        return {i for a, i in self.empty if a == axis and i < self.image.shape[axis]}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AnnotationReport:
+    """What is annotated.
+
+    Attributes
+    ----------
+    number
+        Of the query.
+    image
+        What is annotated.
+    labels
+        Volume with the labels that would train.
+    axis
+        Array axis that the slices lie across.
+    slices
+        Those that can train, the unticked ones too.
+    changed
+        Slices of a predicted layer that the user changed.
+    empty
+        Slices that are marked as showing nothing, and not painted on since.
+    earlier
+        Other slices that trained the model of a predicted layer, the unticked ones too.
+    counts
+        Each class on the ticked slices.
+    background
+        What is known as background on them in a sparse annotation, None in others.
+    finest
+        How wide the finest class on them is, where it is known; those of `earlier` are
+        not counted.
+    sentence
+        What is annotated, or what keeps it from being used.
+    is_usable
+        Whether a training can start from it.
+    """
+
+    number: int
+    image: Volume
+    labels: Volume
+    axis: int
+    slices: tuple[int, ...]
+    changed: frozenset[int]
+    empty: frozenset[int]
+    earlier: tuple[SliceName, ...]
+    counts: tuple[ClassCount, ...]
+    background: ClassCount | None
+    finest: float | None
+    sentence: str
+    is_usable: bool
+
+
+def report_annotation(query: AnnotationQuery) -> AnnotationReport:
+    """Find the annotated slices and count the classes on them."""
+    try:
+        check_pair(query.image, query.labels)
+        if query.prediction is not None:
+            return _report_prediction(query, query.prediction)
+        return _report_painted(query)
+    except MedsagaError as error:
+        return _report(query, query.labels, query.axis or 0, str(error))
+
+
+def _report_painted(query: AnnotationQuery) -> AnnotationReport:
+    labels = query.labels.with_array(np.asarray(query.labels.array))
+    background = query.background_value
+    found = annotated_slices(
+        [labels], query.axis, on_tie=query.shown_axis, background_value=background
+    )
+    empty = query.empty_along(found.axis) - {index for _, index in found.slices}
+    if empty:
+        found = annotated_slices(
+            [labels],
+            found.axis,
+            empty_slices=sorted(empty),
+            background_value=background,
+        )
+    report = _report(
+        query,
+        labels,
+        found.axis,
+        found.sentence,
+        slices=tuple(index for _, index in found.slices),
+        empty=frozenset(empty),
+    )
+    return _count(query, report)
+
+
+def _report_prediction(
+    query: AnnotationQuery, prediction: Prediction
+) -> AnnotationReport:
+    array = np.asarray(query.labels.array)
+    flat = array[0] if query.labels.is_2d else array
+    changed = prediction.changed_slices(flat)
+    empty = query.empty_along(prediction.axis).difference(changed)
+    slices = tuple(sorted({*changed, *prediction.trained, *empty}))
+    merged = np.zeros_like(array)
+    for index in sorted({*slices} - empty):
+        place = slice_place(prediction.axis, index)
+        merged[place] = prediction.slice_to_train(
+            flat, index, is_changed=index in changed
+        )
+    own = {(query.image.slice_name(index), index) for index in slices}
+    earlier = {n: labels for n, labels in prediction.earlier.items() if n not in own}
+    report = _report(
+        query,
+        query.labels.with_array(merged),
+        prediction.axis,
+        _describe_corrections(
+            len(changed),
+            len(empty),
+            len(slices) - len(changed) - len(empty),
+            len(earlier),
+            n_replaced=len(prediction.earlier) - len(earlier),
+        ),
+        slices=slices,
+        changed=frozenset(changed),
+        empty=frozenset(empty),
+        earlier=tuple(earlier),
+    )
+    return _count(query, report, earlier)
+
+
+def _describe_corrections(
+    n_changed: int, n_empty: int, n_trained: int, n_earlier: int, *, n_replaced: int
+) -> str:
+    if n_changed or n_empty:
+        slices = {0: "No slice", 1: "1 slice"}.get(n_changed, f"{n_changed} slices")
+        empty = f", {n_empty} marked as empty" if n_empty else ""
+        left_out = (
+            f" Left out, as they have the names of these: {n_replaced}."
+            if n_replaced
+            else ""
+        )
+        return (
+            f"{slices} of the predicted layer changed{empty}, "
+            f"{n_trained + n_earlier} more that trained its model.{left_out}"
+        )
+    if n_trained:
+        return (
+            "Nothing of the predicted layer was changed: correct some slices, or train "
+            f"on with the {n_trained} that trained its model."
+        )
+    return "Nothing of the predicted layer was changed: correct some slices first."
+
+
+def _report(
+    query: AnnotationQuery,
+    labels: Volume,
+    axis: int,
+    sentence: str,
+    *,
+    slices: tuple[int, ...] = (),
+    changed: frozenset[int] = frozenset(),
+    empty: frozenset[int] = frozenset(),
+    earlier: tuple[SliceName, ...] = (),
+) -> AnnotationReport:
+    return AnnotationReport(
+        number=query.number,
+        image=query.image,
+        labels=labels,
+        axis=axis,
+        slices=slices,
+        changed=changed,
+        empty=empty,
+        earlier=earlier,
+        counts=(),
+        background=None,
+        finest=None,
+        sentence=sentence,
+        is_usable=False,
+    )
+
+
+def _count(
+    query: AnnotationQuery,
+    report: AnnotationReport,
+    earlier: Mapping[SliceName, NDArray[Any]] = MappingProxyType({}),
+) -> AnnotationReport:
+    """Count the classes on the ticked slices, and see whether they can train."""
+    ticked = [index for index in report.slices if index not in query.unticked]
+    if not report.slices:
+        return report
+    if not ticked:
+        return replace(report, sentence="No slice is ticked: tick one that trains.")
+    axis = report.axis
+    others = [
+        Volume(array=np.expand_dims(labels, axis))
+        for name, labels in earlier.items()
+        if name not in query.unticked
+    ]
+    volumes = [report.labels, *others]
+    try:
+        found = annotated_slices(
+            [report.labels],
+            axis,
+            ticked,
+            background_value=query.background_value,
+            may_be_empty=bool(others),
+        )
+        beside = tuple((v, 0) for v in range(1, len(volumes)))
+        annotation = replace(found, slices=(*found.slices, *beside))
+        table = class_table(volumes, annotation, query.names)
+    except MedsagaError as error:
+        return replace(report, sentence=str(error))
+    counts = tuple(count_classes(volumes, annotation, table))
+    return replace(
+        report,
+        counts=counts,
+        background=count_background(volumes, annotation, table),
+        finest=finest_width([report.image], [report.labels], found),
+        is_usable=bool(counts),
+    )
+
+
+class AnnotationWatch(QObject):
+    """Works out reports in a thread, one at a time; of several queries the last."""
+
+    reported = Signal(object)
+    """Emits `(AnnotationReport)` on the GUI thread."""
+    failed = Signal(object)
+    """Emits `(Exception)` when the layers cannot be looked at: a lazy one, say."""
+
+    def __init__(self, parent: QObject) -> None:
+        super().__init__(parent)
+        self._lock = threading.Lock()
+        self._next: AnnotationQuery | None = None
+        self._is_busy = False
+
+    def ask(self, query: AnnotationQuery) -> None:
+        """Ask for a report; it comes as `reported`."""
+        with self._lock:
+            self._next = query
+            if self._is_busy:
+                return
+            self._is_busy = True
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                query, self._next = self._next, None
+                if query is None:
+                    self._is_busy = False
+                    return
+            try:
+                self._emit(report_annotation(query))
+            except Exception as error:  # noqa: BLE001 - whatever it is, the dock shows it
+                self._emit(error)
+
+    def _emit(self, found: AnnotationReport | Exception) -> None:
+        with suppress(RuntimeError):  # the dock was closed in the meantime
+            signal = self.failed if isinstance(found, Exception) else self.reported
+            signal.emit(found)

@@ -1,0 +1,319 @@
+"""The upper part of the Fine-tune dock: which layers train, and what is on them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Labels
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QVBoxLayout,
+    QWidget,
+)
+
+from medsaga import MedsagaError
+from napari_medsaga.fine_tune.annotation import (
+    AnnotationQuery,
+    AnnotationReport,
+    AnnotationWatch,
+)
+from napari_medsaga.fine_tune.class_table import ClassTableView
+from napari_medsaga.fine_tune.empty_slices import EmptySliceBox, empty_slices
+from napari_medsaga.fine_tune.slice_list import SliceList
+from napari_medsaga.fine_tune.sparse_form import SparseForm
+from napari_medsaga.layers.convert import (
+    class_colours,
+    class_names,
+    labels_on,
+    rename_classes,
+    volume_of,
+)
+from napari_medsaga.layers.predictions import prediction_of
+from napari_medsaga.widgets.convert_button import ConvertButton
+from napari_medsaga.widgets.layer_choice import LayerChoice
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Layer
+
+    from medsaga import FineTuneSettings, SliceName
+
+_SETTLE_MS = 250
+# An undone stroke is told by `set_data` alone.
+_LABEL_EVENTS = ("paint", "data", "features", "colormap", "set_data")
+
+
+class DataBox(QWidget):
+    """Image, Labels, the axis, the annotated slices and the classes on them."""
+
+    reported = Signal(object)
+    """Emits `(AnnotationReport or None)` when what is annotated has been looked at."""
+
+    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._watched: list[tuple[Layer, str]] = []
+        self._report: AnnotationReport | None = None
+        self._number = 0
+        self._view: Any = None
+
+        self.image = LayerChoice(viewer, Image)
+        self.labels = LayerChoice(viewer, Labels)
+        self._to_labels = ConvertButton(viewer, self.image)
+        self._to_image = ConvertButton(viewer, self.labels)
+        self._axis = QComboBox()
+        self._sentence = QLabel()
+        self._slices = SliceList(viewer)
+        self._empty = EmptySliceBox(viewer)
+        self._sparse = SparseForm()
+        self._classes = ClassTableView()
+        self._watch = AnnotationWatch(self)
+        self._timer = QTimer(self)
+
+        self._describe()
+        self._lay_out()
+        self._connect()
+        self._on_layer_chosen()
+
+    def image_layer(self) -> Image | None:
+        """Give the chosen image layer."""
+        found: Image | None = self.image.layer()
+        return found
+
+    def labels_layer(self) -> Labels | None:
+        """Give the chosen Labels layer."""
+        found: Labels | None = self.labels.layer()
+        return found
+
+    def report(self) -> AnnotationReport | None:
+        """Give the last report, None without layers."""
+        return self._report
+
+    def ticked_slices(self) -> tuple[int, ...]:
+        """Give the slices that are to train."""
+        return self._slices.ticked_slices()
+
+    def ticked_earlier(self) -> tuple[SliceName, ...]:
+        """Give the slices kept with a predicted layer's model that are to train."""
+        return self._slices.ticked_earlier()
+
+    def complete(self, settings: FineTuneSettings) -> FineTuneSettings:
+        """Give settings with those that belong to the labels as they are here."""
+        return self._sparse.complete(settings)
+
+    def look_again(self) -> None:
+        """Look at the layers as they are now; the answer comes as `reported`."""
+        self._timer.stop()
+        self._number += 1
+        query = self._query()
+        if isinstance(query, AnnotationQuery):
+            self._watch.ask(query)
+        else:
+            self._show(None, query)
+
+    def set_running(self, running: bool) -> None:
+        """Decide what can be changed; the colours stay as the key to the plot."""
+        controls = (self.image, self.labels, self._to_labels, self._to_image)
+        for control in (*controls, self._axis, self._slices, self._sparse):
+            control.setEnabled(not running)
+        self._empty.set_running(running)
+        self._classes.set_editable(not running)
+        if not running:
+            self._enable_axis()
+
+    def key(self) -> QWidget:
+        """Give the table of the classes, which is the key to a plot of them."""
+        return self._classes
+
+    def disconnect_viewer(self) -> None:
+        """Stop following the viewer and its layers."""
+        self._timer.stop()
+        self._unwatch()
+        self._empty.disconnect_viewer()
+        self.image.disconnect_viewer()
+        self.labels.disconnect_viewer()
+
+    def _lay_out(self) -> None:
+        rows = QFormLayout()
+        for text, choice, button in (
+            ("&Image", self.image, self._to_labels),
+            ("La&bels", self.labels, self._to_image),
+        ):
+            row = QHBoxLayout()
+            row.addWidget(choice, 1)
+            row.addWidget(button)
+            rows.addRow(self._labelled(text, choice), row)
+        rows.addRow(self._labelled("&Slices along", self._axis), self._axis)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(rows)
+        layout.addWidget(self._sentence)
+        layout.addWidget(self._slices)
+        layout.addWidget(self._empty)
+        layout.addWidget(self._sparse)
+        layout.addWidget(self._classes)
+
+    def _labelled(self, text: str, control: QWidget) -> QLabel:
+        label = QLabel(text)
+        label.setBuddy(control)
+        label.setToolTip(control.toolTip())
+        return label
+
+    def _describe(self) -> None:
+        self.image.setObjectName("image")
+        self.image.setToolTip("The image layer that the model learns from.")
+        self.labels.setObjectName("labels")
+        self.labels.setToolTip(
+            "The Labels layer with the painted slices; it is never written to. Choose "
+            "a predicted layer to train on with your corrections of it."
+        )
+        self._to_labels.setObjectName("to_labels")
+        self._to_labels.setText("→ Lab&els")
+        self._to_labels.setToolTip("Turn the chosen image layer into a Labels layer.")
+        self._to_image.setObjectName("to_image")
+        self._to_image.setText("→ I&mage")
+        self._to_image.setToolTip("Turn the chosen Labels layer into an image layer.")
+        self._axis.setObjectName("axis")
+        self._axis.setSizeAdjustPolicy(
+            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+        )
+        self._axis.setMinimumContentsLength(10)
+        self._axis.setToolTip(
+            "The axis that you painted across; by default the one with the fewest "
+            "annotated slices."
+        )
+        self._sentence.setObjectName("annotated")
+        self._sentence.setWordWrap(True)
+        self._sentence.setToolTip("What is annotated on the Labels layer now.")
+        self._classes.setObjectName("classes")
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_SETTLE_MS)
+
+    def _connect(self) -> None:
+        self.image.chosen.connect(self._on_layer_chosen)
+        self.labels.chosen.connect(self._on_layer_chosen)
+        self._axis.activated.connect(self._on_axis_activated)
+        self._slices.ticked.connect(self._timer.start)
+        self._empty.marked.connect(self.look_again)
+        self._sparse.changed.connect(self._timer.start)
+        self._classes.renamed.connect(self._on_class_renamed)
+        self._watch.reported.connect(self._on_reported)
+        self._watch.failed.connect(self._on_failed)
+        self._timer.timeout.connect(self.look_again)
+
+    def _query(self) -> AnnotationQuery | str:
+        """Give what to look at, or a sentence that says what is missing."""
+        image, labels = self.image.layer(), self.labels.layer()
+        if image is None:
+            return "Open an image: drop a file onto napari, or File > Open Sample."
+        if labels is None:
+            return (
+                "Add a Labels layer (the third button above the layer list) and paint "
+                "every structure on a few slices."
+            )
+        try:
+            volume, mask = volume_of(image), labels_on(labels, image)
+        except MedsagaError as error:
+            return str(error)
+        axis = self._axis.currentIndex() - 1
+        shown = self._viewer.dims.order[0] - (self._viewer.dims.ndim - labels.ndim)
+        return AnnotationQuery(
+            number=self._number,
+            image=volume,
+            labels=mask,
+            axis=axis if axis >= 0 and labels.ndim == 3 else None,
+            shown_axis=shown if labels.ndim == 3 and 0 <= shown < 3 else 0,
+            unticked=self._slices.unticked(),
+            empty=empty_slices(labels, image),
+            background_value=self._sparse.background_value(),
+            names=class_names(labels),
+            prediction=prediction_of(labels),
+        )
+
+    def _on_layer_chosen(self, _: object = None) -> None:
+        self._unwatch()
+        self._slices.forget()
+        self._view = self._view_now()
+        self._number += 1  # what is being worked out is of other layers
+        image, labels = self.image.layer(), self.labels.layer()
+        if image is not None:
+            self._watch_event(image, "data")
+        for name in _LABEL_EVENTS if labels is not None else ():
+            self._watch_event(labels, name)
+        self._offer_axes(labels)
+        self._sparse.set_predicted(prediction_of(labels) is not None)
+        self._empty.follow(image, labels, None)
+        self._timer.start()
+
+    def _watch_event(self, layer: Layer, name: str) -> None:
+        if name in layer.events.emitters:
+            layer.events[name].connect(self._on_layer_changed)
+            self._watched.append((layer, name))
+
+    def _unwatch(self) -> None:
+        for layer, name in self._watched:
+            layer.events[name].disconnect(self._on_layer_changed)
+        self._watched.clear()
+
+    def _offer_axes(self, labels: Labels | None) -> None:
+        self._axis.clear()
+        self._axis.addItem("automatic")
+        if labels is not None and labels.ndim == 3:
+            names = enumerate(labels.axis_labels)
+            self._axis.addItems([f"axis {i} ({name})" for i, name in names])
+        predicted = prediction_of(labels)
+        if predicted is not None and self._axis.count() > 1:
+            self._axis.setCurrentIndex(predicted.axis + 1)
+        self._enable_axis()
+
+    def _enable_axis(self) -> None:
+        """Let an axis be chosen, unless a prediction has been made along one."""
+        is_free = prediction_of(self.labels.layer()) is None
+        self._axis.setEnabled(self._axis.count() > 1 and is_free)
+
+    def _on_layer_changed(self, event: Any) -> None:
+        before, self._view = self._view, self._view_now()
+        has_moved = self._view != before
+        # It is also sent for each slice that is scrolled to, and a look takes a while.
+        if event.type != "set_data" or not has_moved:
+            self._timer.start()
+
+    def _view_now(self) -> Any:
+        dims = self._viewer.dims
+        return dims.current_step, dims.order, dims.ndisplay
+
+    def _on_axis_activated(self, _: int) -> None:
+        self._slices.forget()
+        self.look_again()
+
+    def _on_reported(self, report: AnnotationReport) -> None:
+        if report.number == self._number:
+            self._show(report, report.sentence)
+
+    def _on_failed(self, error: Exception) -> None:
+        self._show(None, f"The layers cannot be read: {error}")
+        raise error  # napari shows it with its traceback
+
+    def _show(self, report: AnnotationReport | None, sentence: str) -> None:
+        self._report = report
+        labels = self.labels.layer()
+        counts = report.counts if report is not None and labels is not None else ()
+        background = report.background if counts and report is not None else None
+        rows = [*([] if background is None else [background]), *counts]
+        warnings = [c.warning for c in rows if c.warning]
+        self._sentence.setText("\n".join([sentence, *warnings]))
+        colours = class_colours(labels, [c.value for c in rows]) if rows else {}
+        self._classes.show_counts(counts, colours, background)
+        self._slices.show_report(report, self.image.layer())
+        self._empty.follow(self.image.layer(), labels, report)
+        self.reported.emit(report)
+
+    def _on_class_renamed(self, value: int, name: str) -> None:
+        labels = self.labels.layer()
+        if labels is not None and name:
+            rename_classes(labels, {value: name})
+        self._timer.start()

@@ -1,0 +1,355 @@
+"""The Fine-tune dock: a few painted slices in, the whole volume out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from medsaga import Event, MedsagaError, Saved, slice_place
+from napari_medsaga.fine_tune.data_box import DataBox
+from napari_medsaga.fine_tune.layer_follower import LayerFollower
+from napari_medsaga.fine_tune.plan_box import PlanBox
+from napari_medsaga.fine_tune.plan_sentence import describe_plan
+from napari_medsaga.fine_tune.run_box import RunBox
+from napari_medsaga.fine_tune.training import (
+    TrainingRequest,
+    TrainingResult,
+    run_training,
+)
+from napari_medsaga.fine_tune.training_layers import TrainingLayers
+from napari_medsaga.jobs.computer import ComputerWatch
+from napari_medsaga.jobs.job import Job
+from napari_medsaga.layers.convert import (
+    class_colours,
+    class_names,
+    slice_shown,
+    volume_of,
+)
+from napari_medsaga.layers.predictions import prediction_of
+from napari_medsaga.widgets.dock_scroll import DockScroll
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from napari import Viewer
+    from napari.layers import Image, Labels
+
+    from napari_medsaga.fine_tune.annotation import AnnotationReport
+
+_PREVIEW_SECONDS = 3.0
+
+
+class _Cursor:
+    """The slice being looked at: written by the GUI thread, read by the training."""
+
+    index = 0
+
+    def target(self) -> tuple[int, int]:
+        return 0, self.index
+
+
+@dataclass(frozen=True, eq=False)
+class _Training:
+    """A training under way."""
+
+    job: Job
+    request: TrainingRequest
+    image: Image
+    layers: TrainingLayers
+
+
+class FineTunePanel(QWidget):
+    """The dock: data above, plan in the middle, the run below."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self.training: _Training | None = None
+        self._cursor = _Cursor()
+        self._wants_start = False
+        self._followed: Path | None = None
+        self._kept: Path | None = None
+
+        self.data = DataBox(napari_viewer)
+        self.plan = PlanBox()
+        self.run = RunBox()
+        self._watch = ComputerWatch(self)
+        self._follower = LayerFollower(
+            napari_viewer, self.data, lambda: self.training is not None, self
+        )
+
+        self._lay_out()
+        self._connect()
+        self._on_plan_changed()
+
+    def _lay_out(self) -> None:
+        upper = QWidget()
+        inside = QVBoxLayout(upper)
+        inside.setContentsMargins(0, 0, 6, 0)
+        inside.addWidget(self.data)
+        inside.addWidget(self.plan)
+        inside.addStretch()
+        layout = QVBoxLayout(self)
+        self._scroll = DockScroll(upper)
+        layout.addWidget(self._scroll, 1)
+        layout.addWidget(self.run)
+
+    def _connect(self) -> None:
+        self.data.reported.connect(self._on_annotation_reported)
+        self.data.labels.chosen.connect(self._follow_prediction)
+        self.plan.changed.connect(self._on_plan_changed)
+        self.run.started.connect(self._on_start_clicked)
+        self.run.stopped.connect(self._on_stop_clicked)
+        self.run.paused.connect(self._on_pause_toggled)
+        self.run.advanced.connect(self._on_advanced)
+        self._watch.changed.connect(self._show_plan)
+        self.run.segments.toggled.connect(self._show_plan)
+        self._viewer.dims.events.point.connect(self._on_point_changed)
+        self._viewer.dims.events.order.connect(self._on_order_changed)
+
+    def event(self, event: QEvent) -> bool:
+        """Stop when the dock is closed: napari takes the panel out of it."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self._on_dock_closed()
+        return bool(super().event(event))
+
+    # What can be started
+
+    def _on_annotation_reported(self, report: AnnotationReport | None) -> None:
+        self._show_plan()
+        if self._wants_start:
+            self._wants_start = False
+            self._start(report)
+
+    def _on_plan_changed(self) -> None:
+        self._follow_prediction()
+        self._show_plan()
+
+    def _follow_prediction(self, _: object = None) -> None:
+        """Start from the model of a predicted layer, whatever it is called by now."""
+        prediction = prediction_of(self.data.labels_layer())
+        followed, self._followed = self._followed, None
+        if prediction is not None:
+            self._followed = prediction.find_model()
+            if self._followed not in (None, followed):
+                self.plan.continue_from(self._followed)
+        elif followed is not None and self.plan.start_model() == followed:
+            self.plan.start_as_before()
+
+    def _show_plan(self, _: object = None) -> None:
+        report = self.data.report()
+        problem = self.plan.problem()
+        try:
+            settings = self.plan.expected_settings()
+        except MedsagaError as error:
+            problem, settings = str(error), None
+        can_start = (
+            self.training is None
+            and report is not None
+            and report.is_usable
+            and problem is None
+        )
+        self.run.start.setEnabled(can_start)
+        if problem is not None or settings is None:
+            self.run.plan.setText(problem or "")
+            return
+        sentence = describe_plan(
+            self._watch.computer,
+            settings,
+            self._watch.speed,
+            report,
+            segments=self.run.segments.isChecked(),
+        )
+        self.run.plan.setText(sentence)
+
+    # Start, pause, stop
+
+    def _on_start_clicked(self) -> None:
+        """Look at the layers once more: the last stroke may be a moment old."""
+        self._wants_start = True
+        self.run.start.setEnabled(False)
+        self.data.look_again()
+
+    def _start(self, report: AnnotationReport | None) -> None:
+        image, labels = self.data.image_layer(), self.data.labels_layer()
+        if report is None or not report.is_usable or image is None or labels is None:
+            return
+        try:
+            self._follower.check(image, labels)
+            request = self._make_request(report, image, labels)
+        except MedsagaError as error:
+            self._show_error(error)
+            return
+        layers = TrainingLayers(self._viewer, image, labels, report, request)
+        job = Job(partial(run_training, request), f"fine-tuning on {image.name}")
+        self.training, self._kept = _Training(job, request, image, layers), None
+        layers.begin()
+        self._on_point_changed()
+        self._set_running(True)
+        self._scroll.keep_in_sight(self.data.key())  # the plot takes room
+        self.run.begin(request.settings, request.class_colours)
+        job.reported.connect(self._on_event)
+        job.ended.connect(self._on_ended)
+        job.waits.connect(self._on_job_waits)
+        job.start()
+
+    def _make_request(
+        self, report: AnnotationReport, image: Image, labels: Labels
+    ) -> TrainingRequest:
+        slices = self.data.ticked_slices()
+        copied = np.zeros_like(report.labels.array)
+        for index in slices:
+            place = slice_place(report.axis, index)
+            copied[place] = report.labels.array[place]
+        earlier, start = self.data.ticked_earlier(), self.plan.start_model()
+        if earlier and (start is None or start != self._followed):
+            raise MedsagaError(
+                "The slices that are kept with a model train only together with it: "
+                "choose it under Start from, or untick them."
+            )
+        values = [count.value for count in report.counts]
+        return TrainingRequest(
+            image=volume_of(image),
+            labels=report.labels.with_array(copied),
+            axis=report.axis,
+            slices=slices,
+            earlier=earlier,
+            settings=self.data.complete(self.plan.settings()),
+            start=start,
+            class_names=class_names(labels),
+            class_colours=class_colours(labels, values),
+            preview_at=self._cursor.target,
+            preview_interval=_PREVIEW_SECONDS,
+            model_name=image.name,
+            segments=self.run.segments.isChecked(),
+        )
+
+    def _on_job_waits(self) -> None:
+        self.run.status.setText("Waiting for the other job to end…")
+
+    def _on_stop_clicked(self) -> None:
+        if self.training is not None:
+            self.training.job.stop()
+
+    def _on_pause_toggled(self, paused: bool) -> None:
+        if self.training is not None:
+            self.training.job.set_paused(paused)
+
+    def _on_advanced(self, fraction: float) -> None:
+        if self.training is not None:
+            self.training.job.show_progress(fraction)
+
+    def _set_running(self, running: bool) -> None:
+        self.data.set_running(running)
+        self.plan.setEnabled(not running)
+        self.run.set_running(running)
+        self._show_plan()
+
+    # While it runs
+
+    def _on_point_changed(self, _: object = None) -> None:
+        """Tell the training which slice is being looked at."""
+        training = self.training
+        if training is not None and training.image.ndim == 3:
+            axis = training.request.axis
+            self._cursor.index = slice_shown(self._viewer, training.image, axis)
+        elif training is not None:
+            self._cursor.index = 0
+
+    def _on_order_changed(self, _: object = None) -> None:
+        """Another plane is shown: on a tie, it is the one that was painted."""
+        if self.training is None:
+            self.data.look_again()
+
+    def _on_event(self, event: Event) -> None:
+        training = self.training
+        if training is None:
+            return
+        if isinstance(event, Saved):
+            self._kept = event.path
+        training.layers.show(event)
+        # After the layers: napari's bar may handle the end of the job meanwhile.
+        self.run.show_event(event)
+
+    # When it ends
+
+    def _on_ended(self, status: str, value: Any) -> None:
+        training, self.training = self.training, None
+        if training is None:
+            return
+        self.run.plot.end()
+        training.layers.end()
+        self._watch.look_again()
+        self._set_running(False)
+        if status == "failed":
+            self._show_failure(value)
+            return
+        if value is None:
+            self.run.status.setText("Stopped before anything was learned.")
+            return
+        self.run.status.setText(value.describe(is_stopped=status == "stopped"))
+        layer = training.layers.remember(value)
+        if layer is not None:
+            self.run.status.setText(
+                f"{self.run.status.text()} To correct it, repaint slices of "
+                f"{layer.name} and click Fine-tune again."
+            )
+
+    def _show_failure(self, error: Exception) -> None:
+        if isinstance(error, MedsagaError):
+            self._show_error(error)
+            return
+        self.run.status.setText(
+            f"The training failed: {error}"
+            if self._kept is None
+            else f"Kept as model {self._kept.name}, but segmenting failed: {error}"
+        )
+        raise error  # napari shows it with its traceback
+
+    def _show_error(self, error: MedsagaError) -> None:
+        self.run.status.setText(str(error))
+        show_error(str(error))
+        self._show_plan()
+
+    def _on_dock_closed(self) -> None:
+        self._wants_start = False
+        self.data.reported.disconnect(self._on_annotation_reported)
+        self.data.disconnect_viewer()
+        self._viewer.dims.events.point.disconnect(self._on_point_changed)
+        self._viewer.dims.events.order.disconnect(self._on_order_changed)
+        self._follower.disconnect_viewer()
+        training, self.training = self.training, None
+        if training is not None:
+            training.job.reported.disconnect(self._on_event)
+            training.job.ended.disconnect(self._on_ended)
+            training.job.ended.connect(partial(_on_abandoned_ended, training.layers))
+            training.job.stop()
+            training.layers.end()
+
+
+def _on_abandoned_ended(layers: TrainingLayers, status: str, value: Any) -> None:
+    if isinstance(value, TrainingResult):
+        layers.remember(value)
+    _tell_what_was_kept(status, value)
+
+
+def _tell_what_was_kept(status: str, value: Any) -> None:
+    """Say what became of a training whose dock was closed."""
+    if isinstance(value, TrainingResult) and value.mask is not None:
+        show_info(
+            f"The dock was closed, so segmenting was stopped: {value.n_left} slices of "
+            f"the mask are empty. The model is kept as {value.model.name}."
+        )
+    elif isinstance(value, TrainingResult):
+        show_info(
+            "The dock was closed, so the training was stopped: the best model so far "
+            f"is kept as {value.model.name}."
+        )
+    elif status == "failed":
+        show_error(str(value))

@@ -1,0 +1,186 @@
+"""The middle part of the Fine-tune dock: what to start from, and how to train."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QFormLayout,
+    QGridLayout,
+    QLabel,
+    QPushButton,
+    QRadioButton,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from medsaga import PRESETS, FineTuneSettings, missing_weights, preset
+from napari_medsaga.fine_tune.plan_sentence import duration
+from napari_medsaga.fine_tune.sparse_form import SPARSE_SETTINGS
+from napari_medsaga.fine_tune.start_choice import Origin, StartChoice
+from napari_medsaga.widgets.form import SettingsForm
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qtpy.QtGui import QEnterEvent
+
+_DEFAULT = "balanced"
+_DEFAULT_BACKBONE = preset(_DEFAULT).backbone
+_FOR = {
+    "quick": "A first look: the head alone is fitted.",
+    "balanced": "The default.",
+    "thorough": "Larger images, more slices.",
+    "paper": "MedSAGa's own values (arXiv 2407.15042): vit_b, one stage.",
+}
+# No two controls of the dock have the same, nor one that a menu of napari has.
+_MNEMONICS = {"quick": "q", "balanced": "c", "thorough": "g", "paper": "a"}
+
+
+class PlanBox(QWidget):
+    """Start from, preset, and everything else in a closed section."""
+
+    changed = Signal()
+    """Emitted when the plan is another than before."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._start = StartChoice()
+        self._presets = {name: QRadioButton(_preset_title(name)) for name in PRESETS}
+        self._group = QButtonGroup(self)
+        self._form = SettingsForm(
+            preset(_DEFAULT), without=("backbone", *SPARSE_SETTINGS)
+        )
+        self._advanced = QCollapsible("Advanced", expandedIcon="▼", collapsedIcon="▶")
+        self._before = self._continued = self._start.origin()
+        self._preset_backbone = _DEFAULT_BACKBONE
+        self._reset = QPushButton("Reset t&o the preset")
+
+        self._lay_out()
+        self._describe()
+
+        self._start.changed.connect(self.changed)
+        self._group.buttonClicked.connect(self._on_preset_clicked)
+        self._reset.clicked.connect(self._on_reset_clicked)
+        self._form.changed.connect(self.changed)
+
+    def settings(self) -> FineTuneSettings:
+        """Give the settings as they stand.
+
+        Raises
+        ------
+        MedsagaError
+            If two of them contradict each other.
+        """
+        settings = self._form.value()
+        backbone = self._start.origin().backbone
+        return settings if not backbone else replace(settings, backbone=backbone)
+
+    def expected_settings(self) -> FineTuneSettings:
+        """Give the settings with what the model to continue from brings along.
+
+        Raises
+        ------
+        MedsagaError
+            If two of them contradict each other.
+        """
+        settings, card = self.settings(), self._start.card()
+        if card is None:
+            return settings
+        side = settings.long_side or card.settings["long_side"]
+        return replace(settings, backbone=card.backbone, long_side=side)
+
+    def set_settings(self, settings: FineTuneSettings) -> None:
+        """Show other settings, and start from their backbone."""
+        self._form.set_value(settings)
+        self._start.choose_backbone(settings.backbone)
+
+    def start_model(self) -> Path | None:
+        """Give the folder of the trained model to continue from, if one is chosen."""
+        return self._start.origin().model
+
+    def continue_from(self, folder: Path) -> None:
+        """Choose a trained model to continue from."""
+        # It may have been chosen already, under a new name.
+        if self._start.origin() not in (self._continued, Origin(model=folder)):
+            self._before = self._start.origin()
+        self._start.choose_model(folder)
+        self._continued = self._start.origin()
+
+    def start_as_before(self) -> None:
+        """Choose what was chosen before `continue_from`."""
+        self._start.choose(self._before)
+
+    def problem(self) -> str | None:
+        """Say why one cannot start from what is chosen, and what to do."""
+        return self._start.problem()
+
+    def _lay_out(self) -> None:
+        row = QFormLayout()
+        label = QLabel("Sta&rt from")
+        label.setBuddy(self._start)
+        label.setToolTip(self._start.toolTip())
+        row.addRow(label, self._start)
+        grid = QGridLayout()
+        for i, (name, button) in enumerate(self._presets.items()):
+            self._group.addButton(button)
+            button.setObjectName(name)
+            grid.addWidget(button, i // 2, i % 2)
+        content = QWidget()
+        inner = QVBoxLayout(content)
+        inner.setContentsMargins(0, 0, 0, 0)
+        inner.addWidget(self._form)
+        inner.addWidget(self._reset)
+        self._advanced.setContent(content)
+        self._advanced.collapse(animate=False)
+        # Collapsed, it has no height but would still be walked through by Tab.
+        content.setEnabled(False)
+        self._advanced.toggled.connect(content.setEnabled)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(row)
+        layout.addLayout(grid)
+        layout.addWidget(self._advanced)
+
+    def _describe(self) -> None:
+        for name, button in self._presets.items():
+            button.setToolTip(_FOR[name])
+        self._presets[_DEFAULT].setChecked(True)
+        self._offer_paper()
+        self._advanced.toggleButton().setToolTip("Everything else that can be set.")
+        self._advanced.toggleButton().setObjectName("advanced")
+        self._reset.setObjectName("reset")
+        self._reset.setToolTip("Set everything back to what the preset says.")
+
+    def _offer_paper(self) -> None:
+        missing = missing_weights(preset("paper").backbone)
+        self._presets["paper"].setEnabled(missing is None)
+        self._presets["paper"].setToolTip(missing or _FOR["paper"])
+
+    def enterEvent(self, event: QEnterEvent) -> None:
+        """Look anew: weights may have been fetched in the meantime."""
+        self._offer_paper()
+        super().enterEvent(event)
+
+    def _preset_name(self) -> str:
+        return next(n for n, b in self._presets.items() if b.isChecked())
+
+    def _on_preset_clicked(self, _: object) -> None:
+        settings = preset(self._preset_name())
+        self._form.set_value(settings)
+        # What the user chose stays; only what came with the last preset goes with it.
+        if self._start.origin().backbone == self._preset_backbone:
+            self._start.choose_backbone(settings.backbone)
+        self._preset_backbone = settings.backbone
+
+    def _on_reset_clicked(self) -> None:
+        self._form.set_value(preset(self._preset_name()))
+
+
+def _preset_title(name: str) -> str:
+    title = name.replace(_MNEMONICS[name], f"&{_MNEMONICS[name]}", 1)
+    return f"{title} ({duration(preset(name).minutes * 60)})"

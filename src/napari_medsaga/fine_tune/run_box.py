@@ -1,0 +1,199 @@
+"""The lower part of the Fine-tune dock: buttons, progress, plot and result."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from medsaga import Event, Notice, Progress, SegmentedSlice, Validated
+from napari_medsaga.widgets.plot import TrainingPlot
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from medsaga import FineTuneSettings
+
+# Each new text redraws the window, which takes a while where that is done in software.
+_SECONDS_BETWEEN_TEXTS = 0.5
+_STAGES = {"features": "looking at the slices", "head": "fitting the head"}
+
+
+class RunBox(QWidget):
+    """Start, pause and stop; what the training is doing, and what came of it."""
+
+    started = Signal()
+    """Emitted when Fine-tune is clicked."""
+    stopped = Signal()
+    """Emitted when Stop is clicked."""
+    paused = Signal(bool)
+    """Emits `(whether to pause)`."""
+    advanced = Signal(float)
+    """Emits `(fraction done)`, from 0 to 1."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._began: float | None = None  # of its own time: no waiting, no pauses
+        self._paused_at = 0.0
+        self._planned = 0.0
+        self._plots_the_head = False
+        self._shown = 0.0
+        self._is_held = False
+        self.plan = QLabel()
+        self.start = QPushButton("Fi&ne-tune")
+        self.pause = QPushButton("Pa&use")
+        self.stop = QPushButton("S&top")
+        self.segments = QCheckBox("Segment the whole volume when &done")
+        self._bar = QProgressBar()
+        self.status = QLabel()
+        self.notice = QLabel()
+        self.plot = TrainingPlot()
+
+        self._lay_out()
+        self._describe()
+
+        self.start.clicked.connect(self.started)
+        self.stop.clicked.connect(self._on_stop_clicked)
+        self.pause.toggled.connect(self._on_pause_toggled)
+        self.set_running(False)
+
+    def set_running(self, running: bool) -> None:
+        """Decide what can be clicked."""
+        self.pause.setEnabled(running)
+        self.stop.setEnabled(running)
+        self.segments.setEnabled(not running)
+        self._bar.setVisible(running)
+        self._is_held = False
+        if not running:
+            self.pause.setChecked(False)
+
+    def begin(self, settings: FineTuneSettings, colours: Mapping[int, str]) -> None:
+        """Get ready for the events of a new training."""
+        self._began = None
+        self._planned = settings.minutes * 60
+        self._plots_the_head = settings.stages == "head"
+        self._bar.setValue(0)
+        self.plot.begin(colours)
+        self.plot.show()
+        self.status.setText("Starting…")
+        self.notice.clear()
+        self.notice.setToolTip("")
+
+    def show_event(self, event: Event) -> None:
+        """Show what the engine reports."""
+        if self._began is None:
+            self._began = time.monotonic()
+        if isinstance(event, Progress):
+            self._show_progress(event)
+        elif isinstance(event, Validated):
+            self.plot.add_scores(event)
+        elif isinstance(event, SegmentedSlice):
+            text = f"segmented slice {event.done} of {event.total}"
+            self._show(event.done / event.total, text)
+        elif isinstance(event, Notice):
+            earlier = self.notice.toolTip()
+            self.notice.setText(event.message)
+            self.notice.setToolTip(f"{earlier}\n{event.message}".strip())
+
+    def _show_progress(self, event: Progress) -> None:
+        elapsed = time.monotonic() - (self._began or 0.0)
+        if event.stage == "galore" or (event.stage == "head" and self._plots_the_head):
+            self.plot.add_step(event)
+        if event.stage != "galore":
+            left = max(event.seconds_left, self._planned - elapsed)
+            done = f"{event.step} of {event.total}" if event.total else f"{event.step}"
+            text = f"{_STAGES[event.stage]}, {done}"
+        else:
+            left = event.seconds_left
+            total = f" of {event.total}" if event.total else ""
+            text = f"step {event.step}{total}, loss {event.loss:.3f}, {_left(left)}"
+        self._show(elapsed / max(1e-6, elapsed + left), text)
+
+    def _show(self, fraction: float, text: str) -> None:
+        now = time.monotonic()
+        if self._is_held or (
+            now - self._shown < _SECONDS_BETWEEN_TEXTS and fraction < 1
+        ):
+            return
+        self._shown = now
+        self._bar.setValue(int(100 * fraction))
+        self.status.setText(text)
+        self.advanced.emit(fraction)
+
+    def _lay_out(self) -> None:
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.start, 2)
+        buttons.addWidget(self.pause, 1)
+        buttons.addWidget(self.stop, 1)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in (self.plan, self.segments):
+            layout.addWidget(widget)
+        layout.addLayout(buttons)
+        for widget in (self._bar, self.status, self.notice, self.plot):
+            layout.addWidget(widget)
+        self.plot.hide()
+
+    def _describe(self) -> None:
+        self.plan.setObjectName("plan")
+        self.plan.setWordWrap(True)
+        self.plan.setToolTip(
+            "What the training will compute on, and how long it takes."
+        )
+        self.start.setObjectName("start_training")
+        self.start.setToolTip("Train on the ticked slices, in the background.")
+        self.pause.setObjectName("pause")
+        self.pause.setCheckable(True)
+        self.pause.setToolTip(
+            "Hold the training after this step; click again to go on."
+        )
+        self.stop.setObjectName("stop")
+        self.stop.setToolTip("End the training; the best model so far is kept.")
+        self.segments.setObjectName("segments")
+        self.segments.setChecked(True)
+        self.segments.setToolTip(
+            "After the training, segment every slice into a new Labels layer."
+        )
+        self._bar.setObjectName("progress")
+        self._bar.setToolTip("How much of the training is done.")
+        self.status.setObjectName("status")
+        self.status.setWordWrap(True)
+        self.status.setToolTip("What the training is doing, or what came of it.")
+        self.notice.setObjectName("notice")
+        self.notice.setWordWrap(True)
+
+    def _on_stop_clicked(self) -> None:
+        self.pause.setChecked(False)
+        self._is_held = True
+        self.status.setText("Stopping: the best model so far is being kept…")
+        for button in (self.pause, self.stop):  # a pause would hold up the stop
+            button.setEnabled(False)
+        self.stopped.emit()
+
+    def _on_pause_toggled(self, checked: bool) -> None:
+        self.pause.setText("Contin&ue" if checked else "Pa&use")
+        self.paused.emit(checked)
+        self._is_held = checked
+        now = time.monotonic()
+        if checked:
+            self._paused_at = now
+            self.status.setText("Paused after this step. Continue, or Stop.")
+        elif self._began is not None:
+            self._began += now - max(self._paused_at, self._began)
+
+
+def _left(seconds: float) -> str:
+    seconds = max(0.0, seconds)
+    if seconds < 90:
+        return f"{seconds:.0f} s left"
+    return f"{seconds / 60:.0f} min left"

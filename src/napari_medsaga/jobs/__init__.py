@@ -1,0 +1,1 @@
+"""The engine's streams in threads, and the engine made ready for them."""

@@ -1,0 +1,1 @@
+"""napari's layers and the engine's volumes: one made of the other."""

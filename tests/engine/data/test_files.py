@@ -1,0 +1,317 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v3 as iio
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+from tests.real_images import DATA
+
+from medsaga.data.files import (
+    check_pair,
+    image_files,
+    output_path,
+    pair_files,
+    read_labels,
+    read_volume,
+    stem,
+    write_volume,
+)
+from medsaga.data.volume import Volume, volume_from_array
+from medsaga.errors import MedsagaError
+
+GREY = np.arange(12 * 9, dtype=np.uint8).reshape(12, 9)
+
+
+def save_nifti(array: np.ndarray, path: Path) -> Path:
+    """Write a (z, y, x) array as a canonical NIfTI file."""
+    nib.Nifti1Image(array.T, np.eye(4), dtype=array.dtype).to_filename(path)
+    return path
+
+
+def touch(folder: Path, *names: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        (folder / name).touch()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ct.nii.gz", "ct"),
+        ("CT.NII.GZ", "CT"),
+        ("sub-01.T1w.nii", "sub-01.T1w"),
+        ("x.jpg", "x"),
+        ("cells.ome.tif", "cells"),
+        ("scaled+tlrc.BRIK.gz", "scaled+tlrc"),
+        ("notes.txt", "notes"),
+        ("scan", "scan"),
+    ],
+)
+def test_stem(name: str, expected: str) -> None:
+    assert stem(Path("folder.d") / name) == expected
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.npy", "a.tif"])
+def test_not_finite_values_become_the_lowest(name: str, tmp_path: Path) -> None:
+    array = np.linspace(-5, 5, 60).reshape(3, 4, 5).astype(np.float32)
+    array[0, 0, :3] = np.nan, np.inf, -np.inf
+    path = tmp_path / name
+    if name == "a.nii.gz":
+        save_nifti(array, path)
+    elif name == "a.npy":
+        np.save(path, array.astype(np.float64))
+    else:
+        write_volume(volume_from_array(array), path)
+    volume = read_volume(path)
+    assert volume.array.dtype == np.float32
+    expected = np.where(np.isfinite(array), array, array[0, 0, 3])
+    np.testing.assert_array_equal(volume.array, expected)
+
+
+def test_too_large_for_single_precision_is_not_finite(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([[1.0, 2.0, 1e300, 3.0]]))
+    assert read_volume(tmp_path / "a.npy").array.ravel().tolist() == [1, 2, 1, 3]
+
+
+def test_bool_is_read_as_zero_and_one(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.eye(5, dtype=bool))
+    for read in (read_volume, read_labels):
+        volume = read(tmp_path / "a.npy")
+        assert volume.array.dtype == np.uint8
+        np.testing.assert_array_equal(volume.array[0], np.eye(5))
+
+
+def test_an_image_of_nothing_finite_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((3, 4), np.nan))
+    with pytest.raises(MedsagaError, match="finite"):
+        read_volume(tmp_path / "a.npy")
+
+
+def test_what_is_no_image_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    (tmp_path / "README").write_bytes(b"")
+    (tmp_path / "slice.dcm").write_bytes(bytes(128) + b"DICM" + bytes(50))
+    for name, message in {
+        "notes.txt": "NIfTI",
+        "README": "NIfTI",
+        "slice.dcm": "dcm2niix",
+        "absent.nii": "no file",
+        "": "folder",
+    }.items():
+        for read in (read_volume, read_labels):
+            with pytest.raises(MedsagaError, match=message) as caught:
+                read(tmp_path / name)
+            assert "\n" not in str(caught.value)
+
+
+def test_an_image_without_an_ending_is_known_by_its_content(tmp_path: Path) -> None:
+    iio.imwrite(tmp_path / "scan.png", GREY)
+    (tmp_path / "scan.png").rename(tmp_path / "scan")
+    np.testing.assert_array_equal(read_volume(tmp_path / "scan").array[0], GREY)
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype"),
+    [
+        (np.float32([0, 1, 117, 5]), np.uint8),
+        (np.float64([0, 1, 614_454_277, 5]), np.uint32),
+        (np.float64([0, 1.00001, 2, 5]), np.uint8),
+        (np.float32([0, -1, 2, 5]), np.int16),
+        (np.int32([0, 1, 117, 5]), np.int32),
+    ],
+)
+def test_whole_numbers_are_labels(
+    stored: np.ndarray, dtype: type, tmp_path: Path
+) -> None:
+    array = np.resize(stored, (3, 4, 5))
+    labels = read_labels(save_nifti(array, tmp_path / "l.nii.gz"))
+    assert labels.array.dtype == dtype
+    np.testing.assert_array_equal(labels.array, np.rint(array))
+
+
+@pytest.mark.parametrize("bad", [0.5, np.nan, np.inf, 1e300])
+def test_other_numbers_are_no_labels(bad: float, tmp_path: Path) -> None:
+    array = np.zeros((3, 4, 5))
+    array[1, 2, 3] = bad
+    with pytest.raises(MedsagaError, match="whole numbers"):
+        read_labels(save_nifti(array, tmp_path / "l.nii.gz"))
+
+
+def test_colours_and_jpegs_are_no_labels_but_palettes_are(tmp_path: Path) -> None:
+    iio.imwrite(tmp_path / "rgb.png", np.stack([GREY, GREY, GREY + 1], -1))
+    iio.imwrite(tmp_path / "l.jpg", GREY)
+    palette = Image.fromarray(np.eye(8, dtype=np.uint8) * 2, mode="P")
+    palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    palette.save(tmp_path / "palette.png")
+    with pytest.raises(MedsagaError, match="colour"):
+        read_labels(tmp_path / "rgb.png")
+    with pytest.raises(MedsagaError, match="JPEG"):
+        read_labels(tmp_path / "l.jpg")
+    labels = read_labels(tmp_path / "palette.png")
+    np.testing.assert_array_equal(labels.array[0], np.eye(8) * 2)
+
+
+def test_a_mask_is_written_in_the_format_of_the_path(tmp_path: Path) -> None:
+    image = read_volume(save_nifti(np.zeros((3, 4, 5), np.int16), tmp_path / "i.nii"))
+    mask = image.with_array(np.arange(60).reshape(3, 4, 5))
+    for name, written in (
+        ("a/m.nii.gz", "m.nii.gz"),
+        ("a/m.tif", "m.tif"),
+        ("a/m.png", "m.tif"),
+        ("a/m.npy", "m.npy"),
+    ):
+        path = write_volume(mask, tmp_path / name)
+        assert path == tmp_path / "a" / written
+        np.testing.assert_array_equal(read_labels(path).array, mask.array)
+    for name in ("m.mgz", "m.jpg", "m"):
+        with pytest.raises(MedsagaError):
+            write_volume(mask, tmp_path / name)
+
+
+def test_where_nothing_can_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for name in ("m.nii.gz", "m.png"):
+        with pytest.raises(MedsagaError, match="cannot be written"):
+            write_volume(volume_from_array(GREY), tmp_path / "file" / name)
+
+
+def test_image_files(tmp_path: Path) -> None:
+    folder = touch(
+        tmp_path / "d",
+        *("b.png", "a.nii.gz", "c.JPG", ".hidden.png", "notes.txt", "index.csv"),
+        *("p.hdr", "p.img", "q+orig.HEAD", "q+orig.BRIK.gz", "r.hdr"),
+    )
+    (folder / "folder.png").mkdir()
+    names = [f.name for f in image_files(folder)]
+    expected = ["a.nii.gz", "b.png", "c.JPG", "p.img", "q+orig.BRIK.gz", "r.hdr"]
+    assert names == expected
+    assert image_files(folder / "b.png") == [folder / "b.png"]
+
+
+def test_folders_without_images_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "empty", "notes.txt")
+    with pytest.raises(MedsagaError, match="no image in the folder"):
+        image_files(tmp_path / "empty")
+    with pytest.raises(MedsagaError, match="no file or folder"):
+        image_files(tmp_path / "absent")
+
+
+def test_files_pair_up_by_name_whatever_their_endings(tmp_path: Path) -> None:
+    images = touch(tmp_path / "i", "b.jpg", "a.nii.gz", "c.png", "d.tif")
+    labels = touch(tmp_path / "l", "a.nii", "b.png", "d.ome.tif", "e.png")
+    pairs = [(i.name, m.name) for i, m in pair_files(images, labels)]
+    expected = [("a.nii.gz", "a.nii"), ("b.jpg", "b.png"), ("d.tif", "d.ome.tif")]
+    assert pairs == expected
+    one = (images / "b.jpg", labels / "e.png")
+    assert pair_files(*one) == [one]
+
+
+def test_what_does_not_pair_up_is_refused(tmp_path: Path) -> None:
+    images = touch(tmp_path / "i", "a.png")
+    with pytest.raises(MedsagaError, match=r"a\.png.*x\.png"):
+        pair_files(images, touch(tmp_path / "l", "x.png"))
+    with pytest.raises(MedsagaError, match="two files or two folders"):
+        pair_files(images, tmp_path / "l" / "x.png")
+    with pytest.raises(MedsagaError, match="two files or two folders"):
+        pair_files(images / "a.png", tmp_path / "l")
+    with pytest.raises(MedsagaError, match="2 label files for a"):
+        pair_files(images, touch(tmp_path / "twice", "a.png", "a.nii"))
+    with pytest.raises(MedsagaError, match="folder of their own"):
+        pair_files(images, images)
+    with pytest.raises(MedsagaError, match="absent"):
+        pair_files(images / "a.png", tmp_path / "absent.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "expected"),
+    [
+        ("ct.nii.gz", "", "ct.nii.gz"),
+        ("ct.nii", "", "ct.nii"),
+        ("x.mgz", "", "x.nii.gz"),
+        ("x.BRIK", "_entropy", "x_entropy.nii.gz"),
+        ("x.jpg", "", "x.png"),
+        ("x.PNG", "_entropy", "x_entropy.png"),
+        ("x.ome.tiff", "", "x.tif"),
+        ("x.npy", "", "x.npy"),
+    ],
+)
+def test_output_path(name: str, suffix: str, expected: str) -> None:
+    path = output_path(Path("in") / name, Path("out"), suffix)
+    assert path == Path("out") / expected
+
+
+def test_outputs_never_land_on_the_inputs(tmp_path: Path) -> None:
+    with pytest.raises(MedsagaError, match="another"):
+        output_path(tmp_path / "x.jpg", tmp_path / "sub" / "..")
+    entropy = output_path(tmp_path / "x.jpg", tmp_path, "_entropy")
+    assert entropy == tmp_path / "x_entropy.png"
+
+
+def placed(affine: np.ndarray | None, shape: tuple[int, ...] = (20, 30, 40)) -> Volume:
+    return Volume(array=np.zeros(shape, np.uint8), affine=affine, name="ct")
+
+
+def test_pairs_of_different_shapes_are_refused_with_both_shapes() -> None:
+    with pytest.raises(MedsagaError, match=r"20 x 30 x 40.*20 x 30 x 41"):
+        check_pair(placed(None), placed(None, (20, 30, 41)))
+    with pytest.raises(MedsagaError, match=r"12 x 9,.*9 x 12"):
+        check_pair(volume_from_array(GREY), volume_from_array(GREY.T))
+
+
+def test_colour_images_fit_grey_labels() -> None:
+    assert check_pair(placed(None, (4, 5, 6, 3)), placed(None, (4, 5, 6))) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        (np.zeros((4, 4)), False),
+        (np.diag([1e-5, 1e-5, 1e-5, 0]), False),
+        (np.diag([0.01, 0, 0, 0]), True),
+        (np.array([[0, 0.01, 0, 0], *[[0.0] * 4] * 3]), True),
+        (np.array([[0, 0, 0, 1.0], *[[0.0] * 4] * 3]), True),
+        (np.array([[0, 0, 0, 0.5], *[[0.0] * 4] * 3]), True),
+        (np.array([[0, 0, 0, 1e-3], *[[0.0] * 4] * 3]), False),
+    ],
+)
+def test_affines_that_differ_are_warned_of(change: np.ndarray, differs: bool) -> None:
+    affine = np.diag([1.0, 1.0, 2.5, 1.0])
+    warning = check_pair(placed(affine), placed(affine + change))
+    assert (warning is not None) == differs
+    assert check_pair(placed(affine), placed(None)) is None
+
+
+def test_a_picture_and_a_single_slice_that_was_turned_are_no_pair(tmp_path) -> None:
+    """Only the axes of the volume are brought to the usual order."""
+    turned, pixels = np.diag([-1.0, -1.0, 1.0, 1.0]), np.eye(8, dtype=np.uint8)
+    for name, array in (("flat", pixels), ("slice", pixels[:, :, None])):
+        nib.save(nib.Nifti1Image(array, turned), tmp_path / f"{name}.nii")
+    flat = read_volume(tmp_path / "flat.nii")
+    with pytest.raises(MedsagaError, match="save both as the same"):
+        check_pair(flat, read_labels(tmp_path / "slice.nii"))
+    assert check_pair(flat, read_labels(tmp_path / "flat.nii")) is None
+
+
+@pytest.mark.skipif(
+    not (DATA / "spleen-ct").is_dir(), reason="the shared images are not here"
+)
+def test_real_pairs_fit() -> None:
+    for image, labels in (
+        ("spleen-ct/image.nii.gz", "spleen-ct/label.nii.gz"),
+        (
+            "multi-organ-ct-3mm/example_ct_sm.nii.gz",
+            "multi-organ-ct-3mm/example_seg.nii.gz",
+        ),
+        ("spinal-cord-mri/t2.nii.gz", "spinal-cord-mri/t2_seg-manual.nii.gz"),
+        ("chest-xray/images/cxr_012.png", "chest-xray/masks/cxr_012.png"),
+    ):
+        volume, mask = read_volume(DATA / image), read_labels(DATA / labels)
+        assert check_pair(volume, mask) is None
+        assert mask.array.any()
+    pairs = pair_files(DATA / "chest-xray/images", DATA / "chest-xray/masks")
+    assert len(pairs) == 41
+    assert len(image_files(DATA / "nuclei-microscopy/images")) == 66
