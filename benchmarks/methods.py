@@ -98,7 +98,9 @@ def fit_medsaga(
             print(event.message)
 
     images, labels = zip(*task.training, strict=True)
-    stream = medsaga.fine_tune(images, labels, settings, axis=task.axis)
+    stream = medsaga.fine_tune(
+        medsaga.TrainingData(images, labels, axis=task.axis), settings
+    )
     model = drain(_until_first_preview(stream) if stops_early else stream, note)
     assert model is not None
     facts = {

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medsaga import FineTuneSettings
+from medsaga import FineTuneSettings, TrainingData, drain, fine_tune
 
 VALUES = (1, 5, 117)
 
@@ -47,3 +47,18 @@ TINY = replace(
     precision="fp32",
     warmup_steps=2,
 )
+
+
+def train(images, labels, settings=None, *, start=None, preview_interval=10.0, **data):
+    """Train on images and labels; `data` is more of what is said of them.
+
+    Gives the model, and the events of its training.
+    """
+    events = []
+    stream = fine_tune(
+        TrainingData(images, labels, **data),
+        settings,
+        start=start,
+        preview_interval=preview_interval,
+    )
+    return drain(stream, events.append), events

@@ -2,9 +2,9 @@
 
 ::
 
-    from medsaga import drain, fine_tune, segment
+    from medsaga import TrainingData, drain, fine_tune, segment
 
-    model = drain(fine_tune("ct.nii.gz", "labels.nii.gz"), print)
+    model = drain(fine_tune(TrainingData("ct.nii.gz", "labels.nii.gz")), print)
     mask = drain(segment(model, "ct.nii.gz")).mask
 """
 
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from medsaga.errors import MedsagaError
 from medsaga.events import (
     Event,
+    ItemEvent,
+    ItemStarted,
     Notice,
     Preview,
     Progress,
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
         read_volume,
         write_volume,
     )
-    from medsaga.data.inputs import as_volume
+    from medsaga.data.inputs import TrainingData, as_volume
     from medsaga.data.intensity import (
         WINDOWS,
         IntensityRule,
@@ -77,6 +79,8 @@ if TYPE_CHECKING:
     from medsaga.models.library import LibraryEntry, ModelLibrary
     from medsaga.network.backbones.checkpoints import missing_weights
     from medsaga.preloading import warm_up
+    from medsaga.segmentation.batch import ItemEnded, ItemResult, segment_batch
+    from medsaga.segmentation.items import BatchItem, batch_items
     from medsaga.segmentation.outputs import OutputPlan, Outputs, actual_path
     from medsaga.segmentation.segment import Segmentation, segment
     from medsaga.training.fine_tune import fine_tune
@@ -91,6 +95,12 @@ __version__ = version("napari-medsaga")
 
 # Names whose modules import torch, MONAI or nibabel: seconds, so only when asked for.
 _LAZY = {
+    "TrainingData": "medsaga.data.inputs",
+    "segment_batch": "medsaga.segmentation.batch",
+    "batch_items": "medsaga.segmentation.items",
+    "ItemResult": "medsaga.segmentation.batch",
+    "ItemEnded": "medsaga.segmentation.batch",
+    "BatchItem": "medsaga.segmentation.items",
     "AXIS_NAMES": "medsaga.data.volume",
     "Annotation": "medsaga.data.annotation",
     "ClassCount": "medsaga.data.classes",
@@ -147,11 +157,16 @@ __all__ = [
     "PRESETS",
     "WINDOWS",
     "Annotation",
+    "BatchItem",
     "ClassCount",
     "ClassTable",
     "Event",
     "FineTuneSettings",
     "IntensityRule",
+    "ItemEnded",
+    "ItemEvent",
+    "ItemResult",
+    "ItemStarted",
     "LibraryEntry",
     "MedsagaError",
     "ModelCard",
@@ -174,6 +189,7 @@ __all__ = [
     "Stream",
     "TimeEstimate",
     "TrainedModel",
+    "TrainingData",
     "Validated",
     "Volume",
     "VotedSlice",
@@ -181,6 +197,7 @@ __all__ = [
     "actual_path",
     "annotated_slices",
     "as_volume",
+    "batch_items",
     "check_model_target",
     "check_pair",
     "class_table",
@@ -208,6 +225,7 @@ __all__ = [
     "save_model",
     "score",
     "segment",
+    "segment_batch",
     "slice_place",
     "volume_from_array",
     "warm_up",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -136,14 +137,37 @@ class Saved(Event):
     path: Path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemStarted(Event):
+    """Item `number` of the batch, counted from 0, is being read or segmented."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemEvent(Event):
+    """What :func:`medsaga.segment` says of item `number` of a batch."""
+
+    number: int
+    event: Event
+
+
 Stream = Generator[Event, None, T]
 
 
 class Relay:
-    """Passes a stream on inside another one, and notes its stop and its pauses.
+    """Passes a stream on inside another one, and stops it: the one place that does.
 
     A stream that is stopped returns what it has, as one that is done does: who chains
     streams needs to know which it was. Use ``result = yield from relay(stream)``.
+
+    Parameters
+    ----------
+    should_stop
+        Asked after each event, from whichever thread runs the stream; once it says yes,
+        the stream ends in order. A :class:`Stop` thrown into the relay does the same.
+    mark
+        Gives what is yielded in the place of an event, such as one that says more.
 
     Attributes
     ----------
@@ -153,7 +177,12 @@ class Relay:
         How long, in all, nobody asked for the next event.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        should_stop: Callable[[], bool] | None = None,
+        mark: Callable[[Event], Event] | None = None,
+    ) -> None:
+        self._should_stop, self._mark = should_stop, mark
         self.is_stopped = False
         self.seconds_paused = 0.0
 
@@ -171,19 +200,27 @@ class Relay:
             stream.close()
 
     def _hand_over(self, event: Event) -> Stream[Stop | None]:
-        """Yield an event, and return the stop that came for it, if one did."""
+        """Yield an event, and return the stop that is due after it, if one is."""
         started = time.monotonic()
+        stop = None
         try:
-            yield event
-        except Stop as stop:
-            self.is_stopped = True
-            return stop
+            yield event if self._mark is None else self._mark(event)
+        except Stop as thrown:
+            stop = thrown
         finally:
             self.seconds_paused += time.monotonic() - started
-        return None
+        if stop is None and not self.is_stopped and self._should_stop is not None:
+            stop = Stop() if self._should_stop() else None
+        self.is_stopped = self.is_stopped or stop is not None
+        return stop
 
 
-def drain(stream: Stream[T], on_event: Callable[[Event], object] | None = None) -> T:
+def drain(
+    stream: Stream[T],
+    on_event: Callable[[Event], object] | None = None,
+    *,
+    should_stop: Callable[[], bool] | None = None,
+) -> T:
     """Run a stream to its end and return its result.
 
     Parameters
@@ -192,12 +229,16 @@ def drain(stream: Stream[T], on_event: Callable[[Event], object] | None = None) 
         What :func:`medsaga.fine_tune` or :func:`medsaga.segment` gives.
     on_event
         Called with each event, for example ``print``.
+    should_stop
+        Asked after each event; once it says yes, the stream ends in order and what it
+        has by then is returned.
     """
-    while True:
-        try:
-            event = next(stream)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        if on_event is not None:
-            on_event(event)
+    with closing(Relay(should_stop)(stream)) as relayed:
+        while True:
+            try:
+                event = next(relayed)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            if on_event is not None:
+                on_event(event)

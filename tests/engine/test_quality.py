@@ -13,6 +13,7 @@ from tests.real_images import DATA
 
 from medsaga import (
     FineTuneSettings,
+    TrainingData,
     Volume,
     drain,
     fine_tune,
@@ -29,7 +30,7 @@ def _mean_dice(
     image: Volume, labels: Volume, truth: Volume, settings: FineTuneSettings
 ) -> float:
     """Fine-tune on the labelled slices and score the others."""
-    model = drain(fine_tune(image, labels, settings))
+    model = drain(fine_tune(TrainingData(image, labels), settings))
     mask = drain(segment(model, image)).mask.array
     rest = ~labels.array.any(axis=(1, 2))
     values = model.card.classes.values[1:]
@@ -95,7 +96,9 @@ def test_cells_of_another_stain_are_found_where_one_image_shows_both():
     image, truth = _cells(random)
     other = image.with_array(255 - image.array)
     trained = (*images[:2], stained)
-    model = drain(fine_tune(trained, labels, replace(SETTINGS, stages="head")))
+    model = drain(
+        fine_tune(TrainingData(trained, labels), replace(SETTINGS, stages="head"))
+    )
     assert model is not None
     assert model.card.settings["negatives"] == "on"
     for seen in (image, other):
@@ -111,7 +114,7 @@ def test_cells_are_found_as_negatives_that_nobody_painted():
     dice = []
     for negatives in ("on", "auto"):
         settings = replace(SETTINGS, stages="head", negatives=negatives)
-        model = drain(fine_tune(images, labels, settings))
+        model = drain(fine_tune(TrainingData(images, labels), settings))
         assert model is not None
         mask = drain(segment(model, other)).mask.array
         dice.append(score(mask, truth.array, (1,)).mean_dice)

@@ -117,16 +117,16 @@ class _Result:
 
 
 def _run(job: Job, sample: _Sample, settings: FineTuneSettings, out: Path) -> _Result:
-    from medsaga import fine_tune, read_volume
+    from medsaga import TrainingData, fine_tune, read_volume
 
     folder = model_target(out / "phantom_model", overwrite=True)
-    training = fine_tune(
+    data = TrainingData(
         sample.image,
         sample.labels,
-        settings,
         class_names=sample.names,
         class_colours=sample.colours,
     )
+    training = fine_tune(data, settings)
     model = train(job, training, folder)
     if model is None:
         return _Result()

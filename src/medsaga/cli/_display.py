@@ -10,7 +10,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from medsaga import Event, Notice, Progress, SegmentedSlice, Validated, VotedSlice
+from medsaga import (
+    Event,
+    ItemEvent,
+    Notice,
+    Progress,
+    SegmentedSlice,
+    Validated,
+    VotedSlice,
+)
 
 _STAGES = {
     "features": "Head stage, features",
@@ -73,6 +81,8 @@ class Display:
                 self._show_training(event)
             case SegmentedSlice() | VotedSlice():
                 self._show_slice(event)
+            case ItemEvent():
+                self.show(event.event)
 
     def work(self, label: str, done: int = 0, total: int = 0, detail: str = "") -> None:
         """Show how much of a piece of work is done; `total` is 0 while unknown."""

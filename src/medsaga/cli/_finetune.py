@@ -105,19 +105,19 @@ def finetune(
     chosen_slices = parse_slices(slices, "--slices")
     empty_slices = parse_slices(empty, "--empty") or []
     with start_job() as job:
-        from medsaga import fine_tune
+        from medsaga import TrainingData, fine_tune
 
         folder = model_target(out, overwrite=overwrite)
-        training = fine_tune(
+        data = TrainingData(
             image,
             labels,
-            settings,
             axis=chosen_axis,
             slices=chosen_slices,
             empty_slices=empty_slices,
             window=window,
             class_names=names,
         )
+        training = fine_tune(data, settings)
         model = train(job, training, folder)
         card = None if model is None else model.card
         if card is not None:

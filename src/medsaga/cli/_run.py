@@ -15,14 +15,10 @@ from typing import Any, TypeVar
 import typer
 from rich.console import Console, RenderableType
 
-from medsaga import MedsagaError, Stop, Stream
+from medsaga import Event, MedsagaError, Stream, drain
 from medsaga.cli._display import Display
-from medsaga.errors import memory_explained
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
-OUT_OF_MEMORY = (
-    "The memory is not enough: close other programs, or give smaller images."
-)
 _RESULT_WIDTH = 160
 _STOPPING = b"\nStopping in order; press Ctrl-C again to abort at once.\n"
 
@@ -36,27 +32,30 @@ class Job:
         self.display = display
         self.is_stopped = False
 
-    def run(self, stream: Stream[T]) -> T:
+    def run(
+        self, stream: Stream[T], on_event: Callable[[Event], object] | None = None
+    ) -> T:
         """Run a stream to its end, or to the next event after Ctrl-C.
+
+        Parameters
+        ----------
+        stream
+            What is run; its events are shown.
+        on_event
+            Called with each of them too.
 
         Returns
         -------
         T
             What the stream returns.
         """
-        is_told = False
-        try:
-            event = next(stream)
-            while True:
-                self.display.show(event)
-                if self.is_stopped and not is_told:
-                    is_told = True
-                    event = stream.throw(Stop())
-                else:
-                    event = next(stream)
-        except StopIteration as end:
-            result: T = end.value
-            return result
+
+        def show(event: Event) -> None:
+            self.display.show(event)
+            if on_event is not None:
+                on_event(event)
+
+        return drain(stream, show, should_stop=lambda: self.is_stopped)
 
     def on_interrupt(self, number: int, frame: FrameType | None) -> None:
         """Ask for the end at the first Ctrl-C; abort at the second."""
@@ -96,8 +95,7 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def reporting(*arguments: Any, **options: Any) -> None:
         try:
-            with memory_explained(OUT_OF_MEMORY):
-                command(*arguments, **options)
+            command(*arguments, **options)
         except MedsagaError as error:
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(BAD_INPUT) from error

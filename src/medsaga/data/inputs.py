@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,9 +14,53 @@ from medsaga.data.volume import Volume, volume_from_array
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from medsaga.data.annotation import EmptySlice
+    from medsaga.models.kept_slices import SliceName
 
 ImageLike: TypeAlias = Volume | NDArray[Any] | Path | str
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a model is to learn from.
+
+    Attributes
+    ----------
+    images, labels
+        A file, a folder, an array (z, y, x) or (y, x), a `Volume`, or a sequence of
+        these; images and labels pair up by name (files) or by order (the rest). On an
+        annotated slice label 0 is background; with `FineTuneSettings.sparse` it is
+        unknown, and `background_value` is background.
+    axis
+        Array axis to slice along: 0 axial, 1 coronal, 2 sagittal for files with an
+        affine. None takes the one along which the fewest slices carry a label.
+    slices
+        Only these slices along the axis train; one without a label counts as empty.
+    empty_slices
+        Slices beside those that show nothing of any class: an index along the axis, in
+        every volume that carries a label and is long enough, or a pair (image, index).
+    earlier
+        Slices that trained the model from which the training starts, and train on
+        beside the new ones, as its card names them. The model is then a folder of a
+        :class:`~medsaga.ModelLibrary`, which keeps them.
+    window
+        Intensities that become black and white; overrides the settings' `intensity`.
+    class_names, class_colours
+        Names and hex colours by label value, kept in the model card.
+    """
+
+    images: ImageLike | Sequence[ImageLike]
+    labels: ImageLike | Sequence[ImageLike]
+    _: KW_ONLY
+    axis: int | None = None
+    slices: Sequence[int] | None = None
+    empty_slices: Sequence[EmptySlice] = ()
+    earlier: Sequence[SliceName] = ()
+    window: tuple[float, float] | None = None
+    class_names: Mapping[int, str] | None = None
+    class_colours: Mapping[int, str] | None = None
 
 
 def as_volume(image: ImageLike) -> Volume:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from medsaga.data.intensity import IntensityRule, to_unit
 from medsaga.data.sizing import (
@@ -189,3 +190,10 @@ def build_samples(
             )
         )
     return samples
+
+
+def classes_of(sample: Sample) -> np.ndarray:
+    """Give the indices of the classes on a slice, background among them."""
+    classes = torch.unique(sample.target)
+    known: np.ndarray = classes[classes >= 0].numpy()
+    return known

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from medsaga.data.formats.atomic import temporary_folder
-from medsaga.errors import MedsagaError
+from medsaga.errors import MedsagaError, memory_explained
 from medsaga.models.card import CARD, FORMAT_VERSION, WEIGHTS, ModelCard, load_card
 from medsaga.models.kept_slices import KEPT_SLICES
 from medsaga.network.backbones.pretrained import build_backbone
@@ -116,7 +116,11 @@ def load_model(folder: Path | str) -> TrainedModel:
     backbone = build_backbone(card.backbone)
     network = MedSAGa(backbone, len(card.classes), detail_head=card.detail_head)
     try:
-        weights = load_file(folder / WEIGHTS)
+        with memory_explained(
+            f"The memory is not enough for the model {folder.name}: close other "
+            "programs, then try again."
+        ):
+            weights = load_file(folder / WEIGHTS)
         if card.format_version == 1 and card.backbone == "lite_medsam":
             weights = _from_version_1(weights)
         network.load_state_dict(weights)

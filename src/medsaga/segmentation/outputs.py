@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from medsaga.data.files import output_path
@@ -51,6 +51,15 @@ class Outputs:
     def missing(self) -> list[Path]:
         """Those that are not there yet."""
         return [path for path in self.paths if not actual_path(path).exists()]
+
+    def actual(self) -> Outputs:
+        """Give the same with the names that the files have got."""
+        return replace(
+            self,
+            mask=actual_path(self.mask),
+            probabilities=tuple(map(actual_path, self.probabilities)),
+            entropy=None if self.entropy is None else actual_path(self.entropy),
+        )
 
 
 @dataclass(eq=False, kw_only=True)

@@ -21,12 +21,17 @@ from medsaga.computing import (
 )
 from medsaga.data.inputs import ImageLike, as_volume
 from medsaga.data.volume import slice_place
+from medsaga.errors import memory_explained
 from medsaga.events import Event, SegmentedSlice, Stop, Stream, VotedSlice
 from medsaga.models.folder import TrainedModel, load_model
 from medsaga.network.inference import predict_slice
 from medsaga.segmentation.cleaning import clean_mask
 from medsaga.segmentation.smoothing import smooth_as_asked
 from medsaga.settings.fine_tune import SegmentSettings
+
+NOT_ENOUGH_MEMORY = (
+    "The memory is not enough: close other programs, or give smaller images."
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,10 +119,16 @@ def segment(
     Raises
     ------
     MedsagaError
-        If the model or the image cannot be read, or the image has colours and the
-        model looks at neighbouring slices.
+        If the model or the image cannot be read, the image has colours and the model
+        looks at neighbouring slices, or the memory does not suffice.
     """
-    settings = settings or SegmentSettings()
+    with memory_explained(NOT_ENOUGH_MEMORY):
+        return (yield from _segment(model, image, settings or SegmentSettings()))
+
+
+def _segment(
+    model: TrainedModel | Path | str, image: ImageLike, settings: SegmentSettings
+) -> Stream[Segmentation]:
     model = load_model(model) if isinstance(model, (Path, str)) else model
     volume = as_volume(image)
     planes = _planes(model, volume, settings)

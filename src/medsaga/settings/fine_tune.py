@@ -137,18 +137,6 @@ class FineTuneSettings:
             "minutes.",
         ),
     ] = 0
-    early_stop: Annotated[
-        int,
-        number(
-            0,
-            1_000,
-            1,
-            "Plan",
-            "Stop after this many validations on held-out slices without a better "
-            "Dice; 0: never.",
-        ),
-    ] = 8
-
     long_side: Annotated[
         int,
         number(

@@ -17,29 +17,30 @@ if TYPE_CHECKING:
 
     from medsaga.data.samples import Sample
     from medsaga.events import Validated
-    from medsaga.training.origin import Start
-    from medsaga.training.session import Session
+    from medsaga.training.setup import Setup
+    from medsaga.training.state import TrainingState
 
 _RECORDED_SOFTWARE = ("napari-medsaga", "torch", "timm", "monai", "galore-torch")
 
 
-def make_card(session: Session, start: Start, scores: Validated) -> ModelCard:
+def make_card(setup: Setup, state: TrainingState, scores: Validated) -> ModelCard:
     """Make the card of a training as it stands."""
+    network, origin = state.network, setup.origin
     return ModelCard(
         format_version=FORMAT_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        backbone=session.network.backbone.name,
-        base_weights=start.base_weights,
-        base_sha256=start.base_sha256,
-        detail_head=session.network.detail_head is not None,
-        classes=session.table,
-        intensity=session.rule,
-        canvas=session.canvas,
-        axis=session.axis,
-        settings=asdict(session.settings),
-        training_slices=[[s.name, s.slice_index] for s in session.training],
-        held_out_slices=[[s.name, s.slice_index] for s in session.held_out],
-        data_fingerprint=_fingerprint([*session.training, *session.held_out]),
+        backbone=network.backbone.name,
+        base_weights=origin.base_weights,
+        base_sha256=origin.base_sha256,
+        detail_head=network.detail_head is not None,
+        classes=setup.table,
+        intensity=setup.rule,
+        canvas=setup.canvas,
+        axis=setup.axis,
+        settings=asdict(state.plan.complete(setup.settings)),
+        training_slices=[[s.name, s.slice_index] for s in setup.training],
+        held_out_slices=[[s.name, s.slice_index] for s in setup.held_out],
+        data_fingerprint=_fingerprint([*setup.training, *setup.held_out]),
         metrics={
             "step": scores.step,
             "measured_on": scores.measured_on,
@@ -47,10 +48,10 @@ def make_card(session: Session, start: Start, scores: Validated) -> ModelCard:
             "hd95": _finite(scores.hd95),
         },
         measured={
-            "seconds": round(session.seconds, 1),
-            "peak_memory": peak_memory(session.device),
-            "device": str(session.device),
-            **session.measured,
+            "seconds": round(state.time.seconds, 1),
+            "peak_memory": peak_memory(setup.device),
+            "device": str(setup.device),
+            **state.measured,
         },
         software={name: version(name) for name in _RECORDED_SOFTWARE},
     )

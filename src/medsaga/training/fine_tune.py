@@ -6,50 +6,42 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from medsaga.computing import computing_threads
-from medsaga.data.annotation import Annotation, annotated_slices
-from medsaga.data.inputs import ImageLike, as_volume_pairs
+from medsaga.data.samples import classes_of
 from medsaga.errors import OutOfMemory, memory_explained
 from medsaga.events import Event, Notice, Stop, Stream, Validated
 from medsaga.models.folder import TrainedModel
-from medsaga.models.kept_slices import EarlierSlices
 from medsaga.settings.fine_tune import FineTuneSettings
 from medsaga.training.card import make_card
 from medsaga.training.head_stage import rerun_head_stage, run_head_stage
 from medsaga.training.lost_classes import lost_classes
 from medsaga.training.optim.low_rank import merge_low_rank_updates
-from medsaga.training.origin import card_of, choose_rule
-from medsaga.training.request import Annotated, Job, begin
+from medsaga.training.preview import Previewer
+from medsaga.training.request import Request
 from medsaga.training.running_time import RunningTime
+from medsaga.training.setup import set_up
+from medsaga.training.state import Plan, TrainingState
 from medsaga.training.steps import run_galore_stage
-from medsaga.training.validation import classes_of, validate
+from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
-    from medsaga.data.annotation import EmptySlice
+    from medsaga.data.annotation import Annotation
+    from medsaga.data.inputs import TrainingData
     from medsaga.data.volume import Volume
-    from medsaga.models.kept_slices import SliceName
-    from medsaga.training.origin import Start
-    from medsaga.training.session import PreviewTarget, Session
+    from medsaga.training.preview import PreviewTarget
+    from medsaga.training.setup import Setup
 
 _SAVE_MEMORY = "choose a smaller batch or long side, or close other programs"
 _OUT_OF_MEMORY = f"The memory ran out: {_SAVE_MEMORY}."
 
 
 def fine_tune(
-    images: ImageLike | Sequence[ImageLike],
-    labels: ImageLike | Sequence[ImageLike],
+    data: TrainingData,
     settings: FineTuneSettings | None = None,
     *,
     start: TrainedModel | Path | str | None = None,
-    earlier: Sequence[SliceName] = (),
-    axis: int | None = None,
-    slices: Sequence[int] | None = None,
-    empty_slices: Sequence[EmptySlice] = (),
-    window: tuple[float, float] | None = None,
-    class_names: Mapping[int, str] | None = None,
-    class_colours: Mapping[int, str] | None = None,
     preview_at: PreviewTarget | Callable[[], PreviewTarget] | None = None,
     preview_interval: float = 10.0,
 ) -> Stream[TrainedModel | None]:
@@ -62,11 +54,8 @@ def fine_tune(
 
     Parameters
     ----------
-    images, labels
-        A file, a folder, an array (z, y, x) or (y, x), a `Volume`, or a sequence of
-        these; images and labels pair up by name (files) or by order (the rest). On an
-        annotated slice label 0 is background; with `settings.sparse` it is unknown, and
-        `settings.background_value` is background.
+    data
+        The images, their labels, and which of their slices train.
     settings
         How to train; by default the preset ``balanced``.
     start
@@ -75,22 +64,6 @@ def fine_tune(
         settings name others, and sees neighbouring slices if it did before. If it knows
         the very classes that are painted, the head stage is left out. The model itself
         is not changed.
-    earlier
-        Slices that trained `start` and train on beside the new ones, as its card names
-        them; `start` is then a folder of a :class:`~medsaga.ModelLibrary`, which keeps
-        them.
-    axis
-        Array axis to slice along: 0 axial, 1 coronal, 2 sagittal for files with an
-        affine. None takes the one along which the fewest slices carry a label.
-    slices
-        Only these slices along the axis train; one without a label counts as empty.
-    empty_slices
-        Slices beside those that show nothing of any class: an index along the axis, in
-        every volume that carries a label and is long enough, or a pair (image, index).
-    window
-        Intensities that become black and white; overrides `settings.intensity`.
-    class_names, class_colours
-        Names and hex colours by label value, kept in the model card.
     preview_at
         (image, slice) indices to preview, or a function that gives them whenever a
         preview is due, such as one that follows what the user looks at; None takes an
@@ -112,85 +85,60 @@ def fine_tune(
     ------
     MedsagaError
         If there is nothing to learn from, images and labels do not fit, a slice that is
-        said to be empty carries a label, or `earlier` slices are not kept, at another
+        said to be empty carries a label, or earlier slices are not kept, at another
         working size or in other intensities. If the memory runs out before anything is
         learned; later, what was learned is returned.
     """
-    running_time = RunningTime()
-    settings = settings or FineTuneSettings()
-    volumes, label_volumes, warnings = as_volume_pairs(images, labels)
-    card = card_of(start)
-    kept = EarlierSlices(
-        None if isinstance(start, TrainedModel) else start,
-        card,
-        tuple((name, index) for name, index in earlier),
-    )
-    annotation = annotated_slices(
-        label_volumes,
-        axis,
-        slices,
-        empty_slices=empty_slices,
-        background_value=settings.painted_background,
-        may_be_empty=bool(kept.wanted),
-    )
-    annotated = Annotated.read(
-        label_volumes, annotation, class_names, class_colours, kept
-    )
-    rule, intensity_notice = choose_rule(card, settings, volumes, label_volumes, window)
-    job = Job(
-        volumes=volumes,
-        annotated=annotated,
-        rule=rule,
-        settings=settings,
-        start=start,
-        card=card,
-        earlier=kept,
-        preview_at=_preview_function(preview_at, volumes, annotated.annotation),
-        preview_interval=preview_interval,
-        time=running_time,
-    )
-    notices = [*warnings, *annotated.notices, intensity_notice]
-    return (yield from running_time.of(_train(job, notices)))
+    time = RunningTime()
+    request = Request.read(data, settings or FineTuneSettings(), start)
+    wanted = _preview_function(preview_at, request)
+    stream = _train(request, time, wanted, preview_interval)
+    return (yield from time.of(stream))
 
 
-def _train(job: Job, notices: Sequence[str]) -> Stream[TrainedModel | None]:
+def _train(
+    request: Request,
+    time: RunningTime,
+    wanted: Callable[[], PreviewTarget],
+    preview_interval: float,
+) -> Stream[TrainedModel | None]:
     with computing_threads() as threads:
         try:
-            for message in notices:
+            for message in request.notices:
                 yield Notice(message=message)
             with memory_explained(_OUT_OF_MEMORY):
-                session, begun = yield from begin(job)
+                setup, network = yield from set_up(request)
         except Stop:
             return None
-        scores = yield from _run_stages(session, begun)
-        if not session.is_usable:
-            return None
-        session.network.eval()
-        merge_low_rank_updates(session.network)
-        session.measured["threads"] = threads
-        scores = scores or _last_scores(session)
-        model = TrainedModel(
-            network=session.network,
-            card=make_card(session, begun, scores),
-            samples=(*session.training, *session.held_out),
+        state = TrainingState(
+            network=network,
+            plan=Plan.of(setup.settings),
+            time=time,
+            is_usable=setup.origin.knows_classes,
+            measured={"threads": threads},
         )
+        previewer = Previewer(setup, state, wanted, preview_interval)
+        scores = yield from _run_stages(setup, state, previewer)
+        if not state.is_usable:
+            return None
+        model, scores = _finish(setup, state, scores)
         with suppress(Stop):  # there is nothing left to stop
-            yield from _tell_unlearned(session, scores)
+            yield from _tell_unlearned(setup, state, scores)
             yield scores
     return model
 
 
 def _run_stages(
-    session: Session, begun: Start
+    setup: Setup, state: TrainingState, previewer: Previewer
 ) -> Generator[Event, None, Validated | None]:
     """Run the stages; gives no scores where they were stopped or ran out of memory."""
     try:
         with memory_explained(_OUT_OF_MEMORY):
-            return (yield from _stages(session, begun))
+            return (yield from _stages(setup, state, previewer))
     except Stop:
         pass
     except OutOfMemory:
-        if not session.is_usable:
+        if not state.is_usable:
             raise
         yield Notice(
             message="The memory ran out, so the training ended early; what it had "
@@ -199,40 +147,60 @@ def _run_stages(
     return None
 
 
-def _stages(session: Session, begun: Start) -> Generator[Event, None, Validated | None]:
-    stages = session.settings.stages
-    if session.is_usable:
-        yield session.preview("galore")
-    if stages == "head" and begun.knows_classes:
-        return (yield from rerun_head_stage(session))
-    if stages == "head" or (stages == "both" and not begun.knows_classes):
-        yield from run_head_stage(session)
+def _stages(
+    setup: Setup, state: TrainingState, previewer: Previewer
+) -> Generator[Event, None, Validated | None]:
+    stages, knows_classes = setup.settings.stages, setup.origin.knows_classes
+    if state.is_usable:
+        yield previewer.show("galore")
+    if stages == "head" and knows_classes:
+        return (yield from rerun_head_stage(setup, state, previewer))
+    if stages == "head" or (stages == "both" and not knows_classes):
+        yield from run_head_stage(setup, state, previewer)
     if stages != "head":
-        return (yield from run_galore_stage(session))
+        return (yield from run_galore_stage(setup, state, previewer))
     return None
 
 
-def _last_scores(session: Session) -> Validated:
+def _finish(
+    setup: Setup, state: TrainingState, scores: Validated | None
+) -> tuple[TrainedModel, Validated]:
+    """Make the model of what was learned; without `scores` they are measured."""
+    state.network.eval()
+    merge_low_rank_updates(state.network)
+    scores = scores or _last_scores(setup, state)
+    model = TrainedModel(
+        network=state.network,
+        card=make_card(setup, state, scores),
+        samples=(*setup.training, *setup.held_out),
+    )
+    return model, scores
+
+
+def _last_scores(setup: Setup, state: TrainingState) -> Validated:
     """Score what a stop or a lack of memory has left; for nothing if that lasts."""
     try:
         with memory_explained(_OUT_OF_MEMORY):
-            return validate(session, session.galore_steps)
+            return validate(setup, state.network, state.step)
     except OutOfMemory:
-        step = session.galore_steps
-        return Validated(step=step, dice={}, hd95={}, measured_on="training slices")
+        return Validated(
+            step=state.step, dice={}, hd95={}, measured_on="training slices"
+        )
 
 
-def _tell_unlearned(session: Session, scores: Validated) -> Iterator[Notice]:
+def _tell_unlearned(
+    setup: Setup, state: TrainingState, scores: Validated
+) -> Iterator[Notice]:
     """Say in plain words which classes the model does not find."""
     if not scores.dice:  # for want of memory, which what follows needs too
         return
-    table, judged = session.table, session.held_out or session.training
+    table = setup.table
     unlearned: dict[int, str] = dict.fromkeys(
-        lost_classes(session, scores), "training slices"
+        lost_classes(setup, state.network, scores), "training slices"
     )
     for value, dice in scores.dice.items():
         index = table.values.index(value)
-        if dice == 0 and any(index in classes_of(sample) for sample in judged):
+        if dice == 0 and any(index in classes_of(sample) for sample in setup.judged):
             unlearned[index] = scores.measured_on
     for index, slices in unlearned.items():
         yield Notice(
@@ -243,13 +211,11 @@ def _tell_unlearned(session: Session, scores: Validated) -> Iterator[Notice]:
 
 
 def _preview_function(
-    preview_at: PreviewTarget | Callable[[], PreviewTarget] | None,
-    volumes: Sequence[Volume],
-    annotation: Annotation,
+    preview_at: PreviewTarget | Callable[[], PreviewTarget] | None, request: Request
 ) -> Callable[[], PreviewTarget]:
     if callable(preview_at):
         return preview_at
-    target = preview_at or _pick_preview(volumes, annotation)
+    target = preview_at or _pick_preview(request.volumes, request.annotation)
     return lambda: target
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from medsaga.data.samples import Sample
     from medsaga.events import Validated
-    from medsaga.training.session import Session
+    from medsaga.network.medsaga import MedSAGa
+    from medsaga.training.setup import Setup
 
 _MOST_SLICES = 8
 _PIXELS = 1000
@@ -27,13 +28,15 @@ _DECAY = 1e-3
 _FIT_STEPS = 50
 
 
-def lost_classes(session: Session, scores: Validated | None = None) -> list[int]:
+def lost_classes(
+    setup: Setup, network: MedSAGa, scores: Validated | None = None
+) -> list[int]:
     """Find the classes that the network sees nowhere on its own training slices.
 
     Parameters
     ----------
-    session
-        The training.
+    setup, network
+        The training, and the network as it is.
     scores
         Those of the network as it is: a class with a Dice above 0 is not looked for,
         but one that no held-out slice shows is. None looks for all.
@@ -43,18 +46,18 @@ def lost_classes(session: Session, scores: Validated | None = None) -> list[int]
     list of int
         Their indices, of those that are on a training slice at all.
     """
-    seen_on = cache(lambda i: _rightly_found(session, session.training[i]))
+    seen_on = cache(lambda i: _rightly_found(setup, network, setup.training[i]))
     lost = []
-    for index, value in enumerate(session.table.values[1:], 1):
+    for index, value in enumerate(setup.table.values[1:], 1):
         if scores is not None and scores.dice.get(value):
             continue
-        slices = _slices_with(session.training, index)
+        slices = _slices_with(setup.training, index)
         if slices and not any(index in seen_on(i) for i in slices):
             lost.append(index)
     return lost
 
 
-def refit_class(session: Session, index: int) -> None:
+def refit_class(setup: Setup, network: MedSAGa, index: int) -> None:
     """Fit the outputs of one class anew, the rest of the network left as it is.
 
     Its row of the detail head and its mask of the decoder become the logistic
@@ -62,12 +65,11 @@ def refit_class(session: Session, index: int) -> None:
     they are. As at the start of the training, the decoder's mask then is the same
     combination of its features on every image.
     """
-    slices = [session.training[i] for i in _slices_with(session.training, index)]
-    parts = [_features_and_others(session, sample, index) for sample in slices]
+    slices = [setup.training[i] for i in _slices_with(setup.training, index)]
+    parts = [_features_and_others(setup, network, s, index) for s in slices]
     features, others, is_class = (torch.cat(part) for part in zip(*parts, strict=True))
     deviation = features.std(0).clamp_min(1e-4)
     row = _fit_row(features / deviation, others, is_class) / deviation
-    network = session.network
     n_decoder = network.decoder.feature_channels
     network.decoder.set_linear_map(index, row[:n_decoder])
     if network.detail_head is not None:
@@ -85,10 +87,10 @@ def _slices_with(samples: Sequence[Sample], index: int) -> list[int]:
     return [i for i in order if shown[i]][:_MOST_SLICES]
 
 
-def _rightly_found(session: Session, sample: Sample) -> set[int]:
+def _rightly_found(setup: Setup, network: MedSAGa, sample: Sample) -> set[int]:
     """Give the indices of the classes of which some pixel is found where it is."""
-    with evaluating(session.network), session.autocast():
-        logits = session.network(session.to_device(sample.image[None]))
+    with evaluating(network), setup.autocast():
+        logits = network(setup.to_device(sample.image[None]))
     height, width = logits.shape[-2:]
     # A stroke that vanished where the target shrinks could never be found.
     shown = scale_targets(
@@ -99,23 +101,23 @@ def _rightly_found(session: Session, sample: Sample) -> set[int]:
 
 
 def _features_and_others(
-    session: Session, sample: Sample, index: int
+    setup: Setup, network: MedSAGa, sample: Sample, index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sample pixels: features of the class's outputs, other logits, and whether it is.
 
     The other classes' logits are brought down to one number, their log-sum-exp, which
     is all that the probability of the class depends on.
     """
-    network, images = session.network, session.to_device(sample.image[None])
-    points = _draw_points(sample.target, index, session.settings.seed)
-    with evaluating(network), session.autocast():
+    images = setup.to_device(sample.image[None])
+    points = _draw_points(sample.target, index, setup.settings.seed)
+    with evaluating(network), setup.autocast():
         pyramid = network.backbone(images)
         maps = [network.decoder.decode(pyramid[-1])[1]]
         if network.detail_head is not None:
             maps.append(network.detail_head.hidden(pyramid, images))
         logits = network.logits(pyramid, images)
     size = (sample.image.shape[-2], sample.image.shape[-1])
-    places = points.to(session.device)
+    places = points.to(setup.device)
     features = sample_pyramid(maps, places, size)
     sampled = sample_pyramid([logits], places, size)
     others = torch.cat([sampled[:, :index], sampled[:, index + 1 :]], 1).logsumexp(1)

@@ -10,36 +10,27 @@ from typing import TYPE_CHECKING
 import torch
 
 from medsaga.computing import seeded
-from medsaga.data.canvas import Canvas, choose_long_side
-from medsaga.data.intensity import IntensityRule, choose_intensity
-from medsaga.data.structures import finest_width
-from medsaga.models.card import WEIGHTS, ModelCard, load_card
+from medsaga.models.card import WEIGHTS
 from medsaga.models.folder import TrainedModel, load_model
 from medsaga.network.backbones.checkpoints import sha256
 from medsaga.network.backbones.pretrained import load_pretrained
 from medsaga.network.medsaga import MedSAGa
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from medsaga.data.annotation import Annotation
     from medsaga.data.classes import ClassTable
-    from medsaga.data.volume import Volume
-    from medsaga.network.backbones.pretrained import Backbone
+    from medsaga.models.card import ModelCard
     from medsaga.settings.fine_tune import FineTuneSettings
 
 _TOKENS = "decoder.mask_tokens.weight"
 _HYPERNETWORKS = "decoder.output_hypernetworks_mlps."
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Start:
-    """A network to train, and where its weights come from.
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a network was before a training.
 
     Attributes
     ----------
-    network
-        Ready to be trained, on the CPU.
     base_weights, base_sha256
         Name and SHA-256 of the file that the weights come from; None without a file.
     report
@@ -49,15 +40,31 @@ class Start:
         to be fitted first.
     """
 
-    network: MedSAGa
     base_weights: str
     base_sha256: str | None
     report: str
     knows_classes: bool
 
 
-def start_from_backbone(settings: FineTuneSettings, n_classes: int) -> Start:
-    """Start from a backbone's pretrained weights, and SAM's decoder beside them.
+def load_network(
+    start: TrainedModel | Path | str | None,
+    settings: FineTuneSettings,
+    table: ClassTable,
+) -> tuple[MedSAGa, Origin]:
+    """Load the network that a training starts from, ready to be trained, on the CPU.
+
+    Raises
+    ------
+    MedsagaError
+        If the weights or the model are not there, or not what they should be.
+    """
+    if start is None:
+        return load_backbone(settings, len(table))
+    return _load_model(start, settings, table)
+
+
+def load_backbone(settings: FineTuneSettings, n_classes: int) -> tuple[MedSAGa, Origin]:
+    """Load a backbone's pretrained weights, and SAM's decoder beside them.
 
     Raises
     ------
@@ -73,8 +80,7 @@ def start_from_backbone(settings: FineTuneSettings, n_classes: int) -> Start:
         )
     if pretrained.sam:
         network.decoder.load_sam(pretrained.sam, settings.seed)
-    return Start(
-        network=network,
+    return network, Origin(
         base_weights=settings.backbone,
         base_sha256=pretrained.sha256,
         report=pretrained.report,
@@ -82,18 +88,13 @@ def start_from_backbone(settings: FineTuneSettings, n_classes: int) -> Start:
     )
 
 
-def start_from_model(
+def _load_model(
     model: TrainedModel | Path | str, settings: FineTuneSettings, table: ClassTable
-) -> Start:
+) -> tuple[MedSAGa, Origin]:
     """Continue from a trained model, which is left as it is.
 
     With other classes than the model's, backbone and decoder go on and the detail head
     is fitted anew.
-
-    Raises
-    ------
-    MedsagaError
-        If it is no model folder, or its weights are damaged.
     """
     folder = None if isinstance(model, TrainedModel) else Path(model)
     if isinstance(model, TrainedModel):
@@ -105,8 +106,7 @@ def start_from_model(
     if not is_same:
         network = _with_classes(network, card, table, settings)
     network.backbone.checkpointing = settings.checkpointing
-    return Start(
-        network=network,
+    return network, Origin(
         base_weights="a trained model" if folder is None else folder.name,
         base_sha256=None if folder is None else sha256(folder / WEIGHTS),
         report="" if is_same else _describe_classes(card.classes, table),
@@ -153,80 +153,3 @@ def _with_classes(
         state[name] = before[name_before] if fits else own
     network.load_state_dict(state)
     return network
-
-
-def card_of(start: TrainedModel | Path | str | None) -> ModelCard | None:
-    """Give the card of the model that a training starts from, if it starts from one.
-
-    Raises
-    ------
-    MedsagaError
-        If it is no model folder.
-    """
-    if start is None or isinstance(start, TrainedModel):
-        return None if start is None else start.card
-    return load_card(start)
-
-
-def choose_canvas(
-    card: ModelCard | None,
-    settings: FineTuneSettings,
-    backbone: Backbone,
-    volumes: Sequence[Volume],
-    labels: Sequence[Volume],
-    annotation: Annotation,
-) -> Canvas:
-    """Choose the working size: as asked for, as before, or from images and labels.
-
-    A model that was trained keeps to what it saw: neighbours or none.
-    """
-    if card is not None and not settings.long_side:
-        return card.canvas
-    axis = annotation.axis
-    neighbours = settings.neighbours and _have_neighbours(volumes, axis)
-    if card is not None:
-        neighbours = card.canvas.neighbours
-    sizes = [
-        (volumes[v].slice_shape(axis), volumes[v].slice_spacing(axis))
-        for v, _ in annotation.slices
-    ]
-    long_side = choose_long_side(
-        sizes,
-        settings,
-        backbone.size_multiple,
-        backbone.embedding.stride,
-        finest_width(volumes, labels, annotation),
-    )
-    return Canvas(
-        long_side=long_side, multiple=backbone.size_multiple, neighbours=neighbours
-    )
-
-
-def _have_neighbours(volumes: Sequence[Volume], axis: int) -> bool:
-    is_deep = any(volume.shape[axis] > 1 for volume in volumes)
-    return is_deep and not any(volume.is_rgb for volume in volumes)
-
-
-def why_no_neighbours(card: ModelCard | None) -> str:
-    """Say why the slices below and above are not looked at, though asked for."""
-    if card is not None:
-        return "The model was trained without neighbours, and trains on without them."
-    return (
-        "There are no neighbours to look at: they need grey images of several slices, "
-        "and neighbours is off."
-    )
-
-
-def choose_rule(
-    card: ModelCard | None,
-    settings: FineTuneSettings,
-    volumes: Sequence[Volume],
-    labels: Sequence[Volume],
-    window: tuple[float, float] | None,
-) -> tuple[IntensityRule, str]:
-    """Choose the intensities: as asked for, as before, or from the images."""
-    if card is not None and window is None and settings.intensity == "auto":
-        return card.intensity, "Intensities are scaled as the model was trained with."
-    return choose_intensity(
-        settings.intensity, volumes, labels, window, settings.painted_background
-    )

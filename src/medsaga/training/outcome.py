@@ -12,8 +12,8 @@ from medsaga.training.validation import dice_on_views, validate
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from medsaga.training.optim.averaging import BestWeights
-    from medsaga.training.session import Session
+    from medsaga.training.setup import Setup
+    from medsaga.training.state import TrainingState
 
 # Which weights are best on a few held-out slices is chance: with two of ten held out,
 # the best on them had 0.05 less Dice elsewhere than the average. Only a clear loss
@@ -25,12 +25,12 @@ _VIEWS_TOLERANCE = 0.02
 _TOLD_LOSS = 0.01
 
 
-def comparable_dice(session: Session, scores: Validated) -> float:
+def comparable_dice(setup: Setup, state: TrainingState, scores: Validated) -> float:
     """Give the Dice by which a training's start and end are compared.
 
     Parameters
     ----------
-    session
+    setup, state
         The training; its network is as it was validated.
     scores
         What the validation gave.
@@ -39,18 +39,18 @@ def comparable_dice(session: Session, scores: Validated) -> float:
     -------
     float
         Mean Dice on the held-out slices; where there are none, on views of the training
-        slices that never trained. How long it took to find out is noted in the session.
+        slices that never trained. How long it took to find out is noted in the state.
     """
-    if session.held_out:
+    if setup.held_out:
         return scores.mean_dice
     started = time.monotonic()
-    dice = dice_on_views(session)
-    session.seconds_to_compare = time.monotonic() - started
+    dice = dice_on_views(setup, state.network)
+    state.pace.seconds_to_compare = time.monotonic() - started
     return dice
 
 
 def keep_better(
-    session: Session, best: BestWeights, dice_at_start: float, *, is_averaged: bool
+    setup: Setup, state: TrainingState, *, is_averaged: bool
 ) -> Generator[Event, None, Validated]:
     """Validate the network as it is, and put the best weights back if they are better.
 
@@ -58,16 +58,11 @@ def keep_better(
 
     Parameters
     ----------
-    session
-        The training.
-    best
-        What scored best on the way, the start included; it may be empty.
-    dice_at_start
-        :func:`comparable_dice` of what the stage began with; of no account where `best`
-        is empty.
+    setup, state
+        The training. What scored best on the way, the start included, may be nothing.
     is_averaged
         Whether the network holds an average of weights, or a fit, rather than the last
-        of the weights that `best` was chosen from.
+        of the weights that the best were chosen from.
 
     Yields
     ------
@@ -79,36 +74,36 @@ def keep_better(
     Validated
         How well the kept weights segment.
     """
-    reached = validate(session, session.galore_steps)
+    reached, best = validate(setup, state.network, state.step), state.best
     if best.scores is None:
         return reached
-    dice = comparable_dice(session, reached)
+    before, dice = state.dice_at_start, comparable_dice(setup, state, reached)
     # A NaN, where no view shows a class, is no reason to throw away what was learned.
-    if not dice < _least(session, best.score, dice_at_start, is_averaged):
-        if not session.held_out and reached.mean_dice < best.score - _TOLD_LOSS:
+    if not dice < _least(setup, state, is_averaged):
+        if not setup.held_out and reached.mean_dice < best.score - _TOLD_LOSS:
             yield Notice(
                 message=_describe_small_loss(
-                    (best.score, reached.mean_dice), (dice_at_start, dice)
+                    (best.score, reached.mean_dice), (before, dice)
                 )
             )
         return reached
     best.write()
     if best.scores.step == 0:
-        where = "held-out" if session.held_out else "altered views of the training"
+        where = "held-out" if setup.held_out else "altered views of the training"
         yield Notice(
             message=f"The training made Dice on {where} slices worse "
-            f"({dice_at_start:.3f} to {dice:.3f}), so the model that it began with is "
+            f"({before:.3f} to {dice:.3f}), so the model that it began with is "
             "kept: give the training more time."
         )
     return replace(best.scores, step=reached.step)
 
 
-def _least(
-    session: Session, best: float, dice_at_start: float, is_averaged: bool
-) -> float:
-    if not session.held_out:
-        return dice_at_start - _VIEWS_TOLERANCE
-    return max(dice_at_start, best - _HELD_OUT_TOLERANCE) if is_averaged else best
+def _least(setup: Setup, state: TrainingState, is_averaged: bool) -> float:
+    """Give the Dice below which the best weights are put back."""
+    if not setup.held_out:
+        return state.dice_at_start - _VIEWS_TOLERANCE
+    best = state.best.score
+    return max(state.dice_at_start, best - _HELD_OUT_TOLERANCE) if is_averaged else best
 
 
 def _describe_small_loss(

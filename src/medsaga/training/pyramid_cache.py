@@ -17,7 +17,8 @@ from medsaga.training.plan.steps import Filling
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from medsaga.training.session import Session
+    from medsaga.network.medsaga import MedSAGa
+    from medsaga.training.setup import Setup
 
 _MIB = 2**20
 
@@ -30,8 +31,10 @@ class PyramidCache:
 
     Parameters
     ----------
-    session
-        The training; its encoder is frozen.
+    setup, network
+        The training, and its network, whose encoder is frozen.
+    budget_mb
+        Memory that they may take; never more than a quarter of what is free.
 
     Attributes
     ----------
@@ -41,26 +44,26 @@ class PyramidCache:
         What the last call of :meth:`pyramid` spent on computing what is kept.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, setup: Setup, network: MedSAGa, budget_mb: int) -> None:
+        self._setup, self._network = setup, network
         self._pyramids: dict[int, list[Tensor]] = {}
         self._size = (
-            max(sample.target.shape[0] for sample in session.training),
-            max(sample.target.shape[1] for sample in session.training),
+            max(sample.target.shape[0] for sample in setup.training),
+            max(sample.target.shape[1] for sample in setup.training),
         )
-        image = pad_image(session.training[0].image, self._size)
+        image = pad_image(setup.training[0].image, self._size)
         size = sum(level.nbytes for level in self._encode(image[None]))
-        free_mb = free_memory(session.device) // 4 // _MIB
-        budget = min(session.settings.feature_cache_mb, free_mb) * _MIB
+        free_mb = free_memory(setup.device) // 4 // _MIB
+        budget = min(budget_mb, free_mb) * _MIB
         self._n_kept = budget // size
-        self.n_views = max(len(session.training), self._n_kept)
+        self.n_views = max(len(setup.training), self._n_kept)
         self.seconds = 0.0
         self._seconds_per_view: list[float] = []
 
     @property
     def filling(self) -> Filling:
         """What the next steps take longer until all are kept that can be."""
-        batch_size = self._session.settings.batch_size
+        batch_size = self._setup.settings.batch_size
         n_missing = self._n_kept - len(self._pyramids)
         # The median: the first view compiles kernels.
         per_view = float(np.median(self._seconds_per_view or [0.0]))
@@ -89,7 +92,7 @@ class PyramidCache:
         return [torch.stack(level) for level in zip(*found, strict=True)]
 
     def _encode(self, images: Tensor) -> list[Tensor]:
-        session = self._session
-        with torch.no_grad(), session.autocast():
-            levels: list[Tensor] = session.network.backbone(session.to_device(images))
+        setup = self._setup
+        with torch.no_grad(), setup.autocast():
+            levels: list[Tensor] = self._network.backbone(setup.to_device(images))
         return levels

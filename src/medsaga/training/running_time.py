@@ -29,6 +29,10 @@ class RunningTime:
         """Seconds that have counted so far."""
         return time.monotonic() - self._started - self._relay.seconds_paused
 
+    def add(self, seconds: float) -> None:
+        """Count seconds that it has run before, in another process."""
+        self._started -= seconds
+
     def of(self, stream: Stream[T]) -> Stream[T]:
         """Run a stream on this time."""
         return self._relay(stream)

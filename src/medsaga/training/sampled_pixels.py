@@ -11,10 +11,12 @@ from torch.nn import functional as F
 
 from medsaga.computing import evaluating, free_memory
 from medsaga.data.sizing import IGNORE
-from medsaga.network.detail_head import PixelFit, sample_pyramid
+from medsaga.network.detail_head import sample_pyramid
+from medsaga.training.pixel_fit import PixelFit
 
 if TYPE_CHECKING:
-    from medsaga.training.session import Session
+    from medsaga.network.medsaga import MedSAGa
+    from medsaga.training.setup import Setup
 
 _PIXELS_PER_CLASS = 400
 _BACKGROUND_PIXELS = 1200
@@ -25,12 +27,36 @@ _FEATURE_BYTES = 2  # bf16
 
 
 class SampledPixels:
-    """The features and classes of the pixels sampled from a number of views."""
+    """The features and classes of the pixels sampled from a number of views.
 
-    def __init__(self, session: Session, n_views: int) -> None:
-        n_features = sum(feature_channels(session))
-        self.quota = PixelQuota.within(session, n_views, n_features)
-        size, device = n_views * self.quota.total, session.device
+    Parameters
+    ----------
+    setup, network
+        The training, and its network.
+    n_views
+        How many there will be.
+    budget_mb
+        Memory that they may take; never more than a quarter of what is free.
+
+    Attributes
+    ----------
+    quota
+        How many pixels a view gives.
+    budget_mb
+        The memory that they may really take.
+    """
+
+    def __init__(
+        self, setup: Setup, network: MedSAGa, n_views: int, budget_mb: int
+    ) -> None:
+        n_features, device = sum(feature_channels(network)), setup.device
+        free_mb = free_memory(device) // 4 // 2**20
+        self.budget_mb = max(16, min(budget_mb, free_mb))
+        affordable = self.budget_mb * 2**20 // (n_views * n_features * _FEATURE_BYTES)
+        self.quota = PixelQuota.within(
+            affordable, network.n_classes, setup.settings.seed
+        )
+        size = n_views * self.quota.total
         self._features = torch.empty(
             size, n_features, dtype=torch.bfloat16, device=device
         )
@@ -49,35 +75,39 @@ class SampledPixels:
         return self._features[: self._n], self._targets[: self._n]
 
 
-def features_at(session: Session, image: Tensor, points: Tensor) -> Tensor:
+def features_at(
+    setup: Setup, network: MedSAGa, image: Tensor, points: Tensor
+) -> Tensor:
     """Return the frozen pyramid's and the decoder's features at pixels of one image."""
-    network, images = session.network, session.to_device(image[None])
+    images = setup.to_device(image[None])
     assert network.detail_head is not None
-    with evaluating(network), session.autocast():
+    with evaluating(network), setup.autocast():
         pyramid = network.backbone(images)
         _, upscaled = network.decoder.decode(pyramid[-1])
         maps = network.detail_head.features(pyramid, images)
     size = (image.shape[-2], image.shape[-1])
-    return sample_pyramid([*maps, upscaled], points.to(session.device), size)
+    return sample_pyramid([*maps, upscaled], points.to(setup.device), size)
 
 
-def feature_channels(session: Session) -> list[int]:
+def feature_channels(network: MedSAGa) -> list[int]:
     """Channels of each map that features are sampled from, the decoder's last."""
-    head = session.network.detail_head
+    head = network.detail_head
     assert head is not None
     seen_by_head = [level.channels for level in head.levels]
-    return [*seen_by_head, session.network.decoder.feature_channels]
+    return [*seen_by_head, network.decoder.feature_channels]
 
 
-def start_fit(session: Session, features: Tensor, targets: Tensor) -> PixelFit:
+def start_fit(
+    setup: Setup, network: MedSAGa, features: Tensor, targets: Tensor
+) -> PixelFit:
     """Begin a fit of the detail head and the decoder's linear map to sampled pixels."""
     return PixelFit(
         features,
         targets,
-        channels=feature_channels(session),
-        n_classes=session.network.n_classes,
-        learning_rate=session.settings.head_fit_lr,
-        seed=session.settings.seed,
+        channels=feature_channels(network),
+        n_classes=network.n_classes,
+        learning_rate=setup.settings.head_fit_lr,
+        seed=setup.settings.seed,
     )
 
 
@@ -88,24 +118,18 @@ class PixelQuota:
     per_class: int
     background: int
     n_classes: int
-    budget_mb: int
     seed: int
 
     @classmethod
-    def within(cls, session: Session, n_views: int, n_features: int) -> PixelQuota:
-        """Take the usual quota, or less where the memory budget asks for it."""
-        free_mb = free_memory(session.device) // 4 // 2**20
-        budget_mb = max(16, min(session.settings.feature_cache_mb, free_mb))
-        n_classes = session.network.n_classes
+    def within(cls, affordable: int, n_classes: int, seed: int) -> PixelQuota:
+        """Take the usual quota, or less where only so many a view are `affordable`."""
         usual = _BACKGROUND_PIXELS + _PIXELS_PER_CLASS * (n_classes - 1)
-        affordable = budget_mb * 2**20 // (n_views * n_features * _FEATURE_BYTES)
         part = min(1.0, affordable / usual)
         return cls(
             per_class=max(1, int(part * _PIXELS_PER_CLASS)),
             background=max(1, int(part * _BACKGROUND_PIXELS)),
             n_classes=n_classes,
-            budget_mb=budget_mb,
-            seed=session.settings.seed,
+            seed=seed,
         )
 
     @property

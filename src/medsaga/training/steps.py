@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -13,16 +12,12 @@ from medsaga.data.sizing import collate
 from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.training.head_stage import refit_head
 from medsaga.training.lost_classes import lost_classes, refit_class
-from medsaga.training.optim.averaging import BestWeights, WeightAverage
-from medsaga.training.optim.groups import parameter_groups
-from medsaga.training.optim.layerwise import LayerwiseOptimizer
 from medsaga.training.optim.losses import SegmentationLoss
 from medsaga.training.optim.strategy import STRATEGIES
 from medsaga.training.outcome import comparable_dice, keep_better
 from medsaga.training.plan.head import plan_refit, refits_head
 from medsaga.training.plan.steps import (
     NO_FILLING,
-    StepClock,
     lr_factor,
     planned_steps,
     steps_to_plan,
@@ -31,13 +26,15 @@ from medsaga.training.pyramid_cache import PyramidCache
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Sequence
 
-    import torch
+    from torch import Tensor
 
-    from medsaga.settings.fine_tune import FineTuneSettings
+    from medsaga.training.optim.layerwise import LayerwiseOptimizer
     from medsaga.training.plan.steps import Filling
-    from medsaga.training.session import Session
+    from medsaga.training.preview import Previewer
+    from medsaga.training.setup import Setup
+    from medsaga.training.state import TrainingState
 
 _MOST_VALIDATIONS = 5
 # The part of the minutes that they may take; it leaves a slow computer one or two.
@@ -47,10 +44,13 @@ _AVERAGED_SHARE = 0.25
 _FIRST_VIEW = 1_000_000
 
 
-def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
+def run_galore_stage(
+    setup: Setup, state: TrainingState, previewer: Previewer
+) -> Generator[Event, None, Validated]:
     """Train all of the model; yields progress, previews and validations.
 
-    At every yield the network is usable. A :class:`~medsaga.events.Stop` ends the stage
+    At every yield the network is usable, and the state can be written; a state that
+    was read goes on from where it was. A :class:`~medsaga.events.Stop` ends the stage
     early and in order. In the end the network holds the weights to keep: the average of
     the last quarter of the steps (after the warm-up), unless what the stage began with,
     or what was validated on held-out slices on the way, is clearly better; without
@@ -58,223 +58,237 @@ def run_galore_stage(session: Session) -> Generator[Event, None, Validated]:
     stage was stopped, the head is fitted anew to the average before that, and what
     classes are lost even so. Returns how well the kept ones segment.
     """
-    average = WeightAverage(session.network)
-    best = BestWeights(session.network)
-    seconds_to_validate = yield from _validate_start(session, best)
-    dice_at_start = comparable_dice(session, best.scores) if best.scores else math.nan
-    if not session.settings.validations:
-        session.plan(validations=_plan_validations(session, seconds_to_validate))
-    reserved = (session.settings.validations + 1) * seconds_to_validate
-    reserved += session.seconds_to_compare
-    refits = refits_head(session.settings)
-    if refits:
-        session.seconds_to_refit = plan_refit(session)
-        reserved += session.seconds_to_refit
-    is_whole = yield from _train(session, average, best, reserved)
-    average.write()
+    is_whole = True
+    if state.phase == "head":
+        yield from _look_at_start(setup, state)
+        state.phase = "steps"
+    if state.phase == "steps":
+        is_whole = yield from _train(setup, state, previewer)
+        state.average.write()
+        state.phase = "refit"
     if is_whole:
         with suppress(Stop):
-            if refits:
-                yield from refit_head(session)
-            yield from _mend(session)
-    is_averaged = average.n_updates > 0
-    return (
-        yield from keep_better(session, best, dice_at_start, is_averaged=is_averaged)
-    )
+            if refits_head(setup.settings):
+                yield from refit_head(setup, state, previewer)
+            yield from _mend(setup, state)
+    is_averaged = state.average.n_updates > 0
+    return (yield from keep_better(setup, state, is_averaged=is_averaged))
+
+
+def _look_at_start(setup: Setup, state: TrainingState) -> Generator[Event, None, None]:
+    """Score what the stage begins with, and plan what comes besides the steps."""
+    started = time.monotonic()
+    scores = validate(setup, state.network, 0)
+    seconds = time.monotonic() - started
+    if state.is_usable:
+        state.best.offer(scores)
+    yield scores
+    if state.best.scores:
+        state.dice_at_start = comparable_dice(setup, state, scores)
+    if not state.plan.validations:
+        allowed = _VALIDATED_SHARE * setup.settings.minutes * 60
+        affordable = min(_MOST_VALIDATIONS, int(allowed / seconds))
+        state.revise(validations=max(1, affordable))
+    state.pace.seconds_to_validate = seconds
+    if refits_head(setup.settings):
+        state.pace.seconds_to_refit = plan_refit(setup, state)
 
 
 def _train(
-    session: Session,
-    average: WeightAverage,
-    best: BestWeights,
-    reserved: float,
+    setup: Setup, state: TrainingState, previewer: Previewer
 ) -> Generator[Event, None, bool]:
     """Take the steps and forget the optimiser; whether they were taken to the end."""
-    optimizer = LayerwiseOptimizer(
-        parameter_groups(session.network, session.settings), session.settings.seed
-    )
-    session.measured["projected_parameters"] = optimizer.n_projected
-    session.measured["projected_share"] = optimizer.projected_share
-    session.network.train()
+    optimizer = state.optimizer or state.make_optimizer(setup.settings)
+    state.measured["projected_parameters"] = optimizer.n_projected
+    state.measured["projected_share"] = optimizer.projected_share
+    state.network.train()
     is_whole = False
     with suppress(Stop), optimizer:
-        yield from _steps(session, optimizer, average, best, reserved)
+        yield from _take_steps(Stepper(setup, state, optimizer), previewer)
         is_whole = True
-    session.network.eval()
-    session.measured["optimizer_state_bytes"] = optimizer.state_bytes()
+    state.network.eval()
+    state.measured["optimizer_state_bytes"] = optimizer.state_bytes()
+    state.optimizer = None
     return is_whole
 
 
-def _validate_start(
-    session: Session, best: BestWeights
-) -> Generator[Event, None, float]:
-    """Score what the stage begins with; returns the seconds that a scoring takes."""
-    started = time.monotonic()
-    scores = validate(session, 0)
-    seconds = time.monotonic() - started
-    if session.is_usable:
-        best.offer(scores)
-    yield scores
-    return seconds
+class Stepper:
+    """Takes the steps of a training one by one; all that they change is in its state.
 
+    Parameters
+    ----------
+    setup, state
+        The training.
+    optimizer
+        Of its network, attached.
+    """
 
-def _plan_validations(session: Session, seconds_to_validate: float) -> int:
-    allowed = _VALIDATED_SHARE * session.settings.minutes * 60
-    return max(1, min(_MOST_VALIDATIONS, int(allowed / seconds_to_validate)))
+    def __init__(
+        self, setup: Setup, state: TrainingState, optimizer: LayerwiseOptimizer
+    ) -> None:
+        self.setup, self.state = setup, state
+        self._optimizer, self._augment = optimizer, setup.augmenter()
+        self._loss_of = SegmentationLoss(
+            setup.settings.loss_dice_weight,
+            keep_strokes=any(sample.known is not None for sample in setup.training),
+        )
+        self._cache: PyramidCache | None = None
+        if STRATEGIES[setup.settings.strategy].freezes_encoder:
+            budget_mb = state.plan.feature_cache_mb
+            self._cache = PyramidCache(setup, state.network, budget_mb)
 
+    @property
+    def filling(self) -> Filling:
+        """What the next steps take longer, until a cache is full."""
+        return NO_FILLING if self._cache is None else self._cache.filling
 
-def _steps(
-    session: Session,
-    optimizer: LayerwiseOptimizer,
-    average: WeightAverage,
-    best: BestWeights,
-    reserved: float,
-) -> Generator[Event, None, None]:
-    loss_of = SegmentationLoss(
-        session.settings.loss_dice_weight,
-        keep_strokes=any(sample.known is not None for sample in session.training),
-    )
-    strategy = STRATEGIES[session.settings.strategy]
-    cache = PyramidCache(session) if strategy.freezes_encoder else None
-    batches = _batches(session, cache)
-    step, total = 0, session.settings.steps
-    clock = StepClock()
-    while not total or step < total:
-        optimizer.set_lr_factor(_factor(session, step, total))
-        views, images, targets = next(batches)
-        images = session.to_device(images)
+    def take(self) -> float:
+        """Take the next step, and return its loss.
+
+        One that has failed, for want of memory say, can be taken again.
+        """
+        setup, state = self.setup, self.state
+        state.clock.restart()
+        self._optimizer.set_lr_factor(learning_rate_factor(setup, state, state.step))
+        views, images, targets = self._batch(state.step)
+        images = setup.to_device(images)
         # Dropout: the same numbers in every training of this seed, at this step.
-        with seeded(session.device, session.settings.seed, step), session.autocast():
-            logits = (
-                session.network(images)
-                if cache is None
-                else session.network.logits(cache.pyramid(views, images), images)
+        with seeded(setup.device, setup.settings.seed, state.step), setup.autocast():
+            logits = self._logits(views, images)
+        loss = self._loss_of(logits, targets.to(setup.device))
+        with self._optimizer.step():
+            loss.backward()
+        state.step += 1
+        state.is_usable = True
+        state.clock.tick(0.0 if self._cache is None else self._cache.seconds)
+        return float(loss.item())
+
+    def _logits(self, views: Sequence[int], images: Tensor) -> Tensor:
+        network = self.state.network
+        if self._cache is None:
+            logits: Tensor = network(images)
+            return logits
+        return network.logits(self._cache.pyramid(views, images), images)
+
+    def _batch(self, step: int) -> tuple[list[int], Tensor, Tensor]:
+        """Give numbers, images and targets of the augmented views of a step.
+
+        The order is shuffled anew in each round over the slices.
+        """
+        setup, cache = self.setup, self._cache
+        seed, size = setup.settings.seed, setup.settings.batch_size
+        views, pairs = [], []
+        for number in range(step * size, (step + 1) * size):
+            view = number if cache is None else number % cache.n_views
+            n = len(setup.training)
+            sample = setup.training[drawn_sample(seed, view, n)]
+            pair = self._augment(
+                sample.image, sample.labels, _FIRST_VIEW + view, sample.content
             )
-        loss = loss_of(logits, targets.to(session.device))
-        loss.backward()  # the weights are updated in here
-        step += 1
-        clock.tick(cache.seconds if cache else 0.0)
-        filling = cache.filling if cache else NO_FILLING
-        session.is_usable, session.galore_steps = True, step
-        if not total and clock.is_enough(session.settings.warmup_steps):
-            total = _plan_steps(session, clock, filling, reserved)
-            session.plan(steps=total)
-        if total and _is_averaged(session.settings, step, total):
-            average.update()
-        yield _progress(session, step, total, loss.item(), clock, filling)
-        yield from session.preview_if_due("galore")
-        if total and _is_validated(session.settings, step, total):
-            scores = validate(session, step)
-            if session.held_out:
-                best.offer(scores)
+            pairs.append(pair if cache is None else cache.pad(*pair))
+            views.append(view)
+        return views, *collate(pairs)
+
+
+def _take_steps(stepper: Stepper, previewer: Previewer) -> Generator[Event, None, None]:
+    setup, state = stepper.setup, stepper.state
+    settings = setup.settings
+    while not state.plan.steps or state.step < state.plan.steps:
+        loss = stepper.take()
+        if not state.plan.steps and state.clock.is_enough(settings.warmup_steps):
+            state.revise(steps=_affordable_steps(stepper))
+        if _is_averaged(setup, state):
+            state.average.update()
+        yield _progress(stepper, loss)
+        yield from previewer.show_if_due("galore")
+        if _is_validated(state):
+            scores = validate(setup, state.network, state.step)
+            if setup.held_out:
+                state.best.offer(scores)
             yield scores
-            if (yield from _mend(session, scores)):
-                average.restart()  # or the lost output would come back with the mean
-            if _ends_early(session, best):
-                yield Notice(message=f"Stopped at step {step}: no longer improving.")
-                return
-        clock.restart()
+            if (yield from _mend(setup, state, scores)):
+                # Or the lost output would come back with the mean.
+                state.average.restart()
 
 
 def _mend(
-    session: Session, scores: Validated | None = None
+    setup: Setup, state: TrainingState, scores: Validated | None = None
 ) -> Generator[Notice, None, list[int]]:
     """Fit the classes anew that were lost, which the loss alone seldom brings back.
 
     Returns the indices of what was mended.
     """
-    settings = session.settings
+    settings = setup.settings
     may_mend = settings.mend_classes and STRATEGIES[settings.strategy].trains_decoder
-    if not may_mend or session.galore_steps <= settings.warmup_steps:
+    if not may_mend or state.step <= settings.warmup_steps:
         return []
-    lost = lost_classes(session, scores)
+    lost = lost_classes(setup, state.network, scores)
     for index in lost:
-        refit_class(session, index)
+        refit_class(setup, state.network, index)
         yield Notice(
-            message=f"The training lost {session.table.names[index]} from sight, so "
+            message=f"The training lost {setup.table.names[index]} from sight, so "
             "its output was fitted anew."
         )
     return lost
 
 
-def _batches(
-    session: Session, cache: PyramidCache | None
-) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-    """Give numbers, images and targets of augmented views without end.
-
-    The order is shuffled anew in each round over the slices.
-    """
-    augment, settings = session.augmenter(), session.settings
-    n, n_drawn = len(session.training), 0
-    while True:
-        views, pairs = [], []
-        for _ in range(settings.batch_size):
-            view = n_drawn % cache.n_views if cache else n_drawn
-            sample = session.training[drawn_sample(settings.seed, view, n)]
-            pair = augment(
-                sample.image, sample.labels, _FIRST_VIEW + view, sample.content
-            )
-            pairs.append(cache.pad(*pair) if cache else pair)
-            views.append(view)
-            n_drawn += 1
-        yield views, *collate(pairs)
-
-
-def _plan_steps(
-    session: Session, clock: StepClock, filling: Filling, reserved: float
-) -> int:
-    """Plan the steps that fit into the time left, less the seconds reserved."""
-    left = session.seconds_left - reserved
+def _affordable_steps(stepper: Stepper) -> int:
+    """Plan the steps that fit into the time left, less what comes besides."""
+    setup, state = stepper.setup, stepper.state
+    pace = state.pace
+    reserved = (state.plan.validations + 1) * pace.seconds_to_validate
+    reserved += pace.seconds_to_compare + pace.seconds_to_refit
     return planned_steps(
-        session.settings, left, clock.seconds_per_step, clock.n_steps, filling
+        setup.settings,
+        state.seconds_left(setup.settings) - reserved,
+        state.clock.seconds_per_step,
+        state.clock.n_steps,
+        stepper.filling,
     )
 
 
-def _factor(session: Session, step: int, total: int) -> float:
-    settings = session.settings
-    return lr_factor(step, total or None, settings.warmup_steps, settings.decay_power)
+def learning_rate_factor(setup: Setup, state: TrainingState, step: int) -> float:
+    """Give what the learning rates are multiplied by in a step, counted from 0."""
+    settings = setup.settings
+    total = state.plan.steps or None
+    return lr_factor(step, total, settings.warmup_steps, settings.decay_power)
 
 
-def _is_averaged(settings: FineTuneSettings, step: int, total: int) -> bool:
+def _is_averaged(setup: Setup, state: TrainingState) -> bool:
     """Average the last quarter, of the steps after which the total is always known.
 
     Earlier ones would be averaged only where it was known from the start, and a
     repetition would not equal the training.
     """
+    settings, step, total = setup.settings, state.step, state.plan.steps
     is_planned = step >= min(total, steps_to_plan(settings.warmup_steps))
     is_late = step > total * (1 - _AVERAGED_SHARE)
-    return settings.average_weights and is_planned and is_late
+    return total > 0 and settings.average_weights and is_planned and is_late
 
 
-def _is_validated(settings: FineTuneSettings, step: int, total: int) -> bool:
+def _is_validated(state: TrainingState) -> bool:
     """Validate a few times, evenly spread; the end is validated anyway."""
-    n_parts = settings.validations + 1
-    return step in {round(i * total / n_parts) for i in range(1, n_parts)}
+    n_parts, total = state.plan.validations + 1, state.plan.steps
+    return total > 0 and state.step in {
+        round(i * total / n_parts) for i in range(1, n_parts)
+    }
 
 
-def _ends_early(session: Session, best: BestWeights) -> bool:
-    patience = session.settings.early_stop
-    return bool(session.held_out) and 0 < patience <= best.n_since
-
-
-def _progress(
-    session: Session,
-    step: int,
-    total: int,
-    loss: float,
-    clock: StepClock,
-    filling: Filling,
-) -> Progress:
-    session.measured["seconds_per_step"] = clock.seconds_per_step
-    n_left = total - step
-    seconds_left = n_left * clock.seconds_per_step + filling.during(n_left)
-    seconds_left += session.seconds_to_refit
+def _progress(stepper: Stepper, loss: float) -> Progress:
+    setup, state = stepper.setup, stepper.state
+    per_step, n_left = state.clock.seconds_per_step, state.plan.steps - state.step
+    state.measured["seconds_per_step"] = per_step
+    seconds_left = n_left * per_step + stepper.filling.during(n_left)
+    seconds_left += state.pace.seconds_to_refit
+    factor = learning_rate_factor(setup, state, state.step - 1)
     return Progress(
         stage="galore",
-        step=step,
-        total=total,
+        step=state.step,
+        total=state.plan.steps,
         loss=loss,
-        learning_rate=session.settings.encoder_lr * _factor(session, step - 1, total),
-        seconds_left=seconds_left if total else session.seconds_left,
-        peak_memory=peak_memory(session.device),
+        learning_rate=setup.settings.encoder_lr * factor,
+        seconds_left=seconds_left
+        if state.plan.steps
+        else state.seconds_left(setup.settings),
+        peak_memory=peak_memory(setup.device),
     )

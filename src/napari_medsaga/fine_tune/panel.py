@@ -193,7 +193,7 @@ class FineTunePanel(QWidget):
         self._on_point_changed()
         self._set_running(True)
         self._scroll.keep_in_sight(self.data.key())  # the plot takes room
-        self.run.begin(request.settings, request.class_colours)
+        self.run.begin(request.settings, request.data.class_colours or {})
         job.reported.connect(self._on_event)
         job.ended.connect(self._on_ended)
         job.waits.connect(self._on_job_waits)
@@ -214,16 +214,20 @@ class FineTunePanel(QWidget):
                 "choose it under Start from, or untick them."
             )
         values = [count.value for count in report.counts]
+        from medsaga import TrainingData
+
         return TrainingRequest(
-            image=volume_of(image),
-            labels=report.labels.with_array(copied),
-            axis=report.axis,
-            slices=slices,
-            earlier=earlier,
+            data=TrainingData(
+                volume_of(image),
+                report.labels.with_array(copied),
+                axis=report.axis,
+                slices=slices,
+                earlier=earlier,
+                class_names=class_names(labels),
+                class_colours=class_colours(labels, values),
+            ),
             settings=self.data.complete(self.plan.settings()),
             start=start,
-            class_names=class_names(labels),
-            class_colours=class_colours(labels, values),
             preview_at=self._cursor.target,
             preview_interval=_PREVIEW_SECONDS,
             model_name=image.name,
@@ -257,7 +261,7 @@ class FineTunePanel(QWidget):
         """Tell the training which slice is being looked at."""
         training = self.training
         if training is not None and training.image.ndim == 3:
-            axis = training.request.axis
+            axis = training.layers.axis
             self._cursor.index = slice_shown(self._viewer, training.image, axis)
         elif training is not None:
             self._cursor.index = 0

@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from medsaga import Notice, Relay, Saved, Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
-    from medsaga import FineTuneSettings, ModelCard, SliceName, Stream, Volume
+    from medsaga import FineTuneSettings, ModelCard, Stream, TrainingData, Volume
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainingRequest:
     """Everything that a training needs, taken from the layers when it is started.
 
-    `labels` is a copy, so that the user can go on painting. `preview_at` is called in
-    the thread of the training.
+    `data` is of one image, and its labels are a copy, so that the user can go on
+    painting. `preview_at` is called in the thread of the training.
     """
 
-    image: Volume
-    labels: Volume
-    axis: int
-    slices: tuple[int, ...]
-    earlier: tuple[SliceName, ...]
+    data: TrainingData
     settings: FineTuneSettings
     start: Path | None
-    class_names: Mapping[int, str]
-    class_colours: Mapping[int, str]
     preview_at: Callable[[], tuple[int, int]]
     preview_interval: float
     model_name: str
     segments: bool
+
+    @property
+    def image(self) -> Volume:
+        """The image that is learned from, and segmented."""
+        return cast("Volume", self.data.images)
+
+    @property
+    def labels(self) -> Volume:
+        """The labels that train."""
+        return cast("Volume", self.data.labels)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -75,15 +79,9 @@ def run_training(request: TrainingRequest) -> Stream[TrainingResult | None]:
     relay = Relay()
     model = yield from relay(
         fine_tune(
-            request.image,
-            request.labels,
+            request.data,
             request.settings,
             start=request.start,
-            earlier=request.earlier,
-            axis=request.axis,
-            slices=request.slices,
-            class_names=request.class_names,
-            class_colours=request.class_colours,
             preview_at=request.preview_at,
             preview_interval=request.preview_interval,
         )

@@ -14,7 +14,7 @@ from napari.utils import progress
 from qtpy.QtCore import QObject, QThreadPool, QTimer, Signal
 from qtpy.QtWidgets import QApplication, QLabel
 
-from medsaga import Preview, Stop
+from medsaga import Preview, Stop, drain
 from napari_medsaga.jobs.torch_import import import_engine
 
 if TYPE_CHECKING:
@@ -94,24 +94,23 @@ class _Drain:
 
     def _drain(self) -> None:
         assert self._make_stream is not None
-        controls, stream = self._controls, self._make_stream()
+        controls = self._controls
+        if controls.stop.is_set():
+            return
         try:
-            while not controls.stop.is_set():
-                event = next(stream)
-                controls.events.append(event)
-                if isinstance(event, Preview):  # the first thing to be seen stands
-                    import_engine("galore")
-                controls.running.wait()
-            controls.events.append(stream.throw(Stop()))
-            while True:  # the last events of an orderly end
-                controls.events.append(next(stream))
-        except StopIteration as end:
-            status: Status = "stopped" if controls.stop.is_set() else "done"
-            controls.outcome = status, end.value
-        except Stop:  # it had not started, or had nothing to keep
-            controls.outcome = "stopped", None
-        finally:
-            stream.close()
+            value = drain(
+                self._make_stream(), self._take, should_stop=controls.stop.is_set
+            )
+        except Stop:  # it had nothing to keep
+            value = None
+        controls.outcome = ("stopped" if controls.stop.is_set() else "done"), value
+
+    def _take(self, event: Event) -> None:
+        """Hand an event over to the GUI thread; held up here, the stream pauses."""
+        self._controls.events.append(event)
+        if isinstance(event, Preview):  # the first thing to be seen stands
+            import_engine("galore")
+        self._controls.running.wait()
 
 
 class _Worker(FunctionWorker):

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import napari.viewer
 
     from medsaga import LibraryEntry
-    from napari_medsaga.segment.files import FileTarget
+    from napari_medsaga.segment.sources import FileTarget
 
 _SCALE = 1000
 

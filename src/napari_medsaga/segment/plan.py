@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsaga import MedsagaError
 from napari_medsaga.layers.convert import volume_of
-from napari_medsaga.segment.queue import QueueItem
-from napari_medsaga.segment.results import ResultLayer
+from napari_medsaga.segment.results import ImageResult
 from napari_medsaga.segment.rows import Row
 from napari_medsaga.segment.sources import NO_IMAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from napari import Viewer
     from napari.layers import Layer
 
     from medsaga import LibraryEntry
-    from napari_medsaga.segment.files import FileTarget
+    from napari_medsaga.segment.sources import FileTarget
 
 _NOTHING_TICKED = (
     "No image is ticked: tick those to segment. Images that are done are unticked; "
@@ -58,6 +57,8 @@ def layer_rows(
     MedsagaError
         If no layer is ticked.
     """
+    from medsaga import BatchItem
+
     if not layers:
         raise MedsagaError(_NOTHING_TICKED if viewer.layers else NO_IMAGE)
     rows = [
@@ -75,12 +76,12 @@ def layer_rows(
         except MedsagaError as error:
             row.state, row.message = "failed", str(error)
         else:
-            row.item = QueueItem(number=len(rows), image=volume)
+            row.item = BatchItem(image=volume)
             result = unfinished.get(layer)
             row.result = (
                 result
                 if result is not None and result.fits(layer, model)
-                else ResultLayer(viewer, layer, volume, model)
+                else ImageResult(viewer, layer, model)
             )
         rows.append(row)
     return rows
@@ -94,17 +95,16 @@ def file_rows(paths: Sequence[Path], target: FileTarget | None) -> list[Row]:
     MedsagaError
         If there is no file, or no place for the results.
     """
-    from medsaga import image_files
+    from medsaga import batch_items
 
     if not paths:
         raise MedsagaError(_NO_FILES)
     if target is None:
         raise MedsagaError(_NO_TARGET)
-    found = (file for path in paths for file in image_files(path))
-    files = {file.resolve(): file for file in found}
     return [
-        Row(name=file.name, source=file, item=QueueItem(number=number, image=file))
-        for number, file in enumerate(files.values())
+        Row(name=item.image.name, source=item.image, item=item)
+        for item in batch_items(paths)
+        if isinstance(item.image, Path)
     ]
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from qtpy.QtWidgets import QWidget
 
-    from napari_medsaga.segment.queue import QueueItem
-    from napari_medsaga.segment.results import ResultLayer
+    from medsaga import BatchItem
+    from napari_medsaga.segment.results import ImageResult
 
 State = Literal["waiting", "running", "done", "kept", "failed", "stopped"]
 _COLUMNS = ("Image", "State", "Note")
@@ -44,7 +44,7 @@ class Row:
     item
         What the worker gets; None when it has no more to do with it.
     result
-        The layer that is filled; None for a file.
+        The layers that are filled; None for a file.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Row:
     n_slices: int = 0
     message: str = ""
     details: str = ""
-    item: QueueItem | None = None
-    result: ResultLayer | None = None
+    item: BatchItem | None = None
+    result: ImageResult | None = None
 
     @property
     def is_open(self) -> bool:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from functools import partial
+from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from medsaga import SegmentedSlice, VotedSlice
+from medsaga import ItemEvent, ItemStarted, SegmentedSlice, VotedSlice
 from napari_medsaga.jobs.job import Job
-from napari_medsaga.layers.filling_layer import add_quietly
-from napari_medsaga.segment.queue import (
-    ItemDone,
-    ItemEvent,
-    ItemFailed,
-    ItemStarted,
-    segment_queue,
-)
+from napari_medsaga.layers.result_layer import add_quietly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,9 +21,9 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Labels
 
-    from medsaga import Event, SegmentSettings
-    from napari_medsaga.segment.files import FileTarget
+    from medsaga import Event, ItemEnded, SegmentSettings, Stream
     from napari_medsaga.segment.rows import Row
+    from napari_medsaga.segment.sources import FileTarget
 
 _REFRESH_MS = 250
 _KEPT = "The result is there already: tick Replace results to write it again."
@@ -84,13 +78,12 @@ class SegmentRun(QObject):
         self.rows = [row for row in rows if row.item is not None]
         self.unexpected: Exception | None = None
         self.is_stopping = False
-        items = [row.item for row in self.rows if row.item is not None]
-        self._by_number = dict(zip((i.number for i in items), self.rows, strict=True))
         self._to_add: deque[Iterator[tuple[Image, Labels]]] = deque()
         self._outcome: tuple[str, Any] | None = None
+        n = len(self.rows)
         self.job = Job(
-            partial(segment_queue, model, items, settings, target),
-            f"Segment {len(items)} image{'' if len(items) == 1 else 's'}",
+            partial(_segment, model, self.rows, settings, target),
+            f"Segment {n} image{'' if n == 1 else 's'}",
         )
         self._refreshing = QTimer(self)
         self._refreshing.setInterval(_REFRESH_MS)
@@ -127,11 +120,11 @@ class SegmentRun(QObject):
         row = self.running
         if row is not None:
             _leave(row)
-        name = None if row is None or row.result is None else row.result.shown_name
-        if name is not None:
+        layer = None if row is None or row.result is None else row.result.mask.shown
+        if layer is not None:
             show_info(
                 f"The dock was closed, so segmenting was stopped: the last slices of "
-                f"{name} are empty."
+                f"{layer.name} are empty."
             )
         self.job.reported.disconnect(self._on_reported)
         self.job.ended.disconnect(self._on_job_ended)
@@ -140,26 +133,18 @@ class SegmentRun(QObject):
         self.job.stop()
 
     def _on_reported(self, event: Event) -> None:
+        from medsaga import ItemEnded
+
+        if not isinstance(event, (ItemStarted, ItemEvent, ItemEnded)):
+            return
+        row = self.rows[event.number]
         match event:
-            case ItemStarted(number=number):
-                row = self._by_number[number]
+            case ItemStarted():
                 row.state, row.n_done = "running", 0
-            case ItemEvent(
-                number=number, event=SegmentedSlice() | VotedSlice() as done
-            ):
-                row = self._by_number[number]
+            case ItemEvent(event=SegmentedSlice() | VotedSlice() as done):
                 self._show_slice(row, done)
-            case ItemDone(number=number):
-                row = self._by_number[number]
-                self._show_done(row, event)
-            case ItemFailed(number=number):
-                row = self._by_number[number]
-                row.state, row.item = "failed", None
-                _leave(row)
-                row.message, row.details = event.message, event.details
-                self.unexpected = self.unexpected or event.error
-            case _:
-                return
+            case ItemEnded():
+                self._show_ended(row, event)
         self.row_changed.emit(row)
 
     def _show_slice(self, row: Row, done: SegmentedSlice | VotedSlice) -> None:
@@ -170,26 +155,33 @@ class SegmentRun(QObject):
             return
         if isinstance(done, SegmentedSlice):
             row.result.write(done)
-        if row.result.is_gone and row.item is not None:
+        if row.result.mask.is_gone and row.item is not None:
             row.item.skip.set()
             row.state, row.message, row.item = "stopped", _SKIPPED, None
 
-    def _show_done(self, row: Row, done: ItemDone) -> None:
-        if row.result is not None and row.result.is_gone:
-            row.state, row.message = "stopped", _SKIPPED
-        else:
-            row.state = "kept" if done.is_kept else "done"
-            row.message = _KEPT if done.is_kept else self._note(row, done)
-        row.item = None
-        if row.result is not None and done.mask is not None:
-            row.result.finish(done.mask)
-            self._to_add.append(row.result.maps(done))
+    def _show_ended(self, row: Row, ended: ItemEnded) -> None:
+        outcome, result = ended.result, row.result
+        if row.state == "stopped":  # skipped, which the row says already
+            return
+        row.state, row.message, row.item = outcome.status, outcome.message, None
+        if outcome.status in ("failed", "stopped"):
+            self.unexpected = self.unexpected or outcome.unexpected
+            if outcome.unexpected is not None:
+                row.details = "".join(format_exception(outcome.unexpected))
+            _leave(row)
+            return
+        row.message = _KEPT if outcome.status == "kept" else self._note(row, ended)
+        if result is not None and ended.segmentation is not None:
+            if result.mask.is_gone:
+                row.state, row.message = "stopped", _SKIPPED
+            result.finish(ended.segmentation)
+            self._to_add.append(result.maps(ended.segmentation))
             self._adding.start()
         row.result = None
 
-    def _note(self, row: Row, done: ItemDone) -> str:
+    def _note(self, row: Row, ended: ItemEnded) -> str:
         if row.result is None:
-            return _KEPT_SOME if done.keeps_some else ""
+            return _KEPT_SOME if ended.result.keeps_some else ""
         if row.source not in self._viewer.layers:
             return _DELETED
         return "" if row.result.is_of(row.source) else _CHANGED
@@ -197,7 +189,7 @@ class SegmentRun(QObject):
     def _on_refresh_due(self) -> None:
         for row in self.rows:
             if row.state == "running" and row.result is not None:
-                row.result.refresh()
+                row.result.mask.refresh()
         self.job.show_progress(self.fraction)
         self.ticked.emit()
 
@@ -224,6 +216,23 @@ class SegmentRun(QObject):
             self.row_changed.emit(row)
         self._outcome = status, value
         self._adding.start()
+
+
+def _segment(
+    model: Path,
+    rows: Sequence[Row],
+    settings: SegmentSettings,
+    target: FileTarget | None,
+) -> Stream[Any]:
+    from medsaga import segment_batch
+
+    return segment_batch(
+        model,
+        [row.item for row in rows if row.item is not None],
+        settings,
+        out=None if target is None else target.folder,
+        replaces=target is not None and target.replaces,
+    )
 
 
 def _leave(row: Row) -> None:

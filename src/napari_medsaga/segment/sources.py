@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_medsaga.segment.files import FileTarget
 from napari_medsaga.widgets.layer_choice import is_offered
 
 if TYPE_CHECKING:
@@ -35,6 +35,22 @@ NO_IMAGE = (
     "Files on disk above."
 )
 _TICKED, _UNTICKED = Qt.CheckState.Checked, Qt.CheckState.Unchecked
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileTarget:
+    """Where the results of image files go.
+
+    Attributes
+    ----------
+    folder
+        It is made where there is none.
+    replaces
+        Whether results that are there already are written again.
+    """
+
+    folder: Path
+    replaces: bool
 
 
 class LayerChecklist(QWidget):

@@ -34,6 +34,7 @@ from medsaga.cli._finetune import make_settings
 from medsaga.cli._options import parse_axis, parse_names, parse_slices
 from medsaga.cli._run import check_writable, start_job
 from medsaga.events import Notice
+from medsaga.segmentation import batch
 
 # Mirrored, anisotropic and off the origin: nothing that a default would give.
 AFFINE = np.array([[-1.5, 0, 0, 20], [0, 2, 0, -7], [0, 0, 4, 3], [0, 0, 0, 1.0]])
@@ -390,16 +391,14 @@ def test_a_bad_image_does_not_cost_the_others(model, two_images, tmp_path):
 def test_too_little_memory_for_one_image_does_not_cost_the_others(
     model, two_images, tmp_path, monkeypatch
 ):
-    import medsaga
-
-    segment, errors = medsaga.segment, [RuntimeError("CUDA out of memory")]
+    segment, errors = batch.segment, [RuntimeError("CUDA out of memory")]
 
     def fail_once(*arguments):
         if errors:
             raise errors.pop()
         return segment(*arguments)
 
-    monkeypatch.setattr(medsaga, "segment", fail_once)
+    monkeypatch.setattr(batch, "segment", fail_once)
     result = run("segment", model, two_images, "--out", tmp_path / "out", "--json")
     assert result.exit_code == 1
     assert "one.nii.gz failed: The memory is not enough" in result.stderr

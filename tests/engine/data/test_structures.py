@@ -7,7 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medsaga import Volume, annotated_slices, drain, fine_tune, finest_width
+from medsaga import (
+    TrainingData,
+    Volume,
+    annotated_slices,
+    drain,
+    fine_tune,
+    finest_width,
+)
 from medsaga.data.canvas import choose_long_side
 from medsaga.settings.fine_tune import FineTuneSettings
 
@@ -94,7 +101,9 @@ def test_a_training_chooses_it_by_what_is_painted(quick):
         mask = discs(160, 160, radius).astype(np.uint8)
         image = Volume(array=mask[None] * 100.0)
         settings = replace(quick, long_side=0, max_long_side=64, stages="head")
-        model = drain(fine_tune(image, Volume(array=mask[None]), settings))
+        model = drain(
+            fine_tune(TrainingData(image, Volume(array=mask[None])), settings)
+        )
         return model.card.canvas.long_side
 
     assert side_for(16) == 64

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from medsaga import FineTuneSettings, ModelLibrary, drain, fine_tune
+from medsaga import FineTuneSettings, ModelLibrary, TrainingData, drain, fine_tune
 from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError
 from medsaga.models import archive
@@ -45,7 +45,7 @@ def model(phantom) -> TrainedModel:
     )
     images = [Volume(array=image, name=name) for name in ("one", "two [2]")]
     masks = [Volume(array=annotated, name="labels")] * 2
-    return drain(fine_tune(images, masks, settings))
+    return drain(fine_tune(TrainingData(images, masks), settings))
 
 
 @pytest.fixture

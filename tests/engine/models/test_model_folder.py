@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from medsaga import drain, fine_tune
+from medsaga import TrainingData, drain, fine_tune
 from medsaga.errors import MedsagaError
 from medsaga.models import folder as module
 from medsaga.models.folder import load_model, save_model
@@ -17,7 +17,9 @@ from medsaga.network.medsaga import MedSAGa
 
 @pytest.fixture
 def model(image, labels, quick):
-    return drain(fine_tune(image, labels, replace(quick, steps=1, head_steps=5)))
+    return drain(
+        fine_tune(TrainingData(image, labels), replace(quick, steps=1, head_steps=5))
+    )
 
 
 def test_a_model_comes_back_whole(model, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.phantom import VALUES, make_phantom
 
-from medsaga import drain, fine_tune, segment
+from medsaga import TrainingData, drain, fine_tune, segment
 from medsaga.computing import evaluating
 from medsaga.data.intensity import IntensityRule
 from medsaga.data.volume import Volume
@@ -37,7 +37,7 @@ def model():
         rank=8,
         precision="fp32",
     )
-    return drain(fine_tune(array, labels, settings))
+    return drain(fine_tune(TrainingData(array, labels), settings))
 
 
 def test_the_mask_lies_where_the_image_lies(model, image):

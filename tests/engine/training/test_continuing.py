@@ -10,7 +10,7 @@ import dask.array
 import numpy as np
 import pytest
 import torch
-from tests.phantom import keep_slices
+from tests.phantom import keep_slices, train
 
 from medsaga import (
     ModelLibrary,
@@ -21,6 +21,7 @@ from medsaga import (
     SegmentedSlice,
     SegmentSettings,
     Stop,
+    TrainingData,
     Validated,
     as_volume,
     drain,
@@ -37,23 +38,18 @@ from medsaga.errors import MedsagaError
 from medsaga.models.kept_slices import load_slices
 
 
-def _collect(*args, **kwargs):
-    events = []
-    return drain(fine_tune(*args, **kwargs), events.append), events
-
-
 def _weights(model):
     return {k: v.clone() for k, v in model.network.state_dict().items()}
 
 
 @pytest.fixture
 def trained(image, labels, quick):
-    return drain(fine_tune(image, labels, quick))
+    return drain(fine_tune(TrainingData(image, labels), quick))
 
 
 class TestTheSameClasses:
     def test_it_begins_where_the_model_ended(self, image, labels, quick, trained):
-        _, events = _collect(image, labels, quick, start=trained)
+        _, events = train(image, labels, quick, start=trained)
         first = next(e for e in events if isinstance(e, Validated))
         assert first.dice == pytest.approx(
             {int(v): d for v, d in trained.card.metrics["dice"].items()}, abs=1e-6
@@ -62,7 +58,7 @@ class TestTheSameClasses:
     def test_there_is_no_head_stage_before_and_a_preview_at_once(
         self, image, labels, quick, trained
     ):
-        _, events = _collect(image, labels, quick, start=trained)
+        _, events = train(image, labels, quick, start=trained)
         stages = [e.stage for e in events if isinstance(e, Progress)]
         assert [stage for stage, _ in groupby(stages)] == ["galore", "features", "head"]
         kinds = [type(e) for e in events if not isinstance(e, Notice)]
@@ -70,7 +66,7 @@ class TestTheSameClasses:
 
     def test_the_model_itself_is_left_as_it_is(self, image, labels, quick, trained):
         before = _weights(trained)
-        model, _ = _collect(image, labels, quick, start=trained)
+        model, _ = train(image, labels, quick, start=trained)
         after = _weights(trained)
         assert all(torch.equal(before[name], after[name]) for name in before)
         assert any(not torch.equal(before[n], t) for n, t in _weights(model).items())
@@ -80,12 +76,12 @@ class TestTheSameClasses:
     ):
         value, other = (int(v) for v in np.unique(labels.array)[1:3])
         named = {"class_names": {value: "liver"}, "class_colours": {value: "#ff0000"}}
-        start, _ = _collect(image, labels, quick, **named)
-        model, _ = _collect(image, labels, quick, start=start)
+        start, _ = train(image, labels, quick, **named)
+        model, _ = train(image, labels, quick, start=start)
         assert model.card.classes == start.card.classes
         assert model.card.classes.names[1] == "liver"
         renamed = {value: "spleen", other: "aorta"}
-        model, _ = _collect(image, labels, quick, start=start, class_names=renamed)
+        model, _ = train(image, labels, quick, start=start, class_names=renamed)
         assert model.card.classes.names[1:3] == ("spleen", "aorta")
         assert model.card.classes.colours == start.card.classes.colours
 
@@ -93,7 +89,7 @@ class TestTheSameClasses:
         self, image, labels, quick, trained, tmp_path
     ):
         folder = save_model(trained, tmp_path / "first")
-        model, _ = _collect(image, labels, quick, start=folder)
+        model, _ = train(image, labels, quick, start=folder)
         assert model.card.base_weights == "first"
         assert len(model.card.base_sha256) == 64
         assert model.card.backbone == "tiny"
@@ -104,8 +100,8 @@ class TestTheSameClasses:
         self, image, labels, quick, trained, tmp_path
     ):
         folder = save_model(trained, tmp_path / "first")
-        first, _ = _collect(image, labels, quick, start=folder)
-        again, _ = _collect(
+        first, _ = train(image, labels, quick, start=folder)
+        again, _ = train(
             image, labels, replace(quick, **first.card.settings), start=folder
         )
         assert again.card.data_fingerprint == first.card.data_fingerprint
@@ -113,7 +109,7 @@ class TestTheSameClasses:
         assert all(torch.equal(weights[n], t) for n, t in _weights(again).items())
 
     def test_a_stop_at_once_gives_the_model_back(self, image, labels, quick, trained):
-        stream = fine_tune(image, labels, quick, start=trained)
+        stream = fine_tune(TrainingData(image, labels), quick, start=trained)
         for event in stream:
             if isinstance(event, Preview):
                 break
@@ -135,7 +131,7 @@ class TestOtherClasses:
     def test_a_new_class_is_learned_and_the_old_ones_are_kept(
         self, image, more, quick, trained
     ):
-        model, events = _collect(
+        model, events = train(
             image, more, replace(quick, head_steps=200), start=trained
         )
         assert model.card.classes.values == (0, 1, 5, 60, 117)
@@ -161,7 +157,7 @@ class TestOtherClasses:
 
     def test_fewer_classes_can_be_trained_on(self, image, labels, quick, trained):
         array = np.where(labels.array == 5, 0, labels.array)
-        model, events = _collect(image, labels.with_array(array), quick, start=trained)
+        model, events = train(image, labels.with_array(array), quick, start=trained)
         assert model.card.classes.values == (0, 1, 117)
         said = [e.message for e in events if isinstance(e, Notice)]
         assert any("5 will be forgotten" in message for message in said)
@@ -172,7 +168,7 @@ class TestOtherClasses:
 
 def test_no_model_folder_is_refused_at_once(image, labels, quick, tmp_path):
     with pytest.raises(MedsagaError, match="no model folder"):
-        next(fine_tune(image, labels, quick, start=tmp_path))
+        next(fine_tune(TrainingData(image, labels), quick, start=tmp_path))
 
 
 def test_the_preview_follows_a_function(image, labels, quick):
@@ -183,7 +179,7 @@ def test_the_preview_follows_a_function(image, labels, quick):
         shown.append(next(wanted))
         return shown[-1]
 
-    _, events = _collect(
+    _, events = train(
         image,
         labels,
         replace(quick, steps=4),
@@ -198,8 +194,8 @@ def test_the_preview_follows_a_function(image, labels, quick):
 
 def test_a_lazy_image_trains_and_segments_like_an_array(image, labels, quick):
     lazy = image.with_array(dask.array.from_array(image.array, chunks=(1, 40, 40)))
-    plain, _ = _collect(image, labels, quick)
-    model, _ = _collect(lazy, labels, quick)
+    plain, _ = train(image, labels, quick)
+    model, _ = train(lazy, labels, quick)
     weights = _weights(plain)
     assert all(torch.equal(weights[n], t) for n, t in _weights(model).items())
     expected, found = (drain(segment(plain, v)).mask.array for v in (image, lazy))
@@ -281,7 +277,7 @@ class TestEarlierSlices:
         other = replace(as_volume(image), name="other")
         new = keep_slices(as_volume(labels).array, [4])
         earlier = [tuple(pair) for pair in trained.card.training_slices]
-        model, _ = _collect(other, new, quick, start=kept, earlier=earlier[:2])
+        model, _ = train(other, new, quick, start=kept, earlier=earlier[:2])
         trained_on = [*model.card.training_slices, *model.card.held_out_slices]
         assert sorted(map(tuple, trained_on)) == sorted(
             [("other [4]", 4), *earlier[:2]]
@@ -294,7 +290,7 @@ class TestEarlierSlices:
         value = trained.card.classes.values[-1]
         new[new == value] = 0
         earlier = [tuple(pair) for pair in trained.card.training_slices]
-        model, events = _collect(image, new, quick, start=kept, earlier=earlier)
+        model, events = train(image, new, quick, start=kept, earlier=earlier)
         assert model.card.classes.values == trained.card.classes.values
         first = next(e for e in events if isinstance(e, Progress))
         assert first.stage == "galore"
@@ -304,7 +300,7 @@ class TestEarlierSlices:
     def test_sides_of_a_voxel_may_be_numpy_s(self, image, labels, quick, tmp_path):
         sides = tuple(np.float32(side) for side in image.spacing)
         image, labels = (replace(volume, spacing=sides) for volume in (image, labels))
-        model, _ = _collect(image, labels, quick)
+        model, _ = train(image, labels, quick)
         folder = ModelLibrary(tmp_path / "library").add(model, "first")
         assert len(kept_labels(folder)) == 4
 
@@ -345,29 +341,41 @@ class TestEarlierSlices:
         folder = save_model(trained, tmp_path / "elsewhere")
         name = tuple(trained.card.training_slices[0])
         with pytest.raises(MedsagaError, match="not kept with it any more"):
-            drain(fine_tune(image, labels, quick, start=folder, earlier=[name]))
+            drain(
+                fine_tune(
+                    TrainingData(image, labels, earlier=[name]), quick, start=folder
+                )
+            )
         with pytest.raises(MedsagaError, match="give its folder"):
-            drain(fine_tune(image, labels, quick, start=trained, earlier=[name]))
+            drain(
+                fine_tune(
+                    TrainingData(image, labels, earlier=[name]), quick, start=trained
+                )
+            )
 
     def test_another_working_size_is_told(self, image, labels, quick, trained, kept):
         name = tuple(trained.card.training_slices[0])
         larger = replace(quick, long_side=128)
         with pytest.raises(MedsagaError, match="leave long_side at 0"):
-            drain(fine_tune(image, labels, larger, start=kept, earlier=[name]))
+            drain(
+                fine_tune(
+                    TrainingData(image, labels, earlier=[name]), larger, start=kept
+                )
+            )
 
     def test_other_intensities_are_told(self, image, labels, quick, trained, kept):
         """The kept slices are scaled already, and would train beside others."""
         asked = {"start": kept, "earlier": trained.card.training_slices[:1]}
         with pytest.raises(MedsagaError, match="leave intensity on auto"):
-            drain(fine_tune(image, labels, quick, window=(0, 300), **asked))
-        assert drain(fine_tune(image, labels, quick, **asked)) is not None
+            train(image, labels, quick, **asked, window=(0, 300))
+        assert train(image, labels, quick, **asked)[0] is not None
 
     def test_slices_of_images_of_one_name_are_told_apart(
         self, phantom, quick, tmp_path
     ):
         image, truth = phantom
         pair = [image[1], image[4]], [truth[1], truth[4]]
-        model = drain(fine_tune(*pair, quick))
+        model, _ = train(*pair, quick)
         kept = ModelLibrary(tmp_path / "library").add(model, "two")
         labels = kept_labels(kept)
         assert len(labels) == 2
@@ -379,12 +387,14 @@ class TestEarlierSlices:
     ):
         model = drain(
             fine_tune(
-                image,
-                labels.with_array(np.asfortranarray(labels.array)),
+                TrainingData(
+                    image,
+                    labels.with_array(np.asfortranarray(labels.array)),
+                    axis=np.argmin([0, 1, 1]),
+                    empty_slices=[(np.int64(0), np.int64(0))],
+                    window=tuple(np.array([0, 300], np.int16)),
+                ),
                 quick,
-                axis=np.argmin([0, 1, 1]),
-                empty_slices=[(np.int64(0), np.int64(0))],
-                window=tuple(np.array([0, 300], np.int16)),
             )
         )
         kept = ModelLibrary(tmp_path / "library").add(model, "first")
@@ -402,7 +412,7 @@ class TestNeighbours:
 
     @pytest.fixture
     def kept(self, image, labels, wanted, tmp_path):
-        model = drain(fine_tune(image, labels, wanted))
+        model = drain(fine_tune(TrainingData(image, labels), wanted))
         return ModelLibrary(tmp_path / "library").add(model, "three")
 
     def test_the_model_folder_knows_and_segments_so(self, image, kept):
@@ -428,7 +438,7 @@ class TestNeighbours:
         other = replace(as_volume(image), name="other")
         for long_side in (0, 64):
             settings = replace(quick, steps=1, long_side=long_side)
-            model, _ = _collect(other, new, settings, start=kept, earlier=[earlier])
+            model, _ = train(other, new, settings, start=kept, earlier=[earlier])
             assert model.card.canvas.neighbours
             assert model.card.settings["neighbours"]
             planes = [s.image for s in model.samples]
@@ -436,7 +446,7 @@ class TestNeighbours:
             assert all(not torch.equal(p[0], p[1]) for p in planes)
 
     def test_a_model_without_them_goes_on_without(self, image, labels, wanted, trained):
-        model, events = _collect(image, labels, wanted, start=trained)
+        model, events = train(image, labels, wanted, start=trained)
         assert not model.card.canvas.neighbours
         assert not model.card.settings["neighbours"]
         notices = [e.message for e in events if isinstance(e, Notice)]
@@ -450,7 +460,7 @@ class TestNeighbours:
             picture, mask = rgb, as_volume(labels).array
         else:
             picture, mask = as_volume(image).array[4], as_volume(labels).array[4]
-        model, events = _collect(picture, mask, wanted)
+        model, events = train(picture, mask, wanted)
         assert not model.card.canvas.neighbours
         notices = [e.message for e in events if isinstance(e, Notice)]
         assert any("no neighbours to look at" in message for message in notices)

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from tests.phantom import VALUES, keep_slices, make_phantom
+from tests.phantom import VALUES, keep_slices, make_phantom, train
 from torch.nn.utils import parameters_to_vector
 
-from medsaga import drain, events, fine_tune, segment
+from medsaga import TrainingData, drain, events, fine_tune, segment
 from medsaga.data.augment import Augmenter
 from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError
@@ -24,12 +24,6 @@ from medsaga.training import steps as galore_stage
 from medsaga.training.optim.averaging import WeightAverage
 from medsaga.training.plan import head as head_plan
 from medsaga.training.plan.steps import planned_steps
-
-
-def _collect(*args, **kwargs):
-    events = []
-    model = drain(fine_tune(*args, **kwargs), events.append)
-    return model, events
 
 
 def _weights_equal(first, second) -> bool:
@@ -51,7 +45,7 @@ def _dice(mask, truth):
 
 def test_learns_the_phantom_and_keeps_its_label_values(image, labels, phantom, quick):
     settings = replace(quick, steps=30, head_steps=200, head_views=12)
-    model, _ = _collect(image, labels, settings)
+    model, _ = train(image, labels, settings)
     mask = drain(segment(model, image)).mask
     unseen = [0, 2, 3, 5, 6, 8, 9, 11]
     assert set(np.unique(mask.array)) == {0, *VALUES}
@@ -60,7 +54,7 @@ def test_learns_the_phantom_and_keeps_its_label_values(image, labels, phantom, q
 
 def test_the_galore_stage_lowers_the_loss(image, labels, quick):
     settings = replace(quick, stages="galore", steps=40, encoder_lr=1e-3)
-    _, events = _collect(image, labels, settings)
+    _, events = train(image, labels, settings)
     losses = [e.loss for e in events if isinstance(e, Progress)]
     assert len(losses) == 40
     assert np.mean(losses[-8:]) < 0.8 * np.mean(losses[:8])
@@ -72,9 +66,9 @@ def test_a_slow_head_stage_gives_an_early_look_that_changes_nothing(
     image, labels, quick, monkeypatch, stage
 ):
     settings = replace(quick, stages="head", head_views=12)
-    plain, _ = _collect(image, labels, settings)
+    plain, _ = train(image, labels, settings)
     _look_early(monkeypatch, stage)
-    looked, events = _collect(image, labels, settings)
+    looked, events = train(image, labels, settings)
     kinds = [type(event) for event in events]
     in_stage = [
         i
@@ -90,7 +84,7 @@ def test_a_head_stopped_late_in_its_fit_keeps_it(image, labels, quick, monkeypat
     """And not what the first look gave, long before."""
     _look_early(monkeypatch, "features")
     settings = replace(quick, stages="head", head_views=12, head_steps=500)
-    whole, _ = _collect(image, labels, settings)
+    whole, _ = train(image, labels, settings)
 
     def has_fitted_long(event) -> bool:
         return (
@@ -99,12 +93,14 @@ def test_a_head_stopped_late_in_its_fit_keeps_it(image, labels, quick, monkeypat
             and (event.step >= 480)
         )
 
-    stopped = _stop_when(fine_tune(image, labels, settings), has_fitted_long)
+    stopped = _stop_when(
+        fine_tune(TrainingData(image, labels), settings), has_fitted_long
+    )
 
     def looked(event) -> bool:
         return isinstance(event, Preview)
 
-    early = _stop_when(fine_tune(image, labels, settings), looked)
+    early = _stop_when(fine_tune(TrainingData(image, labels), settings), looked)
     ends = [
         parameters_to_vector(model.network.detail_head.parameters())
         for model in (whole, stopped, early)
@@ -117,8 +113,8 @@ def test_a_head_that_has_minutes_is_shown_meanwhile(image, labels, quick, monkey
     settings = replace(
         quick, stages="head", steps=0, minutes=1.0, head_views=6, head_steps=400
     )
-    _, shown = _collect(image, labels, settings, preview_interval=0.0)
-    _, plain = _collect(image, labels, settings, preview_interval=1000.0)
+    _, shown = train(image, labels, settings, preview_interval=0.0)
+    _, plain = train(image, labels, settings, preview_interval=1000.0)
     n_shown, n_plain = (
         sum(isinstance(event, Preview) for event in events) for events in (shown, plain)
     )
@@ -160,7 +156,10 @@ def test_a_rank_that_projects_nothing_is_refused_before_anything_is_trained(
 ):
     events = []
     with pytest.raises(MedsagaError, match="rank 4096"):
-        drain(fine_tune(image, labels, replace(quick, rank=4096)), events.append)
+        drain(
+            fine_tune(TrainingData(image, labels), replace(quick, rank=4096)),
+            events.append,
+        )
     assert not any(isinstance(event, Progress) for event in events)
 
 
@@ -183,7 +182,7 @@ class TestOutOfMemory:
 
     def test_what_was_learned_is_kept(self, image, labels, quick, fails_at):
         fails_at(4, RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
-        model, events = _collect(image, labels, quick)
+        model, events = train(image, labels, quick)
         assert model.card.metrics["step"] == 3
         assert not model.network.training
         told = [e.message for e in events if isinstance(e, Notice)]
@@ -194,7 +193,7 @@ class TestOutOfMemory:
     ):
         fails_at(1, MemoryError())
         with pytest.raises(MedsagaError, match="memory ran out: choose a smaller"):
-            _collect(image, labels, replace(quick, stages="galore"))
+            train(image, labels, replace(quick, stages="galore"))
 
     def test_where_it_cannot_even_be_scored_it_is_kept_too(
         self, image, labels, quick, monkeypatch
@@ -204,7 +203,7 @@ class TestOutOfMemory:
 
         for module in ("steps", "fine_tune"):
             monkeypatch.setattr(f"medsaga.training.{module}.validate", fail)
-        model, _ = _collect(image, labels, quick)
+        model, _ = train(image, labels, quick)
         assert model.card.metrics["dice"] == {}
         assert not model.network.training
 
@@ -215,12 +214,12 @@ class TestOutOfMemory:
 
         monkeypatch.setattr("medsaga.training.fine_tune.begin", fail)
         with pytest.raises(MedsagaError, match="memory ran out"):
-            _collect(image, labels, quick)
+            train(image, labels, quick)
 
     def test_another_error_is_no_lack_of_memory(self, image, labels, quick, fails_at):
         fails_at(2, RuntimeError("shapes do not match"))
         with pytest.raises(RuntimeError, match="shapes"):
-            _collect(image, labels, quick)
+            train(image, labels, quick)
 
 
 def _look_early(monkeypatch, stage):
@@ -237,7 +236,7 @@ def test_the_early_look_ends_its_fit_in_time(image, labels, quick, monkeypatch):
     monkeypatch.setattr(head_stage, "_LOOK_STEPS", 1000)
     monkeypatch.setattr(head_stage, "_LOOK_SECONDS", 0.0)
     monkeypatch.setattr(head_stage, "_FEWEST_LOOK_STEPS", 30)
-    _, events = _collect(image, labels, replace(quick, stages="head", head_views=12))
+    _, events = train(image, labels, replace(quick, stages="head", head_views=12))
     reached = [e.step for e in events if isinstance(e, Progress)]
     assert reached[3:7] == [4, 4, 4, 5]  # the view itself, steps 0 and 20 of the fit
 
@@ -246,7 +245,7 @@ def test_stopped_after_the_early_look_the_model_is_usable(
     image, labels, quick, monkeypatch
 ):
     _look_early(monkeypatch, "features")
-    stream = fine_tune(image, labels, replace(quick, head_views=12))
+    stream = fine_tune(TrainingData(image, labels), replace(quick, head_views=12))
     model = _stop_when(stream, lambda event: isinstance(event, Preview))
     assert drain(segment(model, image)).mask.array.any()
 
@@ -257,7 +256,7 @@ def test_a_head_trained_alone_leaves_time_for_the_start_of_its_fit_and_its_score
     monkeypatch.setattr(head_plan, "_time_view", lambda session: 1.0)
     monkeypatch.setattr(head_plan, "_time_fit_step", lambda session: 0.1)
     settings = replace(quick, stages="head", steps=0, head_steps=0, minutes=1)
-    model, _ = _collect(image, labels, settings)
+    model, _ = train(image, labels, settings)
     n_slices, n_steps = len(model.samples), model.card.settings["head_steps"]
     assert 300 < n_steps <= (60 - n_slices) / 0.1
 
@@ -268,7 +267,7 @@ def test_a_head_trained_alone_leaves_time_for_the_start_of_its_fit_and_its_score
         return start_fit(session, *sampled)
 
     monkeypatch.setattr(head_stage, "start_fit", start_late)
-    model, _ = _collect(image, labels, settings)
+    model, _ = train(image, labels, settings)
     n_steps = model.card.settings["head_steps"]
     assert 200 < n_steps <= (60 - 20 - n_slices) / 0.1
 
@@ -302,19 +301,19 @@ class TestFitOfTheHead:
     def test_of_one_image_the_mean_of_the_later_half_is_kept(
         self, image, labels, settings, fits
     ):
-        _collect(image, labels, settings)
+        train(image, labels, settings)
         steps, written = fits
         expected = torch.stack(steps[10:20]).mean(0)
         torch.testing.assert_close(written[-1], expected)
         assert not torch.allclose(written[-1], steps[19])
 
     def test_of_several_the_last_step_is_kept(self, image, labels, settings, fits):
-        _collect([image, image], [labels, labels], settings)
+        train([image, image], [labels, labels], settings)
         steps, written = fits
         assert torch.equal(written[-1], steps[19])
 
     def test_the_plan_speaks_of_the_head_alone(self, image, labels, settings):
-        _, events = _collect(image, labels, replace(settings, steps=0, minutes=0.05))
+        _, events = train(image, labels, replace(settings, steps=0, minutes=0.05))
         said = [e.message for e in events if isinstance(e, Notice)]
         assert any("the head alone, 0.05 minutes" in message for message in said)
 
@@ -336,8 +335,8 @@ class TestFitOfTheHead:
     ):
         monkeypatch.setattr(head_plan, "_time_fit_step", lambda session: 0.02)
         settings = replace(quick, steps=1, head_steps=0, minutes=2, refit_head=False)
-        _collect(image, labels, settings)
-        _collect([image, image], [labels, labels], settings)
+        train(image, labels, settings)
+        train([image, image], [labels, labels], settings)
         assert planned == [1200, 600]
 
     def test_the_first_step_is_not_timed(
@@ -353,7 +352,7 @@ class TestFitOfTheHead:
 
         monkeypatch.setattr(PixelFit, "step", step_slowly_at_first)
         settings = replace(quick, steps=1, head_steps=0, minutes=1, refit_head=False)
-        _collect(image, labels, settings)
+        train(image, labels, settings)
         assert planned[0] > 200
 
 
@@ -370,10 +369,10 @@ class TestRefit:
         """The model as the refit finds it."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(galore_stage, "refit_head", lambda session: iter(()))
-            return _collect(image, labels, settings)[0]
+            return train(image, labels, settings)[0]
 
     def test_the_first_fit_takes_a_third(self, image, labels, settings):
-        _, events = _collect(image, labels, settings)
+        _, events = train(image, labels, settings)
         progress = [e for e in events if isinstance(e, Progress)]
         runs = [(stage, list(run)) for stage, run in groupby(progress, _stage)]
         assert [(stage, run[-1].step, run[-1].total) for stage, run in runs] == [
@@ -383,7 +382,7 @@ class TestRefit:
 
     def test_the_time_left_counts_it(self, image, labels, settings):
         def left_at_the_last_step(refits: bool) -> float:
-            _, events = _collect(image, labels, replace(settings, refit_head=refits))
+            _, events = train(image, labels, replace(settings, refit_head=refits))
             steps = [e for e in events if isinstance(e, Progress)]
             return [e.seconds_left for e in steps if e.stage == "galore"][-1]
 
@@ -391,12 +390,12 @@ class TestRefit:
         assert left_at_the_last_step(False) == 0
 
     def test_the_first_fit_sees_each_slice(self, image, labels, settings):
-        _, events = _collect(image, labels, replace(settings, head_views=6))
+        _, events = train(image, labels, replace(settings, head_views=6))
         totals = [e.total for e in events if isinstance(e, Progress)]
         assert totals[0] == 4
 
     def test_the_head_alone_is_another(self, image, labels, settings, unfitted):
-        refitted, _ = _collect(image, labels, settings)
+        refitted, _ = train(image, labels, settings)
         before, after = unfitted.network.state_dict(), refitted.network.state_dict()
         changed = {n for n in before if not torch.equal(before[n], after[n])}
         assert any(name.startswith("detail_head.") for name in changed)
@@ -407,8 +406,8 @@ class TestRefit:
     ):
         monkeypatch.setattr(outcome, "_VIEWS_TOLERANCE", 1.0)  # nothing is sent back
         wild = replace(settings, encoder_lr=0.02, decoder_lr=1e-6, head_lr=1e-6)
-        refitted, _ = _collect(image, labels, wild)
-        plain, _ = _collect(image, labels, replace(wild, refit_head=False))
+        refitted, _ = train(image, labels, wild)
+        plain, _ = train(image, labels, replace(wild, refit_head=False))
         reached, lost = (
             np.mean(list(model.card.metrics["dice"].values()))
             for model in (refitted, plain)
@@ -424,7 +423,9 @@ class TestRefit:
             seen.append(_stage(event))
             return seen[-1] == "features" and "galore" in seen
 
-        model = _stop_when(fine_tune(image, labels, settings), is_refitting)
+        model = _stop_when(
+            fine_tune(TrainingData(image, labels), settings), is_refitting
+        )
         assert _weights_equal(model, unfitted)
 
     def test_its_time_is_taken_off_the_steps(self, image, labels, quick, monkeypatch):
@@ -436,33 +437,33 @@ class TestRefit:
 
         monkeypatch.setattr(galore_stage, "planned_steps", plan)
         monkeypatch.setattr(galore_stage, "plan_refit", lambda session: 1000.0)
-        _collect(image, labels, replace(quick, steps=0, minutes=0.1, head_steps=20))
+        train(image, labels, replace(quick, steps=0, minutes=0.1, head_steps=20))
         assert len(left) == 1
         assert left[0] < 0.1 * 60 - 1000
 
     def test_where_no_head_stage_was_it_is_planned(self, image, labels, quick):
         settings = replace(quick, head_views=0, head_steps=0, minutes=0.05)
-        trained, _ = _collect(image, labels, settings)
-        model, _ = _collect(image, labels, settings, start=trained)
+        trained, _ = train(image, labels, settings)
+        model, _ = train(image, labels, settings, start=trained)
         assert model.card.settings["head_views"] >= 4
         assert model.card.settings["head_steps"] >= 200
 
     def test_slices_of_one_image_need_fewer_views(self, image, labels, settings):
         planned = replace(settings, head_views=0, minutes=10)
-        one, _ = _collect(image, labels, planned)
-        two, _ = _collect([image, image], [labels, labels], planned)
+        one, _ = train(image, labels, planned)
+        two, _ = train([image, image], [labels, labels], planned)
         views = [model.card.settings["head_views"] for model in (one, two)]
         assert views == [20, 60]
 
     def test_a_frozen_encoder_asks_for_none(self, image, labels, settings):
         frozen = replace(settings, strategy="decoder")
-        first, _ = _collect(image, labels, frozen)
-        second, _ = _collect(image, labels, replace(frozen, refit_head=False))
+        first, _ = train(image, labels, frozen)
+        second, _ = train(image, labels, replace(frozen, refit_head=False))
         assert _weights_equal(first, second)
 
 
 def test_events_come_in_order_and_count_up(image, labels, quick):
-    _, events = _collect(image, labels, quick)
+    _, events = train(image, labels, quick)
     stages = [e.stage for e in events if isinstance(e, Progress)]
     first = stages[: -stages[::-1].index("galore")]  # the head is then fitted anew
     assert first == sorted(first, key=["features", "head", "galore"].index)
@@ -481,7 +482,7 @@ def test_events_come_in_order_and_count_up(image, labels, quick):
 
 
 def test_few_slices_are_scored_on_themselves_and_it_is_said(image, labels, quick):
-    model, events = _collect(image, labels, quick)
+    model, events = train(image, labels, quick)
     scores = [e for e in events if isinstance(e, Validated)]
     assert {e.measured_on for e in scores} == {"training slices"}
     assert model.card.metrics["measured_on"] == "training slices"
@@ -491,7 +492,7 @@ def test_few_slices_are_scored_on_themselves_and_it_is_said(image, labels, quick
 def test_from_the_number_of_slices_upwards_some_are_held_out(image, phantom, quick):
     labels = Volume(array=phantom[1], spacing=image.spacing)
     settings = replace(quick, early_stop=0, average_weights=False, hold_out_from=12)
-    model, events = _collect(image, labels, settings)
+    model, events = train(image, labels, settings)
     held_out = {tuple(s) for s in model.card.held_out_slices}
     training = {tuple(s) for s in model.card.training_slices}
     assert len(held_out) == 2
@@ -501,7 +502,7 @@ def test_from_the_number_of_slices_upwards_some_are_held_out(image, phantom, qui
     assert {e.measured_on for e in scores} == {"held-out slices"}
     # the best of all validated weights is what is kept
     assert scores[-1].mean_dice == pytest.approx(max(e.mean_dice for e in scores))
-    every, _ = _collect(image, labels, replace(settings, hold_out_from=13))
+    every, _ = train(image, labels, replace(settings, hold_out_from=13))
     assert every.card.held_out_slices == []
 
 
@@ -541,7 +542,7 @@ def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices
     settings = replace(
         quick, steps=12, hold_out_from=8, validations=1, refit_head=False
     )
-    model, events = _collect(image, labels, settings)
+    model, events = train(image, labels, settings)
     (average,) = averages
     assert average.n_updates
     pairs = zip(model.network.parameters(), average._mean, strict=True)
@@ -565,7 +566,7 @@ def test_a_head_alone_fitted_anew_is_compared_with_the_model_before(
 ):
     """On views that never trained: the training slices' own pixels tell little."""
     settings = replace(quick, stages="head")
-    model, _ = _collect(image, labels, settings)
+    model, _ = train(image, labels, settings)
     before = [p.clone() for p in model.network.detail_head.parameters()]
     dice = iter((0.9, after))
 
@@ -578,7 +579,7 @@ def test_a_head_alone_fitted_anew_is_compared_with_the_model_before(
         monkeypatch.setattr(module, "validate", judge)
     dice_on_views = iter((0.8, on_views))
     monkeypatch.setattr(outcome, "dice_on_views", lambda session: next(dice_on_views))
-    again, events = _collect(image, labels, replace(settings, seed=1), start=model)
+    again, events = train(image, labels, replace(settings, seed=1), start=model)
     same = [
         torch.equal(a, b)
         for a, b in zip(before, again.network.detail_head.parameters(), strict=True)
@@ -615,7 +616,7 @@ def test_start_and_end_are_compared_on_views_that_never_train(
 
     monkeypatch.setattr(Augmenter, "__call__", note)
     monkeypatch.setattr(outcome, "dice_on_views", judge)
-    _collect(image, labels, replace(quick, steps=30, hold_out_from=hold_out_from))
+    train(image, labels, replace(quick, steps=30, hold_out_from=hold_out_from))
     assert len(compared) == n_compared
     if compared:
         (at_start, first), (at_end, last) = compared
@@ -628,7 +629,7 @@ def test_start_and_end_are_compared_on_views_that_never_train(
 
 def test_an_encoder_that_ran_away_is_sent_back(image, labels, quick):
     wild = replace(quick, steps=20, encoder_lr=0.05, refit_head=False)
-    _, events = _collect(image, labels, wild)
+    _, events = train(image, labels, wild)
     told = [e.message for e in events if isinstance(e, Notice)]
     assert any("made Dice on altered views" in message for message in told)
     start, *_, end = [e.mean_dice for e in events if isinstance(e, Validated)]
@@ -643,7 +644,7 @@ def test_a_class_on_a_single_one_of_many_slices_is_scored(image, phantom, quick)
     array[elsewhere] = np.where(array[elsewhere] == rare, 0, array[elsewhere])
     array[:, 0, 0] = VALUES[0]  # all twelve slices are annotated
     labels = Volume(array=array, spacing=image.spacing)
-    model, events = _collect(image, labels, quick)
+    model, events = train(image, labels, quick)
     assert len(model.card.training_slices) == 12
     scores = [e for e in events if isinstance(e, Validated)]
     assert all(rare in e.dice for e in scores)
@@ -665,7 +666,7 @@ def test_measuring_takes_a_small_part_of_the_time(
     monkeypatch.setattr(time, "monotonic", lambda: real() + sum(skipped))
     for module in (galore_stage, outcome):
         monkeypatch.setattr(module, "validate", judge)
-    _collect(image, labels, replace(quick, steps=30, minutes=2.0))
+    train(image, labels, replace(quick, steps=30, minutes=2.0))
     start, *on_the_way, end = counted
     assert (start, end) == (0, 30)
     assert len(on_the_way) == n_on_the_way
@@ -674,20 +675,20 @@ def test_measuring_takes_a_small_part_of_the_time(
 @pytest.mark.usefixtures("on_cpu")
 def test_the_cards_settings_repeat_the_training_exactly(image, labels, quick):
     planned = replace(quick, minutes=0.05, steps=0, head_views=0)
-    first, _ = _collect(image, labels, planned)
+    first, _ = train(image, labels, planned)
     assert first.card.settings["steps"] > 0
     assert first.card.settings["head_views"] > 0
     assert first.card.settings["validations"] > 0
     recorded = FineTuneSettings(**first.card.settings)
-    second, _ = _collect(image, labels, recorded)
+    second, _ = train(image, labels, recorded)
     assert _weights_equal(first, second)
-    other, _ = _collect(image, labels, replace(recorded, seed=1))
+    other, _ = train(image, labels, replace(recorded, seed=1))
     assert not _weights_equal(first, other)
 
 
 def test_the_steps_are_planned_from_those_of_the_whole_warm_up(image, labels, quick):
     settings = replace(quick, minutes=0.1, steps=0, warmup_steps=9)
-    _, events = _collect(image, labels, settings)
+    _, events = train(image, labels, settings)
     steps = [e for e in events if isinstance(e, Progress) and e.stage == "galore"]
     assert [e.step for e in steps if not e.total] == [*range(1, 9)]
     assert len({e.total for e in steps if e.total}) == 1
@@ -698,21 +699,21 @@ def test_few_steps_that_are_planned_late_repeat_too(image, labels, quick, monkey
     """A slow computer knows its last steps when it has taken most of them."""
     planned = replace(quick, steps=0, warmup_steps=10, refit_head=False, minutes=1.0)
     monkeypatch.setattr(galore_stage, "planned_steps", lambda *given: 11)
-    first, _ = _collect(image, labels, planned)
+    first, _ = train(image, labels, planned)
     assert first.card.settings["steps"] == 11
-    second, _ = _collect(image, labels, FineTuneSettings(**first.card.settings))
+    second, _ = train(image, labels, FineTuneSettings(**first.card.settings))
     assert _weights_equal(first, second)
 
 
 @pytest.mark.usefixtures("on_cpu")
 def test_a_plan_without_warm_up_has_none_and_repeats(image, labels, quick):
     planned = replace(quick, minutes=0.05, steps=0, head_views=0, warmup_steps=0)
-    first, events = _collect(image, labels, planned)
+    first, events = train(image, labels, planned)
     steps = [e for e in events if isinstance(e, Progress) and e.stage == "galore"]
     assert {e.learning_rate for e in steps[:4]} == {planned.encoder_lr}
     recorded = FineTuneSettings(**first.card.settings)
     assert recorded.warmup_steps == 0
-    second, _ = _collect(image, labels, recorded)
+    second, _ = train(image, labels, recorded)
     assert _weights_equal(first, second)
 
 
@@ -724,11 +725,11 @@ def test_neither_the_callers_random_numbers_nor_threads_are_touched(
     expected = torch.rand(3)
     threads = torch.get_num_threads()
     torch.manual_seed(5)
-    first, _ = _collect(image, labels, quick)
+    first, _ = train(image, labels, quick)
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
     torch.manual_seed(99)
-    second, _ = _collect(image, labels, quick)
+    second, _ = train(image, labels, quick)
     assert _weights_equal(first, second)
 
 
@@ -744,7 +745,9 @@ def test_a_pause_takes_nothing_from_the_minutes(image, labels, quick, monkeypatc
         monkeypatch.setattr(module, "time", clock)
 
     n_steps = 0
-    for event in fine_tune(image, labels, replace(quick, steps=0, minutes=0.3)):
+    for event in fine_tune(
+        TrainingData(image, labels), replace(quick, steps=0, minutes=0.3)
+    ):
         paused[0] += 100.0
         n_steps += isinstance(event, Progress) and event.stage == "galore"
     assert n_steps > 20  # of 45 on a computer with nothing else to do
@@ -790,7 +793,7 @@ def test_a_fast_computer_does_not_plan_more_fit_steps_than_a_setting_holds(
     monkeypatch.setattr(head_plan, "_time_fit_step", lambda _: 1e-7)
     monkeypatch.setattr(head_plan, "_MOST_FIT_STEPS", 250)
     settings = replace(quick, stages="head", steps=0, head_steps=0, minutes=2.0)
-    model, _ = _collect(image, labels, settings)
+    model, _ = train(image, labels, settings)
     assert model.card.settings["head_steps"] == 250
 
 
@@ -816,7 +819,7 @@ def test_a_stop_keeps_a_model_that_can_be_used(image, labels, quick, stage):
             return isinstance(event, Progress) and event.stage == stage
         return isinstance(event, Preview)
 
-    model = _stop_when(fine_tune(image, labels, settings), reached)
+    model = _stop_when(fine_tune(TrainingData(image, labels), settings), reached)
     mask = drain(segment(model, image)).mask.array
     assert set(np.unique(mask)) <= {0, *VALUES}
     assert model.card.metrics["dice"]
@@ -824,8 +827,11 @@ def test_a_stop_keeps_a_model_that_can_be_used(image, labels, quick, stage):
 
 
 def test_a_stop_before_anything_was_learned_gives_nothing(image, labels, quick):
-    assert _stop_when(fine_tune(image, labels, quick), lambda _: True) is None
-    in_head = fine_tune(image, labels, quick)
+    assert (
+        _stop_when(fine_tune(TrainingData(image, labels), quick), lambda _: True)
+        is None
+    )
+    in_head = fine_tune(TrainingData(image, labels), quick)
     assert _stop_when(in_head, lambda e: isinstance(e, Progress)) is None
 
 
@@ -833,7 +839,7 @@ def test_what_was_no_model_before_is_not_said_to_be_kept(image, phantom, quick):
     """Stopped before the held-out slices were looked at, without a head stage."""
     labels = Volume(array=phantom[1], spacing=image.spacing)
     settings = replace(quick, stages="galore", detail_head=False, steps=500)
-    events, stream = [], fine_tune(image, labels, settings)
+    events, stream = [], fine_tune(TrainingData(image, labels), settings)
     for event in stream:
         events.append(event)
         if isinstance(event, Progress):
@@ -844,7 +850,7 @@ def test_what_was_no_model_before_is_not_said_to_be_kept(image, phantom, quick):
 
 
 def test_a_stop_at_the_last_event_still_gives_the_model(image, labels, quick):
-    stream = fine_tune(image, labels, quick)
+    stream = fine_tune(TrainingData(image, labels), quick)
     model = _stop_when(
         stream, lambda e: isinstance(e, Validated) and e.step == quick.steps
     )
@@ -852,18 +858,16 @@ def test_a_stop_at_the_last_event_still_gives_the_model(image, labels, quick):
 
 
 def test_the_head_stage_alone_and_the_paper_model_run(image, labels, quick):
-    head, events = _collect(image, labels, replace(quick, stages="head"))
+    head, events = train(image, labels, replace(quick, stages="head"))
     assert head.network.detail_head is not None
     assert not [e for e in events if isinstance(e, Progress) and e.stage == "galore"]
-    paper, _ = _collect(
-        image, labels, replace(quick, stages="galore", detail_head=False)
-    )
+    paper, _ = train(image, labels, replace(quick, stages="galore", detail_head=False))
     assert paper.network.detail_head is None
     assert not paper.card.detail_head
 
 
 def test_the_card_says_what_galore_projected(image, labels, quick):
-    model, _ = _collect(image, labels, quick)
+    model, _ = train(image, labels, quick)
     measured = model.card.measured
     assert 0 < measured["projected_share"] < 1
     assert measured["optimizer_state_bytes"] > 0
@@ -871,7 +875,7 @@ def test_the_card_says_what_galore_projected(image, labels, quick):
 
 
 def test_an_empty_slice_that_was_asked_for_trains_too(image, labels, quick):
-    model, _ = _collect(image, labels, quick, slices=[1, 4, 5])
+    model, _ = train(image, labels, quick, slices=[1, 4, 5])
     assert [s for _, s in model.card.training_slices] == [1, 4, 5]
 
 
@@ -881,29 +885,29 @@ def test_several_images_of_different_sizes_train_together(quick):
         array, label = make_phantom(4, size)
         images.append(array)
         masks.append(keep_slices(label, [1]))
-    model, _ = _collect(images, masks, quick)
+    model, _ = train(images, masks, quick)
     assert len(model.card.training_slices) == 2
 
 
 def test_two_dimensional_and_colour_images_train(phantom, quick):
     grey = phantom[0][3].clip(0, 255).astype(np.uint8)
-    model, _ = _collect(grey, phantom[1][3], quick)
+    model, _ = train(grey, phantom[1][3], quick)
     assert drain(segment(model, grey)).mask.array.shape == (1, 40, 40)
     colour = np.stack([grey, grey // 2, 255 - grey], axis=-1)
-    model, _ = _collect(colour, phantom[1][3], quick)
+    model, _ = train(colour, phantom[1][3], quick)
     assert drain(segment(model, colour)).mask.shape == (1, 40, 40)
 
 
 def test_a_class_on_another_axis_is_found_along_it(image, phantom, quick):
     array = np.zeros_like(phantom[1])
     array[:, :, 12] = phantom[1][:, :, 12]
-    model, _ = _collect(image, Volume(array=array, spacing=image.spacing), quick)
+    model, _ = train(image, Volume(array=array, spacing=image.spacing), quick)
     assert model.card.axis == 2
     assert drain(segment(model, image)).mask.shape == image.shape
 
 
 def test_names_and_colours_reach_the_card(image, labels, quick):
-    model, _ = _collect(
+    model, _ = train(
         image, labels, quick, class_names={5: "liver"}, class_colours={5: "#ff0000"}
     )
     table = model.card.classes
@@ -917,15 +921,15 @@ def test_bad_input_is_refused_at_once(image, labels, quick):
     small = labels.with_array(labels.array[:, :30])
     for wrong in (empty, small):
         with pytest.raises(MedsagaError, match=r"\.$"):
-            next(fine_tune(image, wrong, quick))
+            next(fine_tune(TrainingData(image, wrong), quick))
     with pytest.raises(MedsagaError, match=r"backbone|file"):
-        _collect(image, labels, replace(quick, backbone="vit_x"))
+        train(image, labels, replace(quick, backbone="vit_x"))
     with pytest.raises(MedsagaError, match="rank"):
-        _collect(image, labels, replace(quick, rank=4096))
+        train(image, labels, replace(quick, rank=4096))
 
 
 def test_a_loss_is_reported_as_nan_only_where_there_is_none(image, labels, quick):
-    _, events = _collect(image, labels, quick)
+    _, events = train(image, labels, quick)
     losses = [e.loss for e in events if isinstance(e, Progress)]
     assert math.isnan(losses[0])
     assert not math.isnan(losses[-1])

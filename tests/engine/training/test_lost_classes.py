@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.phantom import VALUES
 
-from medsaga import drain, fine_tune
+from medsaga import TrainingData, drain, fine_tune
 from medsaga.data.samples import Sample
 from medsaga.events import Notice, Stop, Validated
 from medsaga.training import steps as galore_stage
@@ -64,7 +64,7 @@ def test_a_lost_class_is_noticed_and_fitted_anew(
     stages = "both" if detail_head else "galore"
     settings = replace(slow, detail_head=detail_head, stages=stages)
     events = []
-    drain(fine_tune(image, labels, settings), events.append)
+    drain(fine_tune(TrainingData(image, labels), settings), events.append)
     said = [e.message for e in events if isinstance(e, Notice)]
     assert any(f"lost class {LOST} from sight" in message for message in said)
     scores = [e.dice[LOST] for e in events if isinstance(e, Validated)]
@@ -75,7 +75,7 @@ def test_a_lost_class_is_noticed_and_fitted_anew(
 def test_it_is_left_to_the_loss_during_the_warm_up(image, labels, slow, loses_a_class):
     settings = replace(slow, warmup_steps=50)
     events = []
-    drain(fine_tune(image, labels, settings), events.append)
+    drain(fine_tune(TrainingData(image, labels), settings), events.append)
     said = [e.message for e in events if isinstance(e, Notice)]
     assert not any("from sight" in message for message in said)
 
@@ -86,7 +86,7 @@ def test_what_was_mended_is_not_averaged_away(image, labels, slow, loses_a_class
         slow, detail_head=False, stages="galore", warmup_steps=7, validations=5
     )
     events = []
-    drain(fine_tune(image, labels, settings), events.append)
+    drain(fine_tune(TrainingData(image, labels), settings), events.append)
     mended = [e for e in events if isinstance(e, Notice) and "from sight" in e.message]
     assert len(mended) == 1
     scores = [e.dice[LOST] for e in events if isinstance(e, Validated)]
@@ -109,12 +109,12 @@ def test_a_class_that_is_lost_last_of_all_is_mended_too(
         slow, detail_head=False, stages="galore", average_weights=False, steps=40
     )
     events = []
-    drain(fine_tune(image, labels, settings), events.append)
+    drain(fine_tune(TrainingData(image, labels), settings), events.append)
     said = [e.message for e in events if isinstance(e, Notice)]
     assert sum(f"lost class {LOST} from sight" in message for message in said) == 1
     assert [e for e in events if isinstance(e, Validated)][-1].dice[LOST] > 0.1
 
-    stream = fine_tune(image, labels, settings)
+    stream = fine_tune(TrainingData(image, labels), settings)
     while not (isinstance(event := next(stream), Notice) and "sight" in event.message):
         pass
     kept, keep_better = [], galore_stage.keep_better
@@ -141,7 +141,10 @@ def test_a_class_that_no_held_out_slice_shows_is_mended_too(
 ):
     events = []
     settings = replace(slow, hold_out_from=4)
-    drain(fine_tune(image, one_slice_with_the_class, settings), events.append)
+    drain(
+        fine_tune(TrainingData(image, one_slice_with_the_class), settings),
+        events.append,
+    )
     scores = [e for e in events if isinstance(e, Validated)]
     assert all(e.measured_on == "held-out slices" for e in scores)
     assert LOST not in scores[1].dice
@@ -160,7 +163,10 @@ def test_a_class_that_no_held_out_slice_shows_is_told_where_it_is_lost(
         detail_head=False,
         stages="galore",
     )
-    drain(fine_tune(image, one_slice_with_the_class, settings), events.append)
+    drain(
+        fine_tune(TrainingData(image, one_slice_with_the_class), settings),
+        events.append,
+    )
     said = [e.message for e in events if isinstance(e, Notice)]
     wanted = f"class {LOST} was not learned: the model finds nothing of it on the train"
     assert any(wanted in message for message in said)
@@ -184,7 +190,7 @@ def test_a_frozen_decoder_and_one_who_does_not_want_it_are_left_alone(
     monkeypatch.setattr(galore_stage, "_validate_start", note)
     settings = replace(slow, detail_head=False, stages="galore", **unwanted)
     events = []
-    model = drain(fine_tune(image, labels, settings), events.append)
+    model = drain(fine_tune(TrainingData(image, labels), settings), events.append)
     said = [e.message for e in events if isinstance(e, Notice)]
     assert not any("from sight" in message for message in said)
     if settings.strategy == "medsaga-v2":
@@ -194,7 +200,7 @@ def test_a_frozen_decoder_and_one_who_does_not_want_it_are_left_alone(
 
 def test_the_other_classes_stay_as_they_were(image, labels, slow, loses_a_class):
     events = []
-    drain(fine_tune(image, labels, slow), events.append)
+    drain(fine_tune(TrainingData(image, labels), slow), events.append)
     scores = [e.dice for e in events if isinstance(e, Validated)]
     for value in VALUES:
         if value != LOST:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.phantom import VALUES, keep_slices
 
-from medsaga import ModelLibrary, drain, fine_tune, segment
+from medsaga import ModelLibrary, TrainingData, drain, fine_tune, segment
 from medsaga.data.annotation import annotated_slices
 from medsaga.data.canvas import Canvas
 from medsaga.data.classes import (
@@ -251,7 +251,9 @@ def trained(phantom):
     )
     image, strokes = phantom[0].copy(), scribbled(phantom[1], [1, 4, 7, 10])
     image[5] = image[5][:5].mean()  # nothing is there
-    return image, drain(fine_tune(image, strokes, settings, empty_slices=[5]))
+    return image, drain(
+        fine_tune(TrainingData(image, strokes, empty_slices=[5]), settings)
+    )
 
 
 class TestTraining:
@@ -294,7 +296,11 @@ class TestTraining:
         folder = ModelLibrary(tmp_path).add(model, "first")
         earlier = [(s.name, s.slice_index) for s in model.samples]
         corrected = keep_slices(phantom[1], [2])
-        again = drain(fine_tune(image, corrected, quick, start=folder, earlier=earlier))
+        again = drain(
+            fine_tune(
+                TrainingData(image, corrected, earlier=earlier), quick, start=folder
+            )
+        )
         assert again.card.classes == model.card.classes
         slices = {s.slice_index: s for s in again.samples}
         assert slices[2].known is None
@@ -302,4 +308,4 @@ class TestTraining:
 
     def test_no_painted_background_is_refused_at_once(self, image, labels, sparse):
         with pytest.raises(MedsagaError, match="paint some of it with label 200"):
-            next(fine_tune(image, labels, sparse))
+            next(fine_tune(TrainingData(image, labels), sparse))

@@ -10,6 +10,7 @@ from medsaga import (
     FineTuneSettings,
     Notice,
     Progress,
+    TrainingData,
     drain,
     estimate_time,
     fine_tune,
@@ -91,6 +92,6 @@ def test_the_steps_are_those_that_the_training_plans(image, labels, quick):
     settings = replace(quick, steps=0, minutes=0.3)
     fast = replace(SPEED, seconds_per_step=1e-5)
     events = []
-    drain(fine_tune(image, labels, settings), events.append)
+    drain(fine_tune(TrainingData(image, labels), settings), events.append)
     done = [e for e in events if isinstance(e, Progress) and e.stage == "galore"]
     assert estimate_time(fast, settings, image, 0).steps == done[-1].total == 45

@@ -14,6 +14,7 @@ from medsaga import (
     FineTuneSettings,
     MedsagaError,
     Progress,
+    TrainingData,
     drain,
     fine_tune,
     load_model,
@@ -134,7 +135,7 @@ def test_samed_leaves_the_keys_as_they_were(backbone):
 
 def test_a_model_of_samed_is_like_any_other(image, labels, tmp_path):
     settings = settings_of("samed", steps=2, long_side=64, precision="bf16")
-    model = drain(fine_tune(image, labels, settings))
+    model = drain(fine_tune(TrainingData(image, labels), settings))
     again = load_model(save_model(model, tmp_path / "model"))
     assert again.card.settings["strategy"] == "samed"
     images = torch.rand(1, 3, 64, 64)
@@ -162,7 +163,7 @@ class TestDecoder:
 
         monkeypatch.setattr(backbone, "forward", count)
         events = []
-        model = drain(fine_tune(image, labels, settings), events.append)
+        model = drain(fine_tune(TrainingData(image, labels), settings), events.append)
         assert 4 <= sum(encoded) < settings.steps * settings.batch_size
         frozen = build_backbone("tiny").state_dict()
         for name, tensor in model.network.backbone.state_dict().items():
@@ -179,7 +180,7 @@ class TestDecoder:
         def losses(megabytes: int) -> list[float]:
             events = []
             short = replace(settings, steps=4, feature_cache_mb=megabytes)
-            drain(fine_tune(image, labels, short), events.append)
+            drain(fine_tune(TrainingData(image, labels), short), events.append)
             return [
                 e.loss
                 for e in events
@@ -202,7 +203,7 @@ class TestDecoder:
         monkeypatch.setattr(pyramid_cache, "_MIB", 1)
         monkeypatch.setattr(galore_stage, "PyramidCache", Watched)
         short = replace(settings, steps=4, feature_cache_mb=16)
-        assert drain(fine_tune(image, labels, short)) is not None
+        assert drain(fine_tune(TrainingData(image, labels), short)) is not None
         assert set(kept) == {0}
 
     def test_what_fills_the_cache_is_not_counted_as_a_steps_time(
@@ -220,7 +221,9 @@ class TestDecoder:
         monkeypatch.setattr(backbone, "forward", slow)
         monkeypatch.setattr(pyramid_cache, "time", clock)
         monkeypatch.setattr(step_plan, "time", clock)
-        model = drain(fine_tune(image, labels, replace(settings, steps=4)))
+        model = drain(
+            fine_tune(TrainingData(image, labels), replace(settings, steps=4))
+        )
         assert seconds[0] >= 400.0
         assert model.card.measured["seconds_per_step"] == 0.0
 
@@ -234,4 +237,4 @@ def test_strategies_of_one_stage_say_what_to_switch_off():
 def test_a_backbone_without_attention_is_told(image, labels, quick):
     settings = replace(quick, strategy="samed", detail_head=False, stages="galore")
     with pytest.raises(MedsagaError, match="has no attention"):
-        drain(fine_tune(image, labels, settings))
+        drain(fine_tune(TrainingData(image, labels), settings))

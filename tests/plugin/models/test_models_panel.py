@@ -34,6 +34,7 @@ from medsaga import (
     FineTuneSettings,
     MedsagaError,
     ModelLibrary,
+    TrainingData,
     drain,
     fine_tune,
     save_model,
@@ -62,8 +63,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     model = drain(
         fine_tune(
-            volume_from_array(image, name="phantom"),
-            volume_from_array(labels),
+            TrainingData(
+                volume_from_array(image, name="phantom"), volume_from_array(labels)
+            ),
             settings,
         )
     )

@@ -41,6 +41,7 @@ from medsaga import (
     SegmentSettings,
     Stop,
     TrainedModel,
+    TrainingData,
     drain,
     fine_tune,
     kept_labels,
@@ -52,17 +53,8 @@ from napari_medsaga.jobs import job as _jobs
 from napari_medsaga.jobs.job import Job
 from napari_medsaga.layers.convert import volume_of, world_affine
 from napari_medsaga.layers.predictions import prediction_of
-from napari_medsaga.segment.files import FileTarget
 from napari_medsaga.segment.plan import summary
-from napari_medsaga.segment.queue import (
-    ItemDone,
-    ItemEvent,
-    ItemFailed,
-    ItemStarted,
-    QueueItem,
-    segment_queue,
-)
-from napari_medsaga.segment.results import ResultLayer
+from napari_medsaga.segment.results import ImageResult
 from napari_medsaga.segment.rows import Row
 
 NAMES = {1: "bright", 5: "dark/old", 117: "grey"}
@@ -106,12 +98,14 @@ def trained() -> TrainedModel:
     labels[[0, 2, 3, 5, 6]] = 0
     return drain(
         fine_tune(
-            volume_from_array(image, name="phantom"),
-            volume_from_array(labels),
+            TrainingData(
+                volume_from_array(image, name="phantom"),
+                volume_from_array(labels),
+                axis=0,
+                class_names=NAMES,
+                class_colours=COLOURS,
+            ),
             TINY,
-            axis=0,
-            class_names=NAMES,
-            class_colours=COLOURS,
         )
     )
 
@@ -243,78 +237,6 @@ def corners(layer: Any) -> np.ndarray:
 def notifications() -> list[str]:
     records = notification_manager.records
     return [n.message for n in records if n.severity == NotificationSeverity.ERROR]
-
-
-# The stream, without a viewer.
-
-
-def test_the_queue_goes_on_after_a_bad_item_and_keeps_its_error(
-    model: Path, tmp_path: Path
-) -> None:
-    volume = volume_from_array(make_image(3))
-    items = [
-        QueueItem(number=7, image=tmp_path / "absent.nii.gz"),
-        QueueItem(number=8, image=replace(volume, array=None)),
-        QueueItem(number=9, image=volume),
-    ]
-    target = FileTarget(folder=tmp_path / "out")
-    events = list(segment_queue(model, items, SegmentSettings(), target))
-    ended = [e for e in events if isinstance(e, (ItemDone, ItemFailed))]
-    assert [e.number for e in ended] == [7, 8, 9]
-    absent, broken, done = ended
-    assert "absent.nii.gz" in absent.message
-    assert absent.error is None
-    assert isinstance(broken.error, Exception)
-    assert "Traceback" in broken.details
-    assert isinstance(done, ItemDone)
-    assert done.mask.shape == volume.shape
-
-
-def test_a_stop_ends_the_queue_and_a_skip_only_its_item(model: Path) -> None:
-    volume = volume_from_array(make_image(4))
-    items = [QueueItem(number=i, image=volume) for i in range(3)]
-    stream = segment_queue(model, items, SegmentSettings())
-    events = []
-    for event in stream:
-        events.append(event)
-        if isinstance(event, ItemEvent) and event.number == 0:
-            items[0].skip.set()
-        if isinstance(event, ItemEvent) and event.number == 1:
-            with pytest.raises(StopIteration):
-                stream.throw(Stop())
-    assert [type(e) for e in events] == [ItemStarted, ItemEvent, ItemStarted, ItemEvent]
-
-
-def test_a_stop_at_the_last_slice_keeps_the_item(model: Path) -> None:
-    item = QueueItem(number=0, image=volume_from_array(make_image(1)))
-    stream = segment_queue(model, [item, item], SegmentSettings())
-    assert isinstance(next(stream), ItemStarted)
-    assert isinstance(next(stream), ItemEvent)
-    assert isinstance(stream.throw(Stop()), ItemDone)
-    with pytest.raises(StopIteration):
-        next(stream)
-
-
-def test_no_output_replaces_an_image_or_another_output(
-    model: Path, tmp_path: Path
-) -> None:
-    a, b = tmp_path / "a", tmp_path / "b"
-    for folder, name in ((a, "x.npy"), (b, "x.npy"), (b, "y.npy")):
-        folder.mkdir(exist_ok=True)
-        np.save(folder / name, make_image(1))
-    files = [a / "x.npy", b / "x.npy", b / "y.npy"]
-    before = (b / "x.npy").read_bytes()
-    items = [QueueItem(number=i, image=file) for i, file in enumerate(files)]
-    into_b = FileTarget(folder=b, replaces=True)
-    events = list(segment_queue(model, items, SegmentSettings(), into_b))
-    failed = [e.number for e in events if isinstance(e, ItemFailed)]
-    assert failed == [0, 1, 2]
-    elsewhere = FileTarget(folder=tmp_path / "out")
-    events = list(segment_queue(model, items, SegmentSettings(), elsewhere))
-    failed = [e for e in events if isinstance(e, ItemFailed)]
-    assert [e.number for e in failed] == [1]
-    assert "both" in failed[0].message
-    assert (b / "x.npy").read_bytes() == before
 
 
 # Open images.
@@ -636,11 +558,11 @@ def test_only_slices_that_are_seen_are_drawn(
     assert result.data[59].any()
 
 
-def make_result(viewer: Viewer) -> tuple[Any, ResultLayer, LibraryEntry]:
+def make_result(viewer: Viewer) -> tuple[Any, ImageResult, LibraryEntry]:
     """Make the result of the only model on a new image; both layers' names begin ct."""
     image = viewer.add_image(make_image(4), name="ct")
     entry = ModelLibrary().entries()[0]
-    return image, ResultLayer(viewer, image, volume_of(image), entry), entry
+    return image, ImageResult(viewer, image, entry), entry
 
 
 def test_a_result_without_a_layer_does_not_lay_it_where_the_image_was(
@@ -662,9 +584,8 @@ def test_shuffled_colours_and_a_renamed_model_cost_nothing(
     layer = result_of(viewer, "ct")
     layer.new_colormap()
     renamed = ModelLibrary().rename(model, "kidney")
-    result.finish(found.mask)
-    done = ItemDone(number=0, mask=found.mask, entropy=found.entropy.array)
-    assert [made.name for made, _ in result.maps(done)] == ["ct – blobs: entropy"]
+    result.finish(found)
+    assert [made.name for made, _ in result.maps(found)] == ["ct – blobs: entropy"]
     assert prediction_of(layer).earlier.keys() == kept_labels(renamed).keys() != set()
 
 
@@ -677,13 +598,13 @@ def test_in_three_dimensions_it_is_drawn_at_most_once_a_second(
     drawn = []
     result.write(slices[0])
     result_of(viewer, "ct").events.set_data.connect(lambda _: drawn.append(None))
-    result.refresh()
+    result.mask.refresh()
     for done in slices[1:]:
         result.write(done)
-        result.refresh()
+        result.mask.refresh()
     assert len(drawn) == 1
-    result.refresh(at_once=True)
-    result.refresh(at_once=True)
+    result.mask.refresh(at_once=True)
+    result.mask.refresh(at_once=True)
     assert len(drawn) == 2
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from medsaga.events import Validated
+
 if TYPE_CHECKING:
-    from medsaga.events import Validated
+    from collections.abc import Mapping
 
 
 class WeightAverage:
@@ -38,15 +41,23 @@ class WeightAverage:
         for parameter, mean in zip(self._parameters, self._mean, strict=False):
             parameter.copy_(mean)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Give the mean of each parameter by its number; empty before any update."""
+        return _numbered(self._mean)
+
+    def load_state_dict(self, state: Mapping[str, Tensor], n_updates: int) -> None:
+        """Take over a mean over `n_updates` steps."""
+        self._mean = _in_order(state, self._parameters)
+        self.n_updates = n_updates
+
 
 class BestWeights:
     """The parameters that scored best, and their scores; None before the first."""
 
     def __init__(self, network: nn.Module) -> None:
-        self._parameters = list(network.parameters())
+        self._parameters: list[Tensor] = list(network.parameters())
         self._kept: list[Tensor] = []
         self.scores: Validated | None = None
-        self.n_since = 0
 
     @property
     def score(self) -> float:
@@ -56,9 +67,7 @@ class BestWeights:
     @torch.no_grad()
     def offer(self, scores: Validated) -> None:
         """Keep the parameters as they are if they are the best so far."""
-        is_best = scores.mean_dice > self.score
-        self.n_since = 0 if is_best else self.n_since + 1
-        if is_best:
+        if scores.mean_dice > self.score:
             self.scores = scores
             self._kept = [parameter.clone() for parameter in self._parameters]
 
@@ -67,3 +76,35 @@ class BestWeights:
         """Put the best parameters into the network; without any, nothing changes."""
         for parameter, kept in zip(self._parameters, self._kept, strict=False):
             parameter.copy_(kept)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Give the best of each parameter by its number; empty without any."""
+        return _numbered(self._kept)
+
+    def notes(self) -> dict[str, Any] | None:
+        """Give the scores as JSON can hold them."""
+        return None if self.scores is None else asdict(self.scores)
+
+    def load_state_dict(
+        self, state: Mapping[str, Tensor], notes: Mapping[str, Any] | None
+    ) -> None:
+        """Take over the best of a training, with what `notes` gave."""
+        self._kept = _in_order(state, self._parameters)
+        if notes is not None:
+            by_class = {
+                name: {int(value): score for value, score in notes[name].items()}
+                for name in ("dice", "hd95")
+            }
+            self.scores = Validated(**{**notes, **by_class})
+
+
+def _numbered(tensors: list[Tensor]) -> dict[str, Tensor]:
+    return {str(number): tensor for number, tensor in enumerate(tensors)}
+
+
+def _in_order(state: Mapping[str, Tensor], like: list[Tensor]) -> list[Tensor]:
+    """Give tensors by their numbers, where and as the parameters lie in memory."""
+    return [
+        torch.empty_like(parameter).copy_(state[str(number)])
+        for number, parameter in enumerate(like if state else ())
+    ]

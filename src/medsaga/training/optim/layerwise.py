@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,7 +14,7 @@ from medsaga.errors import MedsagaError
 from medsaga.training.optim.galore import Projector, galore_adamw
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
@@ -29,6 +30,7 @@ class _Layer:
     optimizer: Optimizer
     base_lr: float
     projector: Projector | None = None
+    has_stepped: bool = False
 
     def state_dict(self) -> dict[str, Tensor]:
         state = self.optimizer.state[self.parameter]
@@ -59,11 +61,19 @@ class _Layer:
 class LayerwiseOptimizer:
     """GaLoreAdamW that steps each parameter inside the backward pass.
 
-    While attached (``with optimizer: loss.backward()``), a parameter is updated and its
-    gradient freed as soon as the gradient is complete, so that the gradients never
-    exist all at once. So there is no `step` or `zero_grad` to call, no accumulation
-    over several backward passes and no clipping of the global norm. A parameter whose
-    gradient never comes is left alone.
+    While attached (``with optimizer``), a parameter is updated and its gradient freed
+    as soon as the gradient is complete, so that the gradients never exist all at once::
+
+        with optimizer.step():
+            loss.backward()
+
+    So there is no `zero_grad` to call, no accumulation over several backward passes and
+    no clipping of the global norm. A parameter whose gradient never comes stays as it
+    is.
+
+    A step that fails within the backward pass, for want of memory say, leaves some
+    parameters updated and others not. It can be taken again, with another batch too:
+    what has been updated in it already is left alone then.
 
     A gradient that is not finite would spoil the weight and its moments for good: that
     one update is skipped and counted in `n_skipped`.
@@ -116,6 +126,13 @@ class LayerwiseOptimizer:
         """Leave the backward passes alone again; the state is kept."""
         while self._hooks:
             self._hooks.pop().remove()
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Hold one backward pass, in which each parameter is updated once."""
+        yield
+        for layer in self._layers:
+            layer.has_stepped = False
 
     def set_lr_factor(self, factor: float) -> None:
         """Multiply the base learning rate of every group by a factor from now on."""
@@ -197,12 +214,19 @@ class LayerwiseOptimizer:
 
     def _hook(self, layer: _Layer) -> Callable[[Tensor], None]:
         def step_and_free(parameter: Tensor) -> None:
+            state = layer.optimizer.state[parameter]
+            n_before = state.get("step", 0)
             try:
+                if layer.has_stepped:
+                    return
                 if _is_finite(parameter.grad):
                     layer.optimizer.step()
                 else:
                     self.n_skipped += 1
+                    layer.has_stepped = True
             finally:
+                # If it failed, its moments may have taken the gradient in all the same.
+                layer.has_stepped |= state.get("step", 0) > n_before
                 # Whatever fails in here, the next backward must not add to this one.
                 parameter.grad = None
 

@@ -14,7 +14,8 @@ from medsaga.training.validation import validated_slices
 
 if TYPE_CHECKING:
     from medsaga.settings.fine_tune import FineTuneSettings
-    from medsaga.training.session import Session
+    from medsaga.training.setup import Setup
+    from medsaga.training.state import TrainingState
 
 _VIEWS_PER_SLICE = 12
 _MOST_VIEWS_PER_SLICE = 40  # when the head stage has the whole time
@@ -37,25 +38,25 @@ _MEASURED_PIXELS = 1024
 _MOST_REFIT_VIEWS, _MOST_REFIT_VIEWS_OF_ONE = 60, 20
 
 
-def plan_refit(session: Session) -> float:
+def plan_refit(setup: Setup, state: TrainingState) -> float:
     """Plan the last fit of the head, and return the seconds that it takes."""
-    plan_views(session)
-    plan_fit(session)
-    views = session.settings.head_views * _time_view(session)
-    fit = session.settings.head_steps * _time_fit_step(session)
+    plan_views(setup, state)
+    plan_fit(setup, state)
+    views = state.plan.head_views * _time_view(setup, state)
+    fit = state.plan.head_steps * _time_fit_step(setup, state)
     return views + fit
 
 
-def plan_views(session: Session) -> None:
+def plan_views(setup: Setup, state: TrainingState) -> None:
     """Plan as many views as the time allows, unless they are known."""
-    if not session.settings.head_views:
-        session.plan(head_views=_affordable_views(session))
+    if not state.plan.head_views:
+        state.revise(head_views=_affordable_views(setup, state))
 
 
-def plan_fit(session: Session) -> None:
+def plan_fit(setup: Setup, state: TrainingState) -> None:
     """Plan as many steps of the fit as the time allows, unless they are known."""
-    if not session.settings.head_steps:
-        session.plan(head_steps=_affordable_fit_steps(session))
+    if not state.plan.head_steps:
+        state.revise(head_steps=_affordable_fit_steps(setup, state))
 
 
 def refits_head(settings: FineTuneSettings) -> bool:
@@ -69,73 +70,74 @@ def has_the_whole_time(settings: FineTuneSettings) -> bool:
     return settings.stages == "head" and not settings.steps
 
 
-def is_of_one_image(session: Session) -> bool:
+def is_of_one_image(setup: Setup) -> bool:
     """Whether all slices come from one image; earlier ones may come from others."""
     # A slice of a volume is named "NAME [index]", a 2-D image just "NAME".
-    names = {s.name.removesuffix(f" [{s.slice_index}]") for s in session.training}
+    names = {s.name.removesuffix(f" [{s.slice_index}]") for s in setup.training}
     return len(names) == 1
 
 
-def _affordable_views(session: Session) -> int:
-    settings, n_slices = session.settings, len(session.training)
+def _affordable_views(setup: Setup, state: TrainingState) -> int:
+    settings, n_slices = setup.settings, len(setup.training)
     per_slice = _VIEWS_PER_SLICE
     allowed = max(_VIEW_SECONDS, _VIEW_SHARE * settings.minutes * 60)
     if has_the_whole_time(settings):
-        per_slice, allowed = _MOST_VIEWS_PER_SLICE, 0.4 * session.seconds_left
-    most = int(allowed / _time_view(session))
+        per_slice, allowed = _MOST_VIEWS_PER_SLICE, 0.4 * state.seconds_left(settings)
+    most = int(allowed / _time_view(setup, state))
     if refits_head(settings):
-        is_of_one = is_of_one_image(session)
+        is_of_one = is_of_one_image(setup)
         enough = _MOST_REFIT_VIEWS_OF_ONE if is_of_one else _MOST_REFIT_VIEWS
         most = min(most, max(enough, n_slices))
     return max(FEWEST_VIEWS, min(per_slice * n_slices, most, _MOST_VIEWS))
 
 
-def _affordable_fit_steps(session: Session) -> int:
+def _affordable_fit_steps(setup: Setup, state: TrainingState) -> int:
     """Give the usual number of steps, fewer on a slow computer.
 
     A head that has the whole time fills it, but for the last score.
     """
-    settings = session.settings
+    settings = setup.settings
     if has_the_whole_time(settings):
-        to_score = len(validated_slices(session)) * _time_view(session)
-        to_score += session.seconds_to_compare
-        left = (session.seconds_left - to_score) / SLOWDOWN
-        affordable = int(left / _time_fit_step(session))
+        to_score = len(validated_slices(setup)) * _time_view(setup, state)
+        to_score += state.pace.seconds_to_compare
+        left = (state.seconds_left(settings) - to_score) / SLOWDOWN
+        affordable = int(left / _time_fit_step(setup, state))
         return max(_FEWEST_FIT_STEPS, min(_MOST_FIT_STEPS, affordable))
-    is_of_one = is_of_one_image(session)
+    is_of_one = is_of_one_image(setup)
     share = _FIT_SHARE_OF_ONE if is_of_one else _FIT_SHARE
     allowed = max(_FIT_SECONDS, share * settings.minutes * 60)
     enough = _FIT_STEPS_OF_ONE if is_of_one else _FIT_STEPS
-    usual = max(enough, _FIT_STEPS_PER_VIEW * settings.head_views)
-    affordable = max(_FEWEST_FIT_STEPS, int(allowed / _time_fit_step(session)))
+    usual = max(enough, _FIT_STEPS_PER_VIEW * state.plan.head_views)
+    affordable = max(_FEWEST_FIT_STEPS, int(allowed / _time_fit_step(setup, state)))
     return min(usual, affordable, _MOST_FIT_STEPS)
 
 
-def _time_view(session: Session) -> float:
+def _time_view(setup: Setup, state: TrainingState) -> float:
     """Return the seconds that the features of a view take; measured once."""
-    if not session.seconds_per_view:
-        image, point = session.training[0].image, torch.zeros(1, 2, dtype=torch.long)
-        features_at(session, image, point)  # the first one compiles kernels
+    if not state.pace.seconds_per_view:
+        image, point = setup.training[0].image, torch.zeros(1, 2, dtype=torch.long)
+        # The first one compiles kernels.
+        features_at(setup, state.network, image, point)
         started = time.monotonic()
-        features_at(session, image, point)
-        session.seconds_per_view = time.monotonic() - started
-    return session.seconds_per_view
+        features_at(setup, state.network, image, point)
+        state.pace.seconds_per_view = time.monotonic() - started
+    return state.pace.seconds_per_view
 
 
-def _time_fit_step(session: Session) -> float:
+def _time_fit_step(setup: Setup, state: TrainingState) -> float:
     """Return the seconds that a step of a fit takes; before the first, on noise."""
-    if not session.seconds_per_fit_step:
+    if not state.pace.seconds_per_fit_step:
         noise = torch.rand(
             _MEASURED_PIXELS,
-            sum(feature_channels(session)),
+            sum(feature_channels(state.network)),
             generator=torch.Generator().manual_seed(0),
-        ).to(session.device)
-        classes = torch.zeros(_MEASURED_PIXELS, dtype=torch.long, device=session.device)
-        fit = start_fit(session, noise, classes)
+        ).to(setup.device)
+        classes = torch.zeros(_MEASURED_PIXELS, dtype=torch.long, device=setup.device)
+        fit = start_fit(setup, state.network, noise, classes)
         fit.step()  # the first one starts what computes, on a GPU for seconds
         started = time.monotonic()
         for _ in range(_MEASURED_FIT_STEPS):
             fit.step()
         seconds = time.monotonic() - started
-        session.seconds_per_fit_step = seconds / _MEASURED_FIT_STEPS
-    return session.seconds_per_fit_step
+        state.pace.seconds_per_fit_step = seconds / _MEASURED_FIT_STEPS
+    return state.pace.seconds_per_fit_step

@@ -15,7 +15,7 @@ from medsaga.network.inference import predict_image
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.layerwise import LayerwiseOptimizer
 from medsaga.training.optim.losses import SegmentationLoss
-from medsaga.training.origin import start_from_backbone
+from medsaga.training.origin import load_backbone
 from medsaga.training.plan.steps import SLOWDOWN, planned_steps
 
 if TYPE_CHECKING:
@@ -89,8 +89,8 @@ def measure_speed(settings: FineTuneSettings) -> Stream[Speed]:
         If the backbone's weights are not there.
     """
     device = pick_device()
-    network = start_from_backbone(settings, 2).network.to(device)
-    network = network.to(memory_format=torch.channels_last)
+    network, _ = load_backbone(settings, 2)
+    network = network.to(device).to(memory_format=torch.channels_last)
     stride = network.backbone.embedding.stride
     side = _SIDE * max(1, stride // 4)
     with computing_threads():
@@ -108,7 +108,8 @@ def measure_speed(settings: FineTuneSettings) -> Stream[Speed]:
                 started = time.monotonic()
                 with autocast(device, precision):
                     logits = network(images)
-                loss_of(logits, targets).backward()
+                with optimizer.step():
+                    loss_of(logits, targets).backward()
                 _wait_for(device)
                 taken.append(time.monotonic() - started)
         network.eval()

@@ -11,6 +11,8 @@ import numpy as np
 from medsaga.training.optim.strategy import STRATEGIES
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from medsaga.settings.fine_tune import FineTuneSettings
 
 # The time of a step is measured in the warm-up, whose learning rates are the same
@@ -28,10 +30,16 @@ _STEPS_PER_MINUTE_FROZEN = 450
 
 
 class StepClock:
-    """Seconds per step, without what lies between the steps."""
+    """Seconds per step, without what lies between the steps.
 
-    def __init__(self) -> None:
-        self._steps: list[float] = []
+    Attributes
+    ----------
+    step_seconds
+        Of each step so far.
+    """
+
+    def __init__(self, step_seconds: Iterable[float] = ()) -> None:
+        self.step_seconds = list(step_seconds)
         self.restart()
 
     def restart(self) -> None:
@@ -40,23 +48,25 @@ class StepClock:
 
     def tick(self, apart: float = 0.0) -> None:
         """End a step, `apart` seconds of which are counted elsewhere."""
-        self._steps.append(time.monotonic() - self._started - apart)
+        self.step_seconds.append(time.monotonic() - self._started - apart)
 
     @property
     def n_steps(self) -> int:
         """Steps so far."""
-        return len(self._steps)
+        return len(self.step_seconds)
 
     @property
     def seconds_per_step(self) -> float:
         """Median of the last steps; the first one compiles kernels and is slow."""
-        return float(np.median(self._steps[1:][-10:] or self._steps))
+        return float(np.median(self.step_seconds[1:][-10:] or self.step_seconds))
 
     def is_enough(self, warmup_steps: int) -> bool:
         """Whether the steps so far tell how many the time allows."""
         if self.n_steps < _FEWEST_MEASURED_STEPS:
             return False
-        return self.n_steps >= warmup_steps or sum(self._steps) >= _MEASURED_SECONDS
+        return (
+            self.n_steps >= warmup_steps or sum(self.step_seconds) >= _MEASURED_SECONDS
+        )
 
 
 @dataclass(frozen=True)

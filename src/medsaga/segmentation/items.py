@@ -1,0 +1,62 @@
+"""The items of a batch: which images it is about. Importing it imports no torch."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medsaga.data.files import image_files
+from medsaga.data.inputs import as_volume
+from medsaga.data.volume import Volume
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medsaga.data.inputs import ImageLike
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BatchItem:
+    """One image of a batch.
+
+    Attributes
+    ----------
+    image
+        An open volume, whose result comes with the events, or a file, whose result is
+        written to files.
+    skip
+        Set it from any thread to end this item alone.
+    """
+
+    image: Volume | Path
+    skip: threading.Event = field(default_factory=threading.Event)
+
+
+def batch_items(
+    images: ImageLike | BatchItem | Sequence[ImageLike | BatchItem],
+) -> list[BatchItem]:
+    """Give the items of a batch: each file once, of folders the images in them.
+
+    Raises
+    ------
+    MedsagaError
+        If there is no such file or folder, or no image in a folder.
+    """
+    if isinstance(images, (BatchItem, Volume, str, Path, np.ndarray)):
+        images = [images]
+    items: list[BatchItem] = []
+    seen: set[Path] = set()
+    for image in images:
+        if isinstance(image, BatchItem):
+            items.append(image)
+        elif isinstance(image, (str, Path)):
+            files = [f for f in image_files(image) if f.resolve() not in seen]
+            seen.update(file.resolve() for file in files)
+            items += [BatchItem(image=file) for file in files]
+        else:
+            items.append(BatchItem(image=as_volume(image)))
+    return items

@@ -1,0 +1,156 @@
+"""The detail head and the decoder's linear map, fitted to features of pixels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medsaga.computing import seeded
+from medsaga.network.detail_head import DROPOUT, WIDTH
+from medsaga.training.optim.averaging import WeightAverage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medsaga.network.detail_head import DetailHead
+
+_LEAST_DEVIATION = 0.3
+# Measured: Dice on other slices and images is some 0.02 higher than without.
+_LABEL_SMOOTHING = 0.1
+
+
+class PixelFit:
+    """The detail head and the decoder's linear map, fitted jointly on sampled pixels.
+
+    A two-layer classifier on standardised pyramid features plus a linear one on
+    standardised decoder features. :meth:`write_to` folds the standardisation into the
+    network's own convolutions, so that the network computes the same logits.
+
+    Parameters
+    ----------
+    features
+        (n, D) features of n pixels: the pyramid's, then the decoder's. Standardised in
+        place to save memory.
+    targets
+        (n,) class indices.
+    channels
+        How many of the D features come from each map; the last map is the decoder's.
+    n_classes
+        Number of classes k.
+    learning_rate
+        AdamW's.
+    seed
+        Of the initial weights, the batches and the dropout.
+
+    Attributes
+    ----------
+    layers
+        What is fitted.
+    n_steps
+        Steps so far.
+    averages_after
+        After so many steps the weights of each go into a mean, which :meth:`finish`
+        puts in their place; None for none.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        targets: Tensor,
+        *,
+        channels: Sequence[int],
+        n_classes: int,
+        learning_rate: float,
+        seed: int,
+    ) -> None:
+        self._features, self._targets = features, targets
+        *_, n_decoder = channels
+        self._n_pyramid = features.shape[1] - n_decoder
+        self._mean, self._deviation = _standardise(features, channels)
+        device = features.device
+        with seeded(torch.device("cpu"), seed):
+            self._reduce = nn.Linear(self._n_pyramid, WIDTH).to(device)
+            self._classify = nn.Linear(WIDTH, n_classes).to(device)
+            self._linear = nn.Linear(n_decoder, n_classes, bias=False).to(device)
+        self._generator = torch.Generator().manual_seed(seed)
+        self.layers = nn.ModuleList([self._reduce, self._classify, self._linear])
+        self.n_steps = 0
+        self.averages_after: float | None = None
+        self._average = WeightAverage(self.layers)
+        self._optimizer = torch.optim.AdamW(
+            self.layers.parameters(), lr=learning_rate, weight_decay=0.01
+        )
+
+    def step(self, batch_size: int = 1024) -> float:
+        """Take one optimiser step on randomly drawn pixels and return the loss."""
+        chosen = torch.randint(
+            len(self._targets), (batch_size,), generator=self._generator
+        ).to(self._targets.device)
+        features = self._features[chosen].float()
+        logits = self._logits(features)
+        loss = F.cross_entropy(
+            logits, self._targets[chosen], label_smoothing=_LABEL_SMOOTHING
+        )
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self.n_steps += 1
+        if self.averages_after is not None and self.n_steps > self.averages_after:
+            self._average.update()
+        return loss.item()
+
+    def finish(self) -> None:
+        """Put the mean of the late weights in their place."""
+        self._average.write()
+
+    def _logits(self, features: Tensor) -> Tensor:
+        pyramid, decoder = torch.tensor_split(features, [self._n_pyramid], dim=1)
+        hidden = F.relu(self._reduce(pyramid))
+        kept = torch.rand(hidden.shape, generator=self._generator) >= DROPOUT
+        hidden = hidden * kept.to(hidden) / (1 - DROPOUT)
+        logits: Tensor = self._classify(hidden) + self._linear(decoder)
+        return logits
+
+    @torch.no_grad()
+    def write_to(self, head: DetailHead) -> Tensor:
+        """Copy the fit into `head` and return the decoder's (k, n_decoder) map."""
+        n = self._n_pyramid
+        weight = self._reduce.weight / self._deviation[:n]
+        head.bias[:, 0, 0] = self._reduce.bias - weight @ self._mean[:n]
+        channels = [level.channels for level in head.levels]
+        for convolution, part in zip(
+            head.reduce, torch.split(weight, channels, dim=1), strict=True
+        ):
+            convolution.get_parameter("weight")[:, :, 0, 0] = part
+        linear = self._linear.weight / self._deviation[n:]
+        head.classify.weight[:, :, 0, 0] = self._classify.weight
+        # The masks of the decoder have no bias of their own: the head's carries it.
+        bias = head.classify.bias
+        assert bias is not None
+        bias.copy_(self._classify.bias - linear @ self._mean[n:])
+        return linear
+
+
+def _standardise(features: Tensor, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Standardise the columns in place, in blocks, and return means and deviations.
+
+    No deviation is taken for less than a part of the median of its map's. Some of
+    LiteMedSAM's channels are dead: divided by their own deviation they would get
+    weights in the hundreds, and the first change of the encoder would drown the logits.
+    """
+    rows = features.shape[0]
+    total = torch.zeros(features.shape[1], device=features.device)
+    squares = torch.zeros_like(total)
+    for block in torch.split(features, 8192):
+        total += block.float().sum(0)
+    mean = total / rows
+    for block in torch.split(features, 8192):
+        squares += (block.float() - mean).square().sum(0)
+    maps = torch.split((squares / rows).sqrt().clamp_min(1e-4), list(channels))
+    deviation = torch.cat([d.clamp_min(_LEAST_DEVIATION * d.median()) for d in maps])
+    for block in torch.split(features, 8192):
+        block.copy_((block.float() - mean) / deviation)
+    return mean, deviation

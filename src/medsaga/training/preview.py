@@ -1,0 +1,94 @@
+"""What a training shows of itself: one slice, as the network predicts it now."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TypeAlias
+
+from medsaga.computing import evaluating
+from medsaga.events import Preview
+from medsaga.network.inference import predict_slice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from medsaga.data.volume import Volume
+    from medsaga.events import Stage
+    from medsaga.training.setup import Setup
+    from medsaga.training.state import TrainingState
+
+PreviewTarget: TypeAlias = tuple[int, int]
+"""Image and slice of a preview."""
+
+# The slice that the user turns to is previewed sooner than the interval says.
+_SOONEST_PREVIEW = 0.5
+
+
+class Previewer:
+    """Predicts the slice that is wanted, now and then; changes nothing.
+
+    Parameters
+    ----------
+    setup, state
+        The training.
+    wanted
+        Gives the slice to show, whenever one is due.
+    interval
+        Seconds between two previews of the same slice.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        state: TrainingState,
+        wanted: Callable[[], PreviewTarget],
+        interval: float,
+    ) -> None:
+        self._setup, self._state = setup, state
+        self._wanted, self._interval = wanted, interval
+        self._last = 0.0
+        self._last_target: PreviewTarget | None = None
+        self._limits: dict[int, tuple[float, float]] = {}
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last one is old, or shows another slice than is wanted."""
+        has_moved = self._wanted() != self._last_target
+        interval = _SOONEST_PREVIEW if has_moved else self._interval
+        return time.monotonic() - self._last >= min(interval, self._interval)
+
+    def show(self, stage: Stage) -> Preview:
+        """Predict the wanted slice as the network stands."""
+        setup, network = self._setup, self._state.network
+        image, index = self._last_target = self._wanted()
+        volume = setup.images[image]
+        with evaluating(network):
+            logits = predict_slice(
+                network,
+                volume,
+                setup.axis,
+                index,
+                limits=self._limits_of(image, volume),
+                canvas=setup.canvas,
+                precision=setup.precision,
+            )
+        self._last = time.monotonic()
+        return Preview(
+            stage=stage,
+            image_name=volume.name,
+            axis=setup.axis,
+            slice_index=index,
+            mask=setup.table.to_values(logits.argmax(0).cpu().numpy()),
+            seconds=self._state.time.seconds,
+        )
+
+    def show_if_due(self, stage: Stage) -> Iterator[Preview]:
+        """Show it if it is time to."""
+        if self.is_due:
+            yield self.show(stage)
+
+    def _limits_of(self, image: int, volume: Volume) -> tuple[float, float]:
+        """Take the percentiles of a volume once, not for each of its slices."""
+        if image not in self._limits:
+            self._limits[image] = self._setup.rule.limits(volume)
+        return self._limits[image]

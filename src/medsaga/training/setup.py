@@ -1,0 +1,248 @@
+"""What is decided before the first step of a training, and then stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from medsaga.computing import autocast, pick_device, pick_precision
+from medsaga.data.augment import Augmenter, choose_negatives
+from medsaga.data.canvas import Canvas, choose_long_side
+from medsaga.data.held_out import split_held_out
+from medsaga.data.samples import build_samples
+from medsaga.data.structures import finest_width
+from medsaga.events import Event, Notice
+from medsaga.training.optim.groups import parameter_groups
+from medsaga.training.optim.strategy import apply_strategy
+from medsaga.training.origin import load_network
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor
+
+    from medsaga.computing import FixedPrecision
+    from medsaga.data.classes import ClassTable
+    from medsaga.data.intensity import IntensityRule
+    from medsaga.data.samples import Sample
+    from medsaga.data.volume import Volume
+    from medsaga.models.card import ModelCard
+    from medsaga.network.backbones.base import Backbone
+    from medsaga.network.medsaga import MedSAGa
+    from medsaga.settings.fine_tune import FineTuneSettings
+    from medsaga.training.origin import Origin
+    from medsaga.training.request import Request
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Setup:
+    """All of a training that no step changes.
+
+    Attributes
+    ----------
+    origin
+        What the network was before.
+    training, held_out
+        The slices that train, and those that are there to measure on.
+    images
+        Those that previews may show.
+    table, rule, canvas, axis
+        Classes, intensities, working size, and the axis that is sliced along.
+    settings
+        As asked for, and with what was chosen from the data and the computer. What is
+        planned from minutes is in the :class:`~medsaga.training.state.Plan`.
+    device, precision
+        What computes, and in which number format.
+    """
+
+    origin: Origin
+    training: Sequence[Sample]
+    held_out: Sequence[Sample]
+    images: Sequence[Volume]
+    table: ClassTable
+    rule: IntensityRule
+    canvas: Canvas
+    axis: int
+    settings: FineTuneSettings
+    device: torch.device
+    precision: FixedPrecision
+
+    @property
+    def judged(self) -> Sequence[Sample]:
+        """The slices that scores are measured on: held out, or else the training's."""
+        return self.held_out or self.training
+
+    def augmenter(self) -> Augmenter:
+        """Make the augmentation of this training."""
+        return Augmenter(self.settings, self.settings.seed)
+
+    def to_device(self, images: Tensor) -> Tensor:
+        """Move an image batch to the network, in the fastest memory format."""
+        return images.to(self.device, memory_format=torch.channels_last)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Compute in this training's number format."""
+        return autocast(self.device, self.precision)
+
+
+def set_up(request: Request) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
+    """Load the model, choose working size and number format, cut out the slices.
+
+    Yields
+    ------
+    Notice
+        What was chosen.
+
+    Returns
+    -------
+    tuple of Setup and MedSAGa
+        The network is on its device, and knows which of its parameters learn.
+    """
+    device, settings, annotation = pick_device(), request.settings, request.annotation
+    network, origin = load_network(request.start, settings, request.table)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    apply_strategy(network, settings.strategy, settings.seed)
+    if settings.stages != "head":
+        parameter_groups(network, settings)  # refuses a rank that projects nothing
+    canvas = _choose_canvas(request, network.backbone)
+    if settings.neighbours and not canvas.neighbours:
+        yield Notice(message=_why_no_neighbours(request.card))
+    samples = build_samples(
+        request.volumes,
+        request.labels,
+        annotation,
+        request.table,
+        request.rule,
+        canvas,
+    )
+    samples += request.earlier.load(request.table, canvas, request.rule)
+    before, trained = request.known_slices(samples)
+    training, held_out = split_held_out(
+        samples,
+        len(request.table),
+        settings.hold_out_from,
+        before=before,
+        trained=trained,
+    )
+    precision = pick_precision(settings.precision, network, device, canvas.long_side)
+    setup = Setup(
+        origin=origin,
+        training=training,
+        held_out=held_out,
+        images=request.volumes,
+        table=request.table,
+        rule=request.rule,
+        canvas=canvas,
+        axis=annotation.axis,
+        settings=_chosen(request, canvas, precision, samples),
+        device=device,
+        precision=precision,
+    )
+    yield Notice(message=_describe(setup))
+    if origin.report:  # the last, which stays in sight in a window
+        yield Notice(message=origin.report)
+    return setup, network
+
+
+def _choose_canvas(request: Request, backbone: Backbone) -> Canvas:
+    """Choose the working size: as asked for, as before, or from images and labels.
+
+    A model that was trained keeps to what it saw: neighbours or none.
+    """
+    card, settings, volumes = request.card, request.settings, request.volumes
+    if card is not None and not settings.long_side:
+        return card.canvas
+    axis = request.annotation.axis
+    neighbours = settings.neighbours and _have_neighbours(volumes, axis)
+    if card is not None:
+        neighbours = card.canvas.neighbours
+    sizes = [
+        (volumes[v].slice_shape(axis), volumes[v].slice_spacing(axis))
+        for v, _ in request.annotation.slices
+    ]
+    long_side = choose_long_side(
+        sizes,
+        settings,
+        backbone.size_multiple,
+        backbone.embedding.stride,
+        finest_width(volumes, request.labels, request.annotation),
+    )
+    return Canvas(
+        long_side=long_side, multiple=backbone.size_multiple, neighbours=neighbours
+    )
+
+
+def _have_neighbours(volumes: Sequence[Volume], axis: int) -> bool:
+    is_deep = any(volume.shape[axis] > 1 for volume in volumes)
+    return is_deep and not any(volume.is_rgb for volume in volumes)
+
+
+def _why_no_neighbours(card: ModelCard | None) -> str:
+    """Say why the slices below and above are not looked at, though asked for."""
+    if card is not None:
+        return "The model was trained without neighbours, and trains on without them."
+    return (
+        "There are no neighbours to look at: they need grey images of several slices, "
+        "and neighbours is off."
+    )
+
+
+def _chosen(
+    request: Request,
+    canvas: Canvas,
+    precision: FixedPrecision,
+    samples: Sequence[Sample],
+) -> FineTuneSettings:
+    """Put what was chosen, or what a model brings along, into the settings."""
+    settings = replace(
+        request.settings,
+        long_side=canvas.long_side,
+        neighbours=canvas.neighbours,
+        precision=precision,
+        negatives=choose_negatives(request.settings.negatives, samples, request.rule),
+    )
+    card = request.card
+    if card is None:
+        return settings
+    return replace(
+        settings,
+        backbone=card.settings["backbone"],
+        detail_head=card.detail_head,
+        stages=settings.stages if card.detail_head else "galore",
+    )
+
+
+def _describe(setup: Setup) -> str:
+    settings = setup.settings
+    if setup.held_out:
+        held_out = f"{len(setup.held_out)} held out to measure on"
+    elif len(setup.training) < settings.hold_out_from:
+        held_out = f"none held out, as there are fewer than {settings.hold_out_from}"
+    else:
+        held_out = "none held out, as each is needed or has trained the model already"
+    neighbours = (
+        "seen with the slices below and above, " if setup.canvas.neighbours else ""
+    )
+    return (
+        f"{len(setup.training)} slices train, {held_out}; {neighbours}long side "
+        f"{setup.canvas.long_side} pixels, {setup.precision} on {setup.device}, "
+        f"{_describe_length(settings)}."
+    )
+
+
+def _describe_length(settings: FineTuneSettings) -> str:
+    if settings.stages != "head":
+        return (
+            f"{settings.steps} steps"
+            if settings.steps
+            else f"{settings.minutes:g} minutes"
+        )
+    if settings.steps:
+        return (
+            f"the head alone, without the {settings.steps} steps, which are the GaLore "
+            "stage's: set stages to both for them"
+        )
+    return f"the head alone, {settings.minutes:g} minutes"
