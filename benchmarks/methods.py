@@ -49,8 +49,9 @@ from medsaga.data.intensity import choose_intensity
 from medsaga.data.samples import build_samples, drawn_sample
 from medsaga.data.sizing import collate
 from medsaga.data.structures import finest_width
+from medsaga.network.backbones.catalogue import kind_of_weights
 from medsaga.network.backbones.pretrained import build_backbone
-from medsaga.network.backbones.sam_format import detect_architecture, read_checkpoint
+from medsaga.network.backbones.sam_format import read_checkpoint
 from medsaga.network.inference import predict_slice
 from medsaga.segmentation.smoothing import smooth_as_asked
 from medsaga.settings.fine_tune import ONE_STAGE
@@ -181,8 +182,9 @@ def compared_precision(settings: FineTuneSettings, side: int) -> FixedPrecision:
 
 
 def _architecture(backbone: str) -> str:
-    is_file = Path(backbone).is_file()
-    return detect_architecture(read_checkpoint(Path(backbone))) if is_file else backbone
+    if not Path(backbone).is_file():
+        return backbone
+    return kind_of_weights(read_checkpoint(Path(backbone))).name
 
 
 def fit_from_scratch(

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from medsaga import FineTuneSettings, TrainingData, drain, fine_tune
+from medsaga import FineTuneSettings, SliceId, TrainingData, drain, fine_tune
 
 VALUES = (1, 5, 117)
 
@@ -49,16 +49,18 @@ TINY = replace(
 )
 
 
-def train(images, labels, settings=None, *, start=None, preview_interval=10.0, **data):
+def train(images, labels, settings=None, *, start=None, preview=None, **data):
     """Train on images and labels; `data` is more of what is said of them.
 
-    Gives the model, and the events of its training.
+    `preview` are what previews are asked for. Gives the model, and the events of its
+    training.
     """
     events = []
-    stream = fine_tune(
-        TrainingData(images, labels, **data),
-        settings,
-        start=start,
-        preview_interval=preview_interval,
-    )
+    wanted = TrainingData(images, labels, **data)
+    stream = fine_tune(wanted, settings, start=start, **preview or {})
     return drain(stream, events.append), events
+
+
+def slice_of(image: str, index: int, axis: int = 0, *, is_2d: bool = False) -> SliceId:
+    """Name a slice of an image that is known by its name."""
+    return SliceId(image=image, axis=axis, index=index, image_name=image, is_2d=is_2d)

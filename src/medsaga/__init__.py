@@ -53,6 +53,8 @@ if TYPE_CHECKING:
         read_volume,
         write_volume,
     )
+    from medsaga.data.formats.catalogue import viewer_endings
+    from medsaga.data.identity import SliceId
     from medsaga.data.inputs import TrainingData, as_volume
     from medsaga.data.intensity import (
         WINDOWS,
@@ -75,9 +77,12 @@ if TYPE_CHECKING:
         load_model,
         save_model,
     )
-    from medsaga.models.kept_slices import SliceName, kept_labels
+    from medsaga.models.kept_slices import kept_labels
     from medsaga.models.library import LibraryEntry, ModelLibrary
-    from medsaga.network.backbones.checkpoints import missing_weights
+    from medsaga.network.backbones.catalogue import (
+        missing_weights,
+        offered_backbones,
+    )
     from medsaga.preloading import warm_up
     from medsaga.segmentation.batch import ItemEnded, ItemResult, segment_batch
     from medsaga.segmentation.items import BatchItem, batch_items
@@ -95,6 +100,8 @@ __version__ = version("napari-medsaga")
 
 # Names whose modules import torch, MONAI or nibabel: seconds, so only when asked for.
 _LAZY = {
+    "viewer_endings": "medsaga.data.formats.catalogue",
+    "offered_backbones": "medsaga.network.backbones.catalogue",
     "TrainingData": "medsaga.data.inputs",
     "segment_batch": "medsaga.segmentation.batch",
     "batch_items": "medsaga.segmentation.items",
@@ -113,7 +120,7 @@ _LAZY = {
     "Outputs": "medsaga.segmentation.outputs",
     "Scores": "medsaga.metrics",
     "Segmentation": "medsaga.segmentation.segment",
-    "SliceName": "medsaga.models.kept_slices",
+    "SliceId": "medsaga.data.identity",
     "Speed": "medsaga.training.plan.speed",
     "TimeEstimate": "medsaga.training.plan.speed",
     "TrainedModel": "medsaga.models.folder",
@@ -138,7 +145,7 @@ _LAZY = {
     "load_model": "medsaga.models.folder",
     "looks_like_hounsfield": "medsaga.data.intensity",
     "measure_speed": "medsaga.training.plan.speed",
-    "missing_weights": "medsaga.network.backbones.checkpoints",
+    "missing_weights": "medsaga.network.backbones.catalogue",
     "output_path": "medsaga.data.files",
     "pair_files": "medsaga.data.files",
     "read_labels": "medsaga.data.files",
@@ -183,7 +190,7 @@ __all__ = [
     "Segmentation",
     "SegmentedSlice",
     "Setting",
-    "SliceName",
+    "SliceId",
     "Speed",
     "Stop",
     "Stream",
@@ -217,6 +224,7 @@ __all__ = [
     "looks_like_hounsfield",
     "measure_speed",
     "missing_weights",
+    "offered_backbones",
     "output_path",
     "pair_files",
     "preset",
@@ -227,6 +235,7 @@ __all__ = [
     "segment",
     "segment_batch",
     "slice_place",
+    "viewer_endings",
     "volume_from_array",
     "warm_up",
     "write_volume",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from medsaga.data.files import check_pair, pair_files, read_labels, stem
+from medsaga.data.files import check_pair, pair_files, read_labels
+from medsaga.data.formats.catalogue import stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

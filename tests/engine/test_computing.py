@@ -4,6 +4,7 @@ import os
 import time
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -40,8 +41,10 @@ def test_threads_are_put_back():
 def test_peak_memory_sees_a_large_array():
     before = peak_memory(CPU)
     assert before > 10 * 2**20
-    held = np.ones(before // 8 + 2**24)  # as much again, touched
-    assert peak_memory(CPU) > before + held.nbytes // 2
+    # What there was at the peak may be free again: as much, and 128 MB more, touched.
+    held = np.ones((before - psutil.Process().memory_info().rss) // 8 + 2**24)
+    assert held[-1] == 1
+    assert peak_memory(CPU) > before + 2**26
     assert free_memory(CPU) > 0
 
 

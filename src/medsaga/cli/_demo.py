@@ -174,7 +174,7 @@ def _write(
 
 
 def _not_annotated(card: "ModelCard", image: "Volume") -> Iterator[int]:
-    annotated = {index for _, index in card.training_slices + card.held_out_slices}
+    annotated = {one.index for one in (*card.training_slices, *card.held_out_slices)}
     return (i for i in range(image.shape[card.axis]) if i not in annotated)
 
 

@@ -152,7 +152,7 @@ def _as_json(scores: "Scores") -> dict[str, Any]:
 def _score_all(job: Job, prediction: Path, truth: Path) -> _Result:
     """Score pair by pair, so that a bad pair does not cost the others."""
     from medsaga import evaluate_files, image_files, pair_files
-    from medsaga.data.formats.atomic import stem
+    from medsaga.data.formats.catalogue import stem
 
     pairs = pair_files(prediction, truth)
     name, count = Counter(stem(predicted) for predicted, _ in pairs).most_common(1)[0]

@@ -1,9 +1,9 @@
 """The command `info`: what there is to know of a model."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -14,7 +14,7 @@ from medsaga.cli._run import print_json, print_result, reports_errors
 from medsaga.cli._tables import class_table
 
 if TYPE_CHECKING:
-    from medsaga import ModelCard
+    from medsaga import ModelCard, SliceId
 
 _MB = 1e6
 
@@ -96,9 +96,9 @@ def _computer(card: "ModelCard") -> str:
     return f"{measured['device']}, {threads}, {card.settings['precision']}"
 
 
-def _slices(slices: list[list[Any]]) -> str:
+def _slices(slices: Sequence["SliceId"]) -> str:
     """List slices: ``2 slices: ct [3], ct [9]``."""
-    names = [name for name, _ in slices]
+    names = [one.name for one in slices]
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f"{len(names)} slices: {listed}"
 

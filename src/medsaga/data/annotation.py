@@ -217,8 +217,9 @@ def _said_to_be_empty(
     pairs += _everywhere(along, indices, axis, may_be_empty=may_be_empty)
     for v, s in pairs:
         if along[v][s]:
+            name = labels[v].slice_id(axis, s).name
             raise MedsagaError(
-                f"{labels[v].slice_name(s)} is said to be empty but carries labels: "
+                f"{name} is said to be empty but carries labels: "
                 "erase them, or leave it out of the empty slices."
             )
     return tuple(pairs)

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medsaga.data.formats.atomic import (
-    IMAGE_ENDINGS,
-    VOLUME_ENDINGS,
+from medsaga.data.formats.atomic import label_dtype
+from medsaga.data.formats.catalogue import (
+    FALLBACK,
+    FORMATS,
     ending,
-    label_dtype,
+    format_of,
     stem,
 )
-from medsaga.data.formats.images import read_image, write_image
-from medsaga.data.formats.nifti import read_nifti, write_nifti
 from medsaga.data.volume import Volume, check_pair
 from medsaga.errors import MedsagaError
 
@@ -30,14 +29,10 @@ __all__ = [
     "pair_files",
     "read_labels",
     "read_volume",
-    "stem",
     "write_volume",
 ]
 
-_FORMATS = "NIfTI, MGH, MINC, AFNI, TIFF, PNG, JPEG, BMP or .npy"
-_NIFTI = (".nii", ".nii.gz")
-# The voxels of an image in two files are in its partner.
-_HEADERS = {".hdr": ".img", ".hdr.gz": ".img.gz", ".head": ".brik"}
+_FORMATS = ", ".join(dict.fromkeys(kind.name for kind in FORMATS))
 # Scaled label files miss whole numbers by a rounding error.
 _WHOLE = 1e-4
 
@@ -96,7 +91,7 @@ def read_labels(path: Path | str) -> Volume:
         raise MedsagaError(
             f"{path.name} is a JPEG, which blurs label values: save the labels as PNG."
         )
-    volume = _read(path, palette_indices=True)
+    volume = _read(path, as_labels=True)
     if volume.is_rgb:
         raise MedsagaError(
             f"{path.name} is a colour image: save the labels as one whole number for "
@@ -130,10 +125,13 @@ def write_volume(volume: Volume, path: Path | str, *, is_labels: bool = False) -
         If the path has another ending or the file cannot be written.
     """
     path = Path(path)
-    if ending(path) in VOLUME_ENDINGS:
-        write_nifti(volume, path, is_labels=is_labels)
-        return path
-    return write_image(volume, path)
+    kind = format_of(path)
+    if kind is None or kind.writer is None:
+        raise MedsagaError(
+            f"{path.name} is of no format that is written: end the name in .nii.gz, "
+            ".png, .tif or .npy."
+        )
+    return kind.write(volume, path, is_labels=is_labels)
 
 
 def image_files(path: Path | str) -> list[Path]:
@@ -234,28 +232,22 @@ def output_path(image_path: Path, folder: Path, suffix: str = "") -> Path:
             f"{folder} is the folder of the images: choose another one for the masks, "
             "which get the images' names."
         )
-    kind = ending(image_path)
-    if kind in VOLUME_ENDINGS:
-        kind = kind if kind in _NIFTI else ".nii.gz"
-    elif "tif" in kind:
-        kind = ".tif"
-    elif kind != ".npy":
-        kind = ".png"
-    return folder / f"{stem(image_path)}{suffix}{kind}"
+    kind = format_of(image_path) or FALLBACK
+    mask_ending = kind.mask_ending or ending(image_path)
+    return folder / f"{stem(image_path)}{suffix}{mask_ending}"
 
 
-def _read(path: Path, *, palette_indices: bool = False) -> Volume:
+def _read(path: Path, *, as_labels: bool = False) -> Volume:
     if path.is_dir():
         raise MedsagaError(f"{path} is a folder: give a file in it.")
     if not path.is_file():
         raise MedsagaError(f"There is no file {path}: check the name.")
-    if ending(path) in VOLUME_ENDINGS:
-        return read_nifti(path)
+    kind = format_of(path)
+    if kind is not None:
+        return kind.read(path, as_labels=as_labels)
     try:
-        return read_image(path, palette_indices=palette_indices)
+        return FALLBACK.read(path, as_labels=as_labels)
     except MedsagaError:
-        if ending(path) in IMAGE_ENDINGS:
-            raise
         raise MedsagaError(
             f"{path.name} is no image that can be read: give {_FORMATS}{_advice(path)}."
         ) from None
@@ -300,12 +292,13 @@ def _whole_numbers(array: NDArray[Any], path: Path) -> NDArray[Any]:
 
 
 def _is_image_name(path: Path) -> bool:
-    known = ending(path) in VOLUME_ENDINGS + IMAGE_ENDINGS
-    return known and not path.name.startswith(".")
+    return format_of(path) is not None and not path.name.startswith(".")
 
 
 def _has_partner(path: Path, files: list[Path]) -> bool:
-    partner = _HEADERS.get(ending(path))
+    """Whether another file has the voxels of an image in two files."""
+    kind = format_of(path)
+    partner = None if kind is None else kind.partner
     return partner is not None and any(
         stem(f) == stem(path) and ending(f).startswith(partner) for f in files
     )

@@ -11,8 +11,8 @@ from medsaga.data.samples import classes_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
+    from medsaga.data.identity import SliceId
     from medsaga.data.samples import Sample
-    from medsaga.models.kept_slices import SliceName
 
 _HELD_OUT_SHARE = 0.2
 
@@ -22,8 +22,8 @@ def split_held_out(
     n_classes: int,
     hold_out_from: int,
     *,
-    before: Collection[SliceName] = (),
-    trained: Collection[SliceName] = (),
+    before: Collection[SliceId] = (),
+    trained: Collection[SliceId] = (),
 ) -> tuple[list[Sample], list[Sample]]:
     """Split into training and held-out slices.
 
@@ -39,8 +39,7 @@ def split_held_out(
     present = [classes_of(sample) for sample in samples]
     for classes in present:
         slices_left[classes] += 1
-    names = [(sample.name, sample.slice_index) for sample in samples]
-    free = [i for i, name in enumerate(names) if name not in trained]
+    free = [i for i, sample in enumerate(samples) if sample.id not in trained]
     held_out: set[int] = set()
 
     def hold_out_one(candidates: Iterable[int]) -> None:
@@ -51,7 +50,7 @@ def split_held_out(
                 return
 
     for index in free:
-        if names[index] in before and len(held_out) < wanted:
+        if samples[index].id in before and len(held_out) < wanted:
             hold_out_one([index])
     n_more = max(0, wanted - len(held_out))
     spread = np.linspace(0, len(samples) - 1, n_more + 2)[1:-1].round().astype(int)

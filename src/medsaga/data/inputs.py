@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from medsaga.data.annotation import EmptySlice
-    from medsaga.models.kept_slices import SliceName
+    from medsaga.data.identity import SliceId
 
 ImageLike: TypeAlias = Volume | NDArray[Any] | Path | str
 
@@ -57,7 +57,7 @@ class TrainingData:
     axis: int | None = None
     slices: Sequence[int] | None = None
     empty_slices: Sequence[EmptySlice] = ()
-    earlier: Sequence[SliceName] = ()
+    earlier: Sequence[SliceId] = ()
     window: tuple[float, float] | None = None
     class_names: Mapping[int, str] | None = None
     class_colours: Mapping[int, str] | None = None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from medsaga.data.annotation import Annotation
     from medsaga.data.canvas import Canvas
     from medsaga.data.classes import ClassTable
+    from medsaga.data.identity import SliceId
     from medsaga.data.volume import Volume
 
 
@@ -44,10 +45,8 @@ class Sample:
         int16 class indices over the content alone, what views are drawn from: as fine
         as the slice itself (:func:`~medsaga.data.sizing.labels_for_views`), of strokes
         as coarse as `target`, or they would fall between a view's pixels.
-    slice_index
-        Its index in the volume that it comes from.
-    name
-        What to call the slice.
+    id
+        Which slice it is.
     truth
         (rows, columns) label values at the slice's own resolution, 0 for background.
     known
@@ -61,8 +60,7 @@ class Sample:
     image: Tensor
     target: Tensor
     labels: Tensor
-    slice_index: int
-    name: str
+    id: SliceId
     truth: NDArray[Any]
     spacing: tuple[float, float] | None
     content: tuple[int, int]
@@ -181,8 +179,7 @@ def build_samples(
                 image=image,
                 target=target,
                 labels=drawn,
-                slice_index=s,
-                name=images[v].slice_name(s),
+                id=images[v].slice_id(axis, s),
                 truth=label.values,
                 spacing=images[v].slice_spacing(axis),
                 content=content,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medsaga.data.identity import SliceId, fingerprint
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ class Volume:
     source
         What the writer needs to put a mask back into the order, orientation and header
         of the file that this was read from; None for arrays.
+    holds_labels
+        Whether the file that this was read from says that it holds labels.
     """
 
     array: NDArray[Any]
@@ -49,6 +53,7 @@ class Volume:
     name: str = "image"
     is_2d: bool = False
     source: Any = None
+    holds_labels: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,9 +71,20 @@ class Volume:
         picked: NDArray[Any] = np.asarray(self.array[slice_place(axis, index)])
         return picked
 
-    def slice_name(self, index: int) -> str:
-        """Name slice `index`: as the volume, with the index in 3-D."""
-        return self.name if self.is_2d else f"{self.name} [{index}]"
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells the image from others; see :func:`~medsaga.data.identity`."""
+        return fingerprint(self.array)
+
+    def slice_id(self, axis: int, index: int) -> SliceId:
+        """Say which slice is number `index` along `axis`."""
+        return SliceId(
+            image=self.fingerprint,
+            axis=axis,
+            index=index,
+            image_name=self.name,
+            is_2d=self.is_2d,
+        )
 
     def slice_shape(self, axis: int) -> tuple[int, int]:
         """Rows and columns of a slice across `axis`."""

@@ -184,10 +184,13 @@ def _is_whole(card: ModelCard) -> bool:
     created_at(card).astimezone(UTC)  # years that no clock shows overflow
     slices = [*card.training_slices, *card.held_out_slices]
     texts = [card.backbone, card.base_weights, *card.classes.names]
-    texts += [name for name, _ in slices]
+    texts += [text for s in slices for text in (s.image, s.image_name)]
     texts += [text for pair in card.software.items() for text in pair]
     texts += [*card.settings, *card.measured, *card.metrics["dice"]]
-    whole_numbers = [*card.classes.values, *(index for _, index in slices)]
+    whole_numbers = [
+        *card.classes.values,
+        *(n for s in slices for n in (s.axis, s.index)),
+    ]
     return (
         all(isinstance(text, str) for text in texts)
         and all(isinstance(number, int) for number in whole_numbers)

@@ -12,11 +12,12 @@ from typing import Any
 
 from medsaga.data.canvas import Canvas
 from medsaga.data.classes import ClassTable
+from medsaga.data.identity import SliceId
 from medsaga.data.intensity import IntensityRule
 from medsaga.errors import MedsagaError
 
-FORMAT_VERSION = 2
-"""Of what is written; version 1 is read too."""
+FORMAT_VERSION = 3
+"""Of what is written; versions 1 and 2 are read too."""
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
 
@@ -41,8 +42,8 @@ class ModelCard:
     settings
         The training's settings with everything planned filled in:
         ``FineTuneSettings(**settings)`` repeats it exactly, on a GPU but for rounding.
-    training_slices
-        (image name, slice index) pairs that trained, then those held out.
+    training_slices, held_out_slices
+        The slices that trained, and those that were held out.
     data_fingerprint
         SHA-256 of the training slices' pixels and labels.
     metrics
@@ -65,8 +66,8 @@ class ModelCard:
     canvas: Canvas
     axis: int
     settings: dict[str, Any]
-    training_slices: list[list[Any]]
-    held_out_slices: list[list[Any]]
+    training_slices: tuple[SliceId, ...]
+    held_out_slices: tuple[SliceId, ...]
     data_fingerprint: str
     metrics: dict[str, Any]
     measured: dict[str, Any]
@@ -97,12 +98,24 @@ class ModelCard:
             content["classes"] = ClassTable(**table)
             content["intensity"] = IntensityRule(**content["intensity"])
             content["canvas"] = Canvas(**content["canvas"])
+            for name in ("training_slices", "held_out_slices"):
+                content[name] = tuple(
+                    _read_slice(row, content["axis"]) for row in content[name]
+                )
             known = {field.name for field in fields(cls)}
             return cls(**{n: v for n, v in content.items() if n in known})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MedsagaError(
                 "card.json is no model card: give the folder that a training wrote."
             ) from error
+
+
+def _read_slice(row: dict[str, Any] | list[Any], axis: int) -> SliceId:
+    """Read a slice, which is a name and an index before format version 3."""
+    if isinstance(row, dict):
+        return SliceId(**row)
+    name, index = row
+    return SliceId.from_name(name, axis, index)
 
 
 def load_card(folder: Path | str) -> ModelCard:

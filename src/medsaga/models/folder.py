@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from medsaga.data.formats.atomic import temporary_folder
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.models.card import CARD, FORMAT_VERSION, WEIGHTS, ModelCard, load_card
 from medsaga.models.kept_slices import KEPT_SLICES
+from medsaga.network.backbones.catalogue import BACKBONES
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.medsaga import MedSAGa
 
@@ -23,9 +25,6 @@ if TYPE_CHECKING:
 
     from medsaga.data.samples import Sample
 
-# Places and channels of the maps of LiteMedSAM that the detail head sees since format
-# version 2.
-_LEVELS_SINCE_2 = {1: 64, 3: 128, 5: 160}
 _REDUCE = "detail_head.reduce.{}.weight"
 
 
@@ -121,8 +120,8 @@ def load_model(folder: Path | str) -> TrainedModel:
             "programs, then try again."
         ):
             weights = load_file(folder / WEIGHTS)
-        if card.format_version == 1 and card.backbone == "lite_medsam":
-            weights = _from_version_1(weights)
+        if card.format_version == 1:
+            weights = _from_version_1(weights, card.backbone)
         network.load_state_dict(weights)
     except (RuntimeError, SafetensorError, OSError) as error:
         raise MedsagaError(
@@ -134,12 +133,15 @@ def load_model(folder: Path | str) -> TrainedModel:
     return TrainedModel(network.to(memory_format=torch.channels_last), card)
 
 
-def _from_version_1(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _from_version_1(
+    weights: dict[str, torch.Tensor], backbone: str
+) -> dict[str, torch.Tensor]:
     """Add the levels that the detail head did not see, at no weight."""
-    seen = [weights[name] for i in range(6) if (name := _REDUCE.format(i)) in weights]
+    names = map(_REDUCE.format, count())
+    seen = [weights[name] for name in takewhile(weights.__contains__, names)]
     if not seen:
         return weights  # it has no detail head
-    for index, channels in _LEVELS_SINCE_2.items():
+    for index, channels in BACKBONES[backbone].levels_since_2.items():
         seen.insert(index, seen[0].new_zeros(len(seen[0]), channels, 1, 1))
     return weights | {_REDUCE.format(i): level for i, level in enumerate(seen)}
 

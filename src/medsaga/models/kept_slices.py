@@ -7,14 +7,16 @@ is saved, exported or handed on elsewhere does not carry its images.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from medsaga.data.identity import SliceId
 from medsaga.errors import MedsagaError
+from medsaga.models.card import load_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from medsaga.models.card import ModelCard
 
 KEPT_SLICES = "slices.safetensors"
-SliceName = tuple[str, int]
-"""What a slice is called and its index, as a card's `training_slices` has them."""
 
 _IMAGE, _TRUTH, _KNOWN = "image", "truth", "known"
 
@@ -52,8 +52,7 @@ def save_slices(samples: Iterable[Sample], folder: Path) -> None:
             tensors[f"{number}.{_KNOWN}"] = _as_tensor(sample.known)
         notes.append(
             {
-                "name": sample.name,
-                "slice_index": sample.slice_index,
+                "slice": asdict(sample.id),
                 # JSON takes no numbers of NumPy's.
                 "spacing": sample.spacing and [float(side) for side in sample.spacing],
                 "content": sample.content,
@@ -70,27 +69,27 @@ def _as_tensor(array: NDArray[Any]) -> Tensor:
     return from_numpy(np.ascontiguousarray(array, dtype=kind))
 
 
-def kept_labels(folder: Path | str) -> dict[SliceName, NDArray[Any]]:
+def kept_labels(folder: Path | str) -> dict[SliceId, NDArray[Any]]:
     """Give the labels of the slices that are kept with a model; imports no torch.
 
     Returns
     -------
     dict
         (rows, columns) label values at the slices' own resolution, 0 where background
-        or unknown, by name and index; empty if none are kept, or they cannot be read.
+        or unknown, by slice; empty if none are kept, or they cannot be read.
     """
     try:
         with safe_open(Path(folder) / KEPT_SLICES, framework="numpy") as file:
             return {
-                (note["name"], note["slice_index"]): file.get_tensor(f"{i}.{_TRUTH}")
-                for i, note in enumerate(_notes(file))
+                one: file.get_tensor(f"{number}.{_TRUTH}")
+                for number, one in enumerate(_ids(_notes(file), Path(folder)))
             }
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, MedsagaError):
         return {}
 
 
 def load_slices(
-    folder: Path, wanted: Sequence[SliceName], table: ClassTable
+    folder: Path, wanted: Sequence[SliceId], table: ClassTable
 ) -> list[Sample]:
     """Read slices that are kept with a model, as samples.
 
@@ -112,10 +111,10 @@ def load_slices(
     try:
         with safe_open(folder / KEPT_SLICES, framework="pt") as file:
             notes = _notes(file)
-            names = [(note["name"], note["slice_index"]) for note in notes]
-            for name in wanted:
-                number = names.index((name[0], name[1]))
-                samples.append(_load_slice(file, number, notes[number], table))
+            ids = _ids(notes, folder)
+            for one in wanted:
+                number = ids.index(one)
+                samples.append(_load_slice(file, number, notes[number], one, table))
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise MedsagaError(
             f"The slices that trained {folder.name} are not kept with it any more: "
@@ -125,7 +124,7 @@ def load_slices(
 
 
 def _load_slice(
-    file: Any, number: int, note: Mapping[str, Any], table: ClassTable
+    file: Any, number: int, note: Mapping[str, Any], one: SliceId, table: ClassTable
 ) -> Sample:
     from medsaga.data.samples import Sample, scale_labels
 
@@ -141,8 +140,7 @@ def _load_slice(
         image=image,
         target=target,
         labels=labels,
-        slice_index=note["slice_index"],
-        name=note["name"],
+        id=one,
         truth=truth,
         spacing=None if spacing is None else (spacing[0], spacing[1]),
         content=(height, width),
@@ -166,12 +164,12 @@ class EarlierSlices:
 
     folder: Path | str | None
     card: ModelCard | None
-    wanted: tuple[SliceName, ...]
+    wanted: tuple[SliceId, ...]
 
     def classes(self) -> tuple[int, ...]:
         """Give the label values on these slices."""
         labels = kept_labels(self.folder) if self.folder and self.wanted else {}
-        found = [np.unique(labels[name]) for name in self.wanted if name in labels]
+        found = [np.unique(labels[one]) for one in self.wanted if one in labels]
         return tuple(int(value) for values in found for value in values)
 
     def load(
@@ -203,6 +201,18 @@ class EarlierSlices:
                 "trained with: leave intensity on auto and give no window."
             )
         return load_slices(Path(self.folder), self.wanted, table)
+
+
+def _ids(notes: Iterable[Mapping[str, Any]], folder: Path) -> list[SliceId]:
+    """Say which slices are kept, which is a name and an index in older files."""
+    return [
+        SliceId(**note["slice"])
+        if "slice" in note
+        else SliceId.from_name(
+            note["name"], load_card(folder).axis, note["slice_index"]
+        )
+        for note in notes
+    ]
 
 
 def _notes(file: Any) -> list[dict[str, Any]]:

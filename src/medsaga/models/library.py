@@ -68,8 +68,7 @@ class LibraryEntry:
         if self.card is None:
             return 0
         slices = [*self.card.training_slices, *self.card.held_out_slices]
-        # A slice of a volume is named "NAME [index]", a 2-D image just "NAME".
-        return len({name.removesuffix(f" [{index}]") for name, index in slices})
+        return len({one.image for one in slices})
 
     @property
     def mean_dice(self) -> float:

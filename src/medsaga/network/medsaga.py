@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,13 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from medsaga.network.backbones.base import Backbone
-
-
-class LogitParts(NamedTuple):
-    """The two summands of the logits, (B, k, h, w) each; `head` is None without one."""
-
-    decoder: Tensor
-    head: Tensor | None
 
 
 class MedSAGa(nn.Module):
@@ -71,17 +64,12 @@ class MedSAGa(nn.Module):
 
     def logits(self, pyramid: Sequence[Tensor], images: Tensor) -> Tensor:
         """Return the logits of images and of the pyramid that the backbone gave."""
-        parts = self.logit_parts(pyramid, images)
-        return parts.decoder if parts.head is None else parts.decoder + parts.head
-
-    def logit_parts(self, pyramid: Sequence[Tensor], images: Tensor) -> LogitParts:
-        """Return what the decoder and the detail head each say."""
-        decoder = self.decoder(pyramid[-1])
+        logits: Tensor = self.decoder(pyramid[-1])
         if self.detail_head is None:
-            return LogitParts(decoder, None)
-        head = self.detail_head(pyramid, images)
-        if head.shape[-2:] != decoder.shape[-2:]:
+            return logits
+        head: Tensor = self.detail_head(pyramid, images)
+        if head.shape[-2:] != logits.shape[-2:]:
             head = F.interpolate(
-                head, size=decoder.shape[-2:], mode="bilinear", align_corners=False
+                head, size=logits.shape[-2:], mode="bilinear", align_corners=False
             )
-        return LogitParts(decoder, head)
+        return logits + head

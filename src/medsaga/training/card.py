@@ -38,9 +38,9 @@ def make_card(setup: Setup, state: TrainingState, scores: Validated) -> ModelCar
         canvas=setup.canvas,
         axis=setup.axis,
         settings=asdict(state.plan.complete(setup.settings)),
-        training_slices=[[s.name, s.slice_index] for s in setup.training],
-        held_out_slices=[[s.name, s.slice_index] for s in setup.held_out],
-        data_fingerprint=_fingerprint([*setup.training, *setup.held_out]),
+        training_slices=tuple(sample.id for sample in setup.training),
+        held_out_slices=tuple(sample.id for sample in setup.held_out),
+        data_fingerprint=fingerprint([*setup.training, *setup.held_out]),
         metrics={
             "step": scores.step,
             "measured_on": scores.measured_on,
@@ -61,7 +61,8 @@ def _finite(scores: Mapping[int, float]) -> dict[str, float]:
     return {str(value): score for value, score in scores.items() if isfinite(score)}
 
 
-def _fingerprint(samples: Sequence[Sample]) -> str:
+def fingerprint(samples: Sequence[Sample]) -> str:
+    """Give the SHA-256 of what slices show and how they are labelled."""
     digest = hashlib.sha256()
     for sample in samples:
         digest.update(sample.image.numpy().tobytes())

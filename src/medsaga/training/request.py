@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medsaga.data.annotation import Annotation
+    from medsaga.data.canvas import Canvas
     from medsaga.data.classes import ClassTable
+    from medsaga.data.identity import SliceId
     from medsaga.data.inputs import TrainingData
     from medsaga.data.intensity import IntensityRule
     from medsaga.data.samples import Sample
     from medsaga.data.volume import Volume
     from medsaga.models.card import ModelCard
-    from medsaga.models.kept_slices import SliceName
     from medsaga.settings.fine_tune import FineTuneSettings
 
 
@@ -84,7 +85,7 @@ class Request:
         earlier = EarlierSlices(
             None if isinstance(start, TrainedModel) else start,
             card,
-            tuple((name, index) for name, index in data.earlier),
+            tuple(data.earlier),
         )
         annotation = annotated_slices(
             labels,
@@ -117,7 +118,7 @@ class Request:
 
     def known_slices(
         self, samples: Sequence[Sample]
-    ) -> tuple[set[SliceName], set[SliceName]]:
+    ) -> tuple[set[SliceId], set[SliceId]]:
         """Name the slices that the model was held out from, and those that trained it.
 
         Of the former only those that the user has not corrected since, which belong to
@@ -126,25 +127,36 @@ class Request:
         if self.card is None:
             return set(), set()
         held_out, trained = (
-            {(name, index) for name, index in slices}
+            {one.among(self.volumes) for one in slices}
             for slices in (self.card.held_out_slices, self.card.training_slices)
         )
         # None is corrected where nothing was held out: what has trained never is.
         corrected = self._corrected(samples) if held_out else set()
         return held_out - corrected, trained | corrected
 
-    def _corrected(self, samples: Sequence[Sample]) -> set[SliceName]:
+    def earlier_samples(self, canvas: Canvas) -> list[Sample]:
+        """Read the earlier slices, which are kept at the working size of `canvas`.
+
+        Raises
+        ------
+        MedsagaError
+            If they are not kept, or not at that size or by these intensities.
+        """
+        samples = self.earlier.load(self.table, canvas, self.rule)
+        return [replace(s, id=s.id.among(self.volumes)) for s in samples]
+
+    def _corrected(self, samples: Sequence[Sample]) -> set[SliceId]:
         """Name the slices that the model knows with other labels."""
-        known: Mapping[SliceName, NDArray[Any]] = {}
+        known: Mapping[SliceId, NDArray[Any]] = {}
         if isinstance(self.start, TrainedModel):
-            known = {(s.name, s.slice_index): s.truth for s in self.start.samples}
+            known = {sample.id: sample.truth for sample in self.start.samples}
         elif self.start is not None:
             known = kept_labels(self.start)
+        known = {one.among(self.volumes): labels for one, labels in known.items()}
         return {
-            name
+            sample.id
             for sample in samples
-            if (name := (sample.name, sample.slice_index)) in known
-            and not np.array_equal(known[name], sample.truth)
+            if sample.id in known and not np.array_equal(known[sample.id], sample.truth)
         }
 
 

@@ -118,7 +118,7 @@ def set_up(request: Request) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
         request.rule,
         canvas,
     )
-    samples += request.earlier.load(request.table, canvas, request.rule)
+    samples += request.earlier_samples(canvas)
     before, trained = request.known_slices(samples)
     training, held_out = split_held_out(
         samples,

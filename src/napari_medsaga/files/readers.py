@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from medsaga import viewer_endings
 from napari_medsaga.layers.convert import LayerDataTuple, place_options
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-_ENDINGS = (".nii", ".nii.gz", ".mgz", ".mgh")
-_LABEL_INTENT = 1002
 _MOST_LABELS = 256
 # But not what says the opposite: unsegmented, unlabelled, masked.
 _LABEL_NAME = re.compile(r"(?<!un)(seg|label|mask(?!ed))")
@@ -27,7 +26,8 @@ _LABEL_NAME = re.compile(r"(?<!un)(seg|label|mask(?!ed))")
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerDataTuple]] | None:
     """Give the function that reads a file or several, or None if it cannot."""
-    readable = all(p.name.lower().endswith(_ENDINGS) for p in _as_paths(path))
+    endings = viewer_endings()
+    readable = all(p.name.lower().endswith(endings) for p in _as_paths(path))
     return read_layers if readable else None
 
 
@@ -83,17 +83,12 @@ def _as_labels(volume: Volume, path: Path) -> Volume | None:
         return None
     # Integers that are scaled on disk have become fractions here.
     is_integer = volume.array.dtype.kind in "iu"
-    if _says_label(volume):
+    if volume.holds_labels:
         return volume if is_integer else _read_whole_numbers(path)
     is_named_so = _LABEL_NAME.search(volume.name.lower()) is not None
     if is_integer and is_named_so and _are_few(volume.array):
         return volume
     return None
-
-
-def _says_label(volume: Volume) -> bool:
-    """Whether the header's intent is label; only NIfTI headers have one."""
-    return int(volume.source.header["intent_code"]) == _LABEL_INTENT
 
 
 def _read_whole_numbers(path: Path) -> Volume | None:

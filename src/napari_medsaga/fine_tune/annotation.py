@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from medsaga import SliceName
+    from medsaga import SliceId
     from napari_medsaga.layers.predictions import Prediction
 
 
@@ -48,7 +48,7 @@ class AnnotationQuery:
     labels: Volume
     axis: int | None
     shown_axis: int
-    unticked: frozenset[int | SliceName]
+    unticked: frozenset[int | SliceId]
     empty: frozenset[tuple[int, int]]
     background_value: int | None
     names: Mapping[int, str]
@@ -101,7 +101,7 @@ class AnnotationReport:
     slices: tuple[int, ...]
     changed: frozenset[int]
     empty: frozenset[int]
-    earlier: tuple[SliceName, ...]
+    earlier: tuple[SliceId, ...]
     counts: tuple[ClassCount, ...]
     background: ClassCount | None
     finest: float | None
@@ -159,8 +159,12 @@ def _report_prediction(
         merged[place] = prediction.slice_to_train(
             flat, index, is_changed=index in changed
         )
-    own = {(query.image.slice_name(index), index) for index in slices}
-    earlier = {n: labels for n, labels in prediction.earlier.items() if n not in own}
+    own = {query.image.slice_id(prediction.axis, index) for index in slices}
+    earlier = {
+        one: labels
+        for one, labels in prediction.earlier.items()
+        if one.among([query.image]) not in own
+    }
     report = _report(
         query,
         query.labels.with_array(merged),
@@ -187,9 +191,7 @@ def _describe_corrections(
         slices = {0: "No slice", 1: "1 slice"}.get(n_changed, f"{n_changed} slices")
         empty = f", {n_empty} marked as empty" if n_empty else ""
         left_out = (
-            f" Left out, as they have the names of these: {n_replaced}."
-            if n_replaced
-            else ""
+            f" Left out, as they are changed here: {n_replaced}." if n_replaced else ""
         )
         return (
             f"{slices} of the predicted layer changed{empty}, "
@@ -212,7 +214,7 @@ def _report(
     slices: tuple[int, ...] = (),
     changed: frozenset[int] = frozenset(),
     empty: frozenset[int] = frozenset(),
-    earlier: tuple[SliceName, ...] = (),
+    earlier: tuple[SliceId, ...] = (),
 ) -> AnnotationReport:
     return AnnotationReport(
         number=query.number,
@@ -234,7 +236,7 @@ def _report(
 def _count(
     query: AnnotationQuery,
     report: AnnotationReport,
-    earlier: Mapping[SliceName, NDArray[Any]] = MappingProxyType({}),
+    earlier: Mapping[SliceId, NDArray[Any]] = MappingProxyType({}),
 ) -> AnnotationReport:
     """Count the classes on the ticked slices, and see whether they can train."""
     ticked = [index for index in report.slices if index not in query.unticked]

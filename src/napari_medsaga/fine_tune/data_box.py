@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
 
-    from medsaga import FineTuneSettings, SliceName
+    from medsaga import FineTuneSettings, SliceId
 
 _SETTLE_MS = 250
 # An undone stroke is told by `set_data` alone.
@@ -69,7 +69,7 @@ class DataBox(QWidget):
         self._sentence = QLabel()
         self._slices = SliceList(viewer)
         self._empty = EmptySliceBox(viewer)
-        self._sparse = SparseForm()
+        self.sparse = SparseForm()
         self._classes = ClassTableView()
         self._watch = AnnotationWatch(self)
         self._timer = QTimer(self)
@@ -97,13 +97,13 @@ class DataBox(QWidget):
         """Give the slices that are to train."""
         return self._slices.ticked_slices()
 
-    def ticked_earlier(self) -> tuple[SliceName, ...]:
+    def ticked_earlier(self) -> tuple[SliceId, ...]:
         """Give the slices kept with a predicted layer's model that are to train."""
         return self._slices.ticked_earlier()
 
     def complete(self, settings: FineTuneSettings) -> FineTuneSettings:
         """Give settings with those that belong to the labels as they are here."""
-        return self._sparse.complete(settings)
+        return self.sparse.complete(settings)
 
     def look_again(self) -> None:
         """Look at the layers as they are now; the answer comes as `reported`."""
@@ -118,7 +118,7 @@ class DataBox(QWidget):
     def set_running(self, running: bool) -> None:
         """Decide what can be changed; the colours stay as the key to the plot."""
         controls = (self.image, self.labels, self._to_labels, self._to_image)
-        for control in (*controls, self._axis, self._slices, self._sparse):
+        for control in (*controls, self._axis, self._slices, self.sparse):
             control.setEnabled(not running)
         self._empty.set_running(running)
         self._classes.set_editable(not running)
@@ -154,7 +154,7 @@ class DataBox(QWidget):
         layout.addWidget(self._sentence)
         layout.addWidget(self._slices)
         layout.addWidget(self._empty)
-        layout.addWidget(self._sparse)
+        layout.addWidget(self.sparse)
         layout.addWidget(self._classes)
 
     def _labelled(self, text: str, control: QWidget) -> QLabel:
@@ -199,7 +199,7 @@ class DataBox(QWidget):
         self._axis.activated.connect(self._on_axis_activated)
         self._slices.ticked.connect(self._timer.start)
         self._empty.marked.connect(self.look_again)
-        self._sparse.changed.connect(self._timer.start)
+        self.sparse.changed.connect(self._timer.start)
         self._classes.renamed.connect(self._on_class_renamed)
         self._watch.reported.connect(self._on_reported)
         self._watch.failed.connect(self._on_failed)
@@ -229,7 +229,7 @@ class DataBox(QWidget):
             shown_axis=shown if labels.ndim == 3 and 0 <= shown < 3 else 0,
             unticked=self._slices.unticked(),
             empty=empty_slices(labels, image),
-            background_value=self._sparse.background_value(),
+            background_value=self.sparse.background_value(),
             names=class_names(labels),
             prediction=prediction_of(labels),
         )
@@ -245,7 +245,7 @@ class DataBox(QWidget):
         for name in _LABEL_EVENTS if labels is not None else ():
             self._watch_event(labels, name)
         self._offer_axes(labels)
-        self._sparse.set_predicted(prediction_of(labels) is not None)
+        self.sparse.set_predicted(prediction_of(labels) is not None)
         self._empty.follow(image, labels, None)
         self._timer.start()
 

@@ -79,7 +79,7 @@ class FineTunePanel(QWidget):
         self.data = DataBox(napari_viewer)
         self.plan = PlanBox()
         self.run = RunBox()
-        self._watch = ComputerWatch(self)
+        self.computer = ComputerWatch(self)
         self._follower = LayerFollower(
             napari_viewer, self.data, lambda: self.training is not None, self
         )
@@ -108,7 +108,7 @@ class FineTunePanel(QWidget):
         self.run.stopped.connect(self._on_stop_clicked)
         self.run.paused.connect(self._on_pause_toggled)
         self.run.advanced.connect(self._on_advanced)
-        self._watch.changed.connect(self._show_plan)
+        self.computer.changed.connect(self._show_plan)
         self.run.segments.toggled.connect(self._show_plan)
         self._viewer.dims.events.point.connect(self._on_point_changed)
         self._viewer.dims.events.order.connect(self._on_order_changed)
@@ -160,9 +160,9 @@ class FineTunePanel(QWidget):
             self.run.plan.setText(problem or "")
             return
         sentence = describe_plan(
-            self._watch.computer,
+            self.computer.computer,
             settings,
-            self._watch.speed,
+            self.computer.speed,
             report,
             segments=self.run.segments.isChecked(),
         )
@@ -289,7 +289,7 @@ class FineTunePanel(QWidget):
             return
         self.run.plot.end()
         training.layers.end()
-        self._watch.look_again()
+        self.computer.look_again()
         self._set_running(False)
         if status == "failed":
             self._show_failure(value)
@@ -340,10 +340,10 @@ class FineTunePanel(QWidget):
 def _on_abandoned_ended(layers: TrainingLayers, status: str, value: Any) -> None:
     if isinstance(value, TrainingResult):
         layers.remember(value)
-    _tell_what_was_kept(status, value)
+    tell_what_was_kept(status, value)
 
 
-def _tell_what_was_kept(status: str, value: Any) -> None:
+def tell_what_was_kept(status: str, value: Any) -> None:
     """Say what became of a training whose dock was closed."""
     if isinstance(value, TrainingResult) and value.mask is not None:
         show_info(

@@ -49,24 +49,24 @@ class PlanBox(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self._start = StartChoice()
+        self.start = StartChoice()
         self._presets = {name: QRadioButton(_preset_title(name)) for name in PRESETS}
         self._group = QButtonGroup(self)
-        self._form = SettingsForm(
+        self.form = SettingsForm(
             preset(_DEFAULT), without=("backbone", *SPARSE_SETTINGS)
         )
         self._advanced = QCollapsible("Advanced", expandedIcon="▼", collapsedIcon="▶")
-        self._before = self._continued = self._start.origin()
+        self._before = self._continued = self.start.origin()
         self._preset_backbone = _DEFAULT_BACKBONE
         self._reset = QPushButton("Reset t&o the preset")
 
         self._lay_out()
         self._describe()
 
-        self._start.changed.connect(self.changed)
+        self.start.changed.connect(self.changed)
         self._group.buttonClicked.connect(self._on_preset_clicked)
         self._reset.clicked.connect(self._on_reset_clicked)
-        self._form.changed.connect(self.changed)
+        self.form.changed.connect(self.changed)
 
     def settings(self) -> FineTuneSettings:
         """Give the settings as they stand.
@@ -76,8 +76,8 @@ class PlanBox(QWidget):
         MedsagaError
             If two of them contradict each other.
         """
-        settings = self._form.value()
-        backbone = self._start.origin().backbone
+        settings = self.form.value()
+        backbone = self.start.origin().backbone
         return settings if not backbone else replace(settings, backbone=backbone)
 
     def expected_settings(self) -> FineTuneSettings:
@@ -88,7 +88,7 @@ class PlanBox(QWidget):
         MedsagaError
             If two of them contradict each other.
         """
-        settings, card = self.settings(), self._start.card()
+        settings, card = self.settings(), self.start.card()
         if card is None:
             return settings
         side = settings.long_side or card.settings["long_side"]
@@ -96,35 +96,35 @@ class PlanBox(QWidget):
 
     def set_settings(self, settings: FineTuneSettings) -> None:
         """Show other settings, and start from their backbone."""
-        self._form.set_value(settings)
-        self._start.choose_backbone(settings.backbone)
+        self.form.set_value(settings)
+        self.start.choose_backbone(settings.backbone)
 
     def start_model(self) -> Path | None:
         """Give the folder of the trained model to continue from, if one is chosen."""
-        return self._start.origin().model
+        return self.start.origin().model
 
     def continue_from(self, folder: Path) -> None:
         """Choose a trained model to continue from."""
         # It may have been chosen already, under a new name.
-        if self._start.origin() not in (self._continued, Origin(model=folder)):
-            self._before = self._start.origin()
-        self._start.choose_model(folder)
-        self._continued = self._start.origin()
+        if self.start.origin() not in (self._continued, Origin(model=folder)):
+            self._before = self.start.origin()
+        self.start.choose_model(folder)
+        self._continued = self.start.origin()
 
     def start_as_before(self) -> None:
         """Choose what was chosen before `continue_from`."""
-        self._start.choose(self._before)
+        self.start.choose(self._before)
 
     def problem(self) -> str | None:
         """Say why one cannot start from what is chosen, and what to do."""
-        return self._start.problem()
+        return self.start.problem()
 
     def _lay_out(self) -> None:
         row = QFormLayout()
         label = QLabel("Sta&rt from")
-        label.setBuddy(self._start)
-        label.setToolTip(self._start.toolTip())
-        row.addRow(label, self._start)
+        label.setBuddy(self.start)
+        label.setToolTip(self.start.toolTip())
+        row.addRow(label, self.start)
         grid = QGridLayout()
         for i, (name, button) in enumerate(self._presets.items()):
             self._group.addButton(button)
@@ -133,7 +133,7 @@ class PlanBox(QWidget):
         content = QWidget()
         inner = QVBoxLayout(content)
         inner.setContentsMargins(0, 0, 0, 0)
-        inner.addWidget(self._form)
+        inner.addWidget(self.form)
         inner.addWidget(self._reset)
         self._advanced.setContent(content)
         self._advanced.collapse(animate=False)
@@ -171,14 +171,14 @@ class PlanBox(QWidget):
 
     def _on_preset_clicked(self, _: object) -> None:
         settings = preset(self._preset_name())
-        self._form.set_value(settings)
+        self.form.set_value(settings)
         # What the user chose stays; only what came with the last preset goes with it.
-        if self._start.origin().backbone == self._preset_backbone:
-            self._start.choose_backbone(settings.backbone)
+        if self.start.origin().backbone == self._preset_backbone:
+            self.start.choose_backbone(settings.backbone)
         self._preset_backbone = settings.backbone
 
     def _on_reset_clicked(self) -> None:
-        self._form.set_value(preset(self._preset_name()))
+        self.form.set_value(preset(self._preset_name()))
 
 
 def _preset_title(name: str) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image
 
-    from medsaga import SliceName
+    from medsaga import SliceId
     from napari_medsaga.fine_tune.annotation import AnnotationReport
 
 _MOST_LISTED = 300
@@ -32,8 +32,8 @@ class SliceList(QListWidget):
         self._viewer = viewer
         self._image: Image | None = None
         self._report: AnnotationReport | None = None
-        self._unticked: set[int | SliceName] = set()
-        self._rows: list[int | SliceName] = []
+        self._unticked: set[int | SliceId] = set()
+        self._rows: list[int | SliceId] = []
         self._listed: tuple[Any, ...] | None = None
         self.setObjectName("slices")
         self.setToolTip(
@@ -47,7 +47,7 @@ class SliceList(QListWidget):
         self.itemChanged.connect(self._on_item_changed)
         self.itemActivated.connect(self._on_item_activated)
 
-    def unticked(self) -> frozenset[int | SliceName]:
+    def unticked(self) -> frozenset[int | SliceId]:
         """Give the slices that are to be left out."""
         return frozenset(self._unticked)
 
@@ -56,7 +56,7 @@ class SliceList(QListWidget):
         slices = () if self._report is None else self._report.slices
         return tuple(index for index in slices if index not in self._unticked)
 
-    def ticked_earlier(self) -> tuple[SliceName, ...]:
+    def ticked_earlier(self) -> tuple[SliceId, ...]:
         """Give the slices kept with a predicted layer's model that are to train."""
         earlier = () if self._report is None else self._report.earlier
         return tuple(name for name in earlier if name not in self._unticked)
@@ -89,15 +89,15 @@ class SliceList(QListWidget):
         self.setVisible(len(texts) > 1)
         self._fit_height()
 
-    def _texts(self, report: AnnotationReport | None) -> dict[int | SliceName, str]:
+    def _texts(self, report: AnnotationReport | None) -> dict[int | SliceId, str]:
         if report is None:
             return {}
-        texts: dict[int | SliceName, str] = {}
+        texts: dict[int | SliceId, str] = {}
         for index in report.slices:
             step = self._slider_position(report.axis, index)
             is_changed, is_empty = index in report.changed, index in report.empty
             texts[index] = f"{step}{' changed' * is_changed}{' empty' * is_empty}"
-        return texts | {name: name[0] for name in report.earlier}
+        return texts | {one: one.name for one in report.earlier}
 
     def _fit_height(self) -> None:
         self.doItemsLayout()

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
-from medsaga import MedsagaError, ModelLibrary, missing_weights
+from medsaga import (
+    MedsagaError,
+    ModelLibrary,
+    missing_weights,
+    offered_backbones,
+)
 from napari_medsaga.widgets.model_list import LibraryWatcher
 
 if TYPE_CHECKING:
@@ -17,12 +22,7 @@ if TYPE_CHECKING:
 
     from medsaga import LibraryEntry, ModelCard
 
-_BACKBONES = {
-    "lite_medsam": "LiteMedSAM (installed)",
-    "vit_b": "SAM vit_b",
-    "vit_l": "SAM vit_l",
-    "vit_h": "SAM vit_h",
-}
+_BACKBONES = {kind.name: kind for kind in offered_backbones()}
 _WEIGHTS = "Weights (*.pth *.pt *.safetensors);;All files (*)"
 
 
@@ -56,7 +56,7 @@ class StartChoice(QComboBox):
         self._origins: list[Origin] = []
         self._models: dict[Path, LibraryEntry] = {}
         self._unread: str | None = None
-        self._chosen = Origin(backbone="lite_medsam")
+        self._chosen = Origin(backbone=next(iter(_BACKBONES)))
         self._file: str | None = None
         self._watcher = LibraryWatcher(ModelLibrary(), self)
         self.setObjectName("start")
@@ -99,8 +99,7 @@ class StartChoice(QComboBox):
                 gone = "That model is gone: choose another one to start from."
                 return self._unread or gone
             return entry.problem
-        name = self._chosen.backbone or ""
-        return missing_weights(name) if name in _BACKBONES else None
+        return missing_weights(self._chosen.backbone or "")
 
     def choose(self, origin: Origin) -> None:
         """Choose what :meth:`origin` has given before."""
@@ -114,10 +113,13 @@ class StartChoice(QComboBox):
         was_blocked = self.blockSignals(True)
         self.clear()
         self._origins = []
-        for name, title in _BACKBONES.items():
-            problem = missing_weights(name)
-            suffix = "" if problem is None else " (not on this computer)"
-            self._add(Origin(backbone=name), title + suffix, problem)
+        for kind in _BACKBONES.values():
+            problem = missing_weights(kind.name)
+            if problem is not None:
+                where = " (not on this computer)"
+            else:
+                where = " (installed)" if kind.is_bundled else ""
+            self._add(Origin(backbone=kind.name), f"{kind.title}{where}", problem)
         if self._file is not None:
             self._add(Origin(backbone=self._file), Path(self._file).name, None)
         self._add(_BROWSE, "SAM-format file…", None)

@@ -37,6 +37,8 @@ class TrainingLayers:
 
     Attributes
     ----------
+    request
+        The training.
     preview, result
         The two layers, of which the second takes over the first.
     axis
@@ -58,7 +60,7 @@ class TrainingLayers:
         shape, dtype, axis = shape_of(image), table.dtype, report.axis
         hidden = without_choice(options) | {"name": "MedSAGa preview"}
         shown = options | {"name": f"{image.name} segmented"}
-        self._request, self._image = request, ref(image)
+        self.request, self._image = request, ref(image)
         self.axis = axis
         self.preview = ResultLayer(viewer, shape, dtype, axis, hidden)
         self.result = ResultLayer(viewer, shape, dtype, axis, shown)
@@ -101,13 +103,13 @@ class TrainingLayers:
 
         Gives the layer, None where there is none any more.
         """
-        layer, request = self.result.shown, self._request
+        layer, request = self.result.shown, self.request
         if layer is None:
             return None
         # Strokes stay strokes only as the model keeps them: in corrections of its
         # layer, what is not painted is background.
         own_slices = () if request.settings.sparse else request.data.slices or ()
-        own = {(request.image.slice_name(i), i) for i in own_slices}
+        own = {request.image.slice_id(self.axis, i) for i in own_slices}
         prediction = Prediction(
             model=trained.model,
             created=trained.card.created,

@@ -19,7 +19,7 @@ _DRAW_FIRST_MS = 500
 _SECONDS_TO_END = 60.0
 _is_closing = threading.Event()
 _threads: list[threading.Thread] = []
-_speed: Speed | None = None
+known_speed: Speed | None = None
 
 
 class ComputerWatch(QObject):
@@ -43,7 +43,7 @@ class ComputerWatch(QObject):
     @property
     def speed(self) -> Speed | None:
         """How fast the default model is here; None until it is measured."""
-        return _speed
+        return known_speed
 
     def look_again(self) -> None:
         """Look at the computer in a thread, and measure its speed if it is not known.
@@ -80,9 +80,9 @@ def _end_threads() -> None:
 
 def _measure() -> None:
     """Measure the default model once, unless a job has or wants the computer."""
-    global _speed
+    global known_speed
     with idle_computer() as is_wanted:  # one at a time
-        if _speed is not None or is_wanted is None:
+        if known_speed is not None or is_wanted is None:
             return
         from medsaga import measure_speed
 
@@ -91,7 +91,7 @@ def _measure() -> None:
             while not (is_wanted() or _is_closing.is_set()):
                 next(stream)
         except StopIteration as end:
-            _speed = end.value
+            known_speed = end.value
         except MedsagaError:  # no weights: said where the model is chosen
             return
         finally:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
     from numpy.typing import NDArray
 
-    from medsaga import SliceName
+    from medsaga import SliceId
 
 _KEY = "medsaga_prediction"
 
@@ -48,7 +48,7 @@ class Prediction:
     axis: int
     written: NDArray[Any]
     trained: Mapping[int, NDArray[Any]]
-    earlier: Mapping[SliceName, NDArray[Any]]
+    earlier: Mapping[SliceId, NDArray[Any]]
     image: ref[Image]
 
     def find_model(self) -> Path | None:
@@ -64,7 +64,7 @@ class Prediction:
                 return entry.path
         return self.model if (self.model / "card.json").is_file() else None
 
-    def with_earlier(self, own: Collection[SliceName] = ()) -> Prediction:
+    def with_earlier(self, own: Collection[SliceId] = ()) -> Prediction:
         """Add the slices that are kept with the model, but for `own`."""
         from medsaga import kept_labels
 

@@ -49,7 +49,7 @@ class SegmentPanel(QWidget):
         super().__init__()
         self._viewer = napari_viewer
         self._rows: list[Row] = []
-        self._run: SegmentRun | None = None
+        self.run: SegmentRun | None = None
 
         self._computer = ComputerWatch(self)
         self._model = ModelChooser(self)
@@ -74,9 +74,9 @@ class SegmentPanel(QWidget):
         super().changeEvent(event)
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self._layers.disconnect_viewer()
-            if self._run is not None:
-                self._run.abandon()
-                self._run = None
+            if self.run is not None:
+                self.run.abandon()
+                self.run = None
 
     def _lay_out(self) -> None:
         self._tabs.addTab(self._layers, "Open ima&ges")
@@ -156,7 +156,7 @@ class SegmentPanel(QWidget):
         run.row_changed.connect(self._on_row_changed)
         run.ticked.connect(self._on_ticked)
         run.ended.connect(self._on_run_ended)
-        self._run = run
+        self.run = run
         self._set_running(True)
         self._say("Loading the model…")
         self._bar.setValue(0)
@@ -179,17 +179,17 @@ class SegmentPanel(QWidget):
         return target
 
     def _on_pause_clicked(self) -> None:
-        if self._run is None:
+        if self.run is None:
             return
-        pauses = not self._run.job.is_paused
-        self._run.job.set_paused(pauses)
+        pauses = not self.run.job.is_paused
+        self.run.job.set_paused(pauses)
         self._pause.setText("Contin&ue" if pauses else "Pa&use")
         self._on_ticked()
 
     def _on_stop_clicked(self) -> None:
-        if self._run is None:
+        if self.run is None:
             return
-        self._run.stop()
+        self.run.stop()
         self._stop.setEnabled(False)
         self._pause.setEnabled(False)
         self._say("Stopping after this slice…")
@@ -202,7 +202,7 @@ class SegmentPanel(QWidget):
             self._layers.tick([row.source], ticked=False)
 
     def _on_ticked(self) -> None:
-        run = self._run
+        run = self.run
         if run is None or run.is_stopping:
             return
         self._bar.setValue(round(_SCALE * run.fraction))
@@ -222,7 +222,7 @@ class SegmentPanel(QWidget):
         )
 
     def _on_run_ended(self, status: str, value: object) -> None:
-        run, self._run = self._run, None
+        run, self.run = self.run, None
         self._set_running(False)
         if run is None:
             return

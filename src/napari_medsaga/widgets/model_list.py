@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from html import escape
 from math import isfinite, isnan
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QFileSystemWatcher, QObject, QTimer, Signal
 
 from medsaga import FineTuneSettings, ModelLibrary, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
-    from medsaga import LibraryEntry, ModelCard
+    from medsaga import LibraryEntry, ModelCard, SliceId
 
 _SETTLE_MS = 200
 NOTHING = "–"
@@ -134,16 +134,17 @@ def _card_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
     yield "Software", ", ".join(f"{n} {v}" for n, v in card.software.items())
 
 
-def slices_text(slices: Iterable[Sequence[Any]]) -> str:
+def slices_text(slices: Iterable[SliceId]) -> str:
     """Write slices image by image, and runs of them as first-last."""
     by_image: dict[str, list[int]] = {}
-    for name, index in slices:
-        image = name.removesuffix(f" [{index}]")
-        indices = by_image.setdefault(image, [])
-        if image != name:  # a 2-D image has no slices to count
-            indices.append(index)
+    names: dict[str, str] = {}
+    for one in slices:
+        names[one.image] = one.image_name
+        indices = by_image.setdefault(one.image, [])
+        if not one.is_2d:
+            indices.append(one.index)
     return "; ".join(
-        f"{image}: {_runs(sorted(indices))}" if indices else image
+        f"{names[image]}: {_runs(sorted(indices))}" if indices else names[image]
         for image, indices in by_image.items()
     )
 

@@ -109,7 +109,7 @@ def test_finetune_writes_the_model_that_it_reports(trained):
     card = medsaga.load_model(model).card
     assert card.classes.values == (0, *VALUES)
     assert card.classes.names == ("background", "liver", "left kidney", "class 117")
-    assert [index for _, index in card.training_slices] == [1, 4, 7, 10]
+    assert [one.index for one in card.training_slices] == [1, 4, 7, 10]
     assert "'none' is unused" in result.stderr
     assert "GaLore stage 2/2" in result.stderr
 
@@ -208,7 +208,7 @@ def test_a_model_is_replaced_only_if_asked_for(model, images, tmp_path):
     result = run(*arguments, "--overwrite", "--axis", "axial")
     assert result.exit_code == 0, result.output
     slices = medsaga.load_model(target).card.training_slices
-    assert [index for _, index in slices] == [4, 7]
+    assert [one.index for one in slices] == [4, 7]
     assert f"Model: {target}" in result.stdout
 
 
@@ -226,7 +226,7 @@ def test_folders_are_paired_by_name(images, tmp_path):
     assert result.exit_code == 0, result.output
     card = medsaga.load_model(tmp_path / "model").card
     slices = card.training_slices + card.held_out_slices
-    assert {name.split()[0] for name, _ in slices} == {"a", "b"}
+    assert {one.image_name for one in slices} == {"a", "b"}
     assert (card.intensity.low, card.intensity.high) == (-50, 300)
 
 
@@ -241,7 +241,7 @@ def test_strokes_and_empty_slices_train(images, tmp_path):
     assert result.exit_code == 0, result.output
     card = medsaga.load_card(tmp_path / "model")
     assert card.classes.values == (0, *VALUES)
-    assert [index for _, index in card.training_slices] == [0, 1, 4, 7, 10, 11]
+    assert [one.index for one in card.training_slices] == [0, 1, 4, 7, 10, 11]
     assert "sparse, background 200" in run("info", tmp_path / "model").stdout
 
 

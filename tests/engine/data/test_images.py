@@ -79,7 +79,7 @@ def test_palette_images_give_colours_or_indices(tmp_path: Path) -> None:
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
     picture.save(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png").array[0, 3, 3].tolist() == [0, 255, 0]
-    indices = read_image(tmp_path / "a.png", palette_indices=True)
+    indices = read_image(tmp_path / "a.png", as_labels=True)
     np.testing.assert_array_equal(indices.array[0], np.eye(8) * 2)
 
 

@@ -12,7 +12,7 @@ from medsaga.data.samples import build_samples, working_image
 from medsaga.data.sizing import restore_logits
 from medsaga.data.volume import volume_from_array
 from medsaga.errors import MedsagaError
-from medsaga.training.card import _fingerprint
+from medsaga.training.card import fingerprint
 
 CANVAS = Canvas(long_side=64, multiple=16)
 RULE = IntensityRule(kind="window", low=0, high=100)
@@ -246,7 +246,7 @@ def test_the_fingerprint_tells_labels_apart_that_the_working_size_does_not():
         samples = build_samples(
             [image], [labels], annotation, table_of(0, 1), RULE, CANVAS
         )
-        prints.add(_fingerprint(samples))
+        prints.add(fingerprint(samples))
         assert (samples[0].target == 1).sum() == 20 * 20
     assert len(prints) == 2
 
@@ -255,8 +255,8 @@ def test_samples_show_the_slice_and_its_classes():
     images, labels, table = scene()
     annotation = annotated_slices(labels, axis=0)
     samples = build_samples(images, labels, annotation, table, RULE, CANVAS)
-    assert [s.slice_index for s in samples] == [2, 1, 2]
-    assert [s.name for s in samples] == ["a [2]", "b [1]", "b [2]"]
+    assert [s.id.index for s in samples] == [2, 1, 2]
+    assert [s.id.name for s in samples] == ["a [2]", "b [1]", "b [2]"]
     assert [s.content for s in samples] == [(64, 48), (51, 64), (51, 64)]
     assert [s.spacing for s in samples] == [None, (2, 1), (2, 1)]
     for sample, volume in zip(samples, (0, 1, 1), strict=True):
@@ -270,7 +270,7 @@ def test_samples_show_the_slice_and_its_classes():
         difference = (sample.image[0] * 10 - sample.target.clamp(min=0)).abs()
         assert (difference < 0.1).float().mean() > 0.85
         assert torch.equal(sample.image[0], sample.image[2])
-        label = labels[volume].slice(0, sample.slice_index)
+        label = labels[volume].slice(0, sample.id.index)
         np.testing.assert_array_equal(sample.truth, label)
     assert samples[0].target.unique().tolist() == [0, 1, 3]
     assert samples[1].target.unique().tolist() == [-1, 0, 2]

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.phantom import slice_of
 
 from medsaga import FineTuneSettings, ModelLibrary, TrainingData, drain, fine_tune
 from medsaga.data.volume import Volume
@@ -22,7 +23,6 @@ from medsaga.models import archive
 from medsaga.models import folder as saving
 from medsaga.models.card import load_card
 from medsaga.models.folder import TrainedModel, load_model, save_model
-from medsaga.models.library import _default_folder
 
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 
@@ -43,7 +43,9 @@ def model(phantom) -> TrainedModel:
         rank=8,
         precision="fp32",
     )
-    images = [Volume(array=image, name=name) for name in ("one", "two [2]")]
+    images = [
+        Volume(array=image + i, name=name) for i, name in enumerate(("one", "two [2]"))
+    ]
     masks = [Volume(array=annotated, name="labels")] * 2
     return drain(fine_tune(TrainingData(images, masks), settings))
 
@@ -87,8 +89,7 @@ def test_the_folder_is_the_one_given_the_environment_s_or_the_user_s(
     assert ModelLibrary().folder == tmp_path / "mine"
     assert ModelLibrary(tmp_path / "given").folder == tmp_path / "given"
     monkeypatch.delenv("MEDSAGA_MODELS")
-    assert ModelLibrary().folder == _default_folder()
-    assert _default_folder().parts[-2:] == ("medsaga", "models")
+    assert ModelLibrary().folder.parts[-2:] == ("medsaga", "models")
     assert not (tmp_path / "mine").exists()
 
 
@@ -125,11 +126,12 @@ def test_the_entry_tells_images_and_mean_dice(library, model):
     assert entry.n_images == 2
     dice = model.card.metrics["dice"].values()
     assert entry.mean_dice == pytest.approx(sum(dice) / len(dice))
-    # 2-D images keep their whole name, and what was held out counts as well.
+    # Two patients' files may have one name, and what was held out counts as well.
+    ct, other_ct = slice_of("ct", 7), replace(slice_of("ct", 8), image="another")
     card = replace(
         model.card,
-        training_slices=[["scan", 0], ["scan [1]", 0], ["ct [7]", 7], ["ct [8]", 8]],
-        held_out_slices=[["other", 0]],
+        training_slices=(slice_of("scan", 0), ct, replace(ct, index=8), other_ct),
+        held_out_slices=(slice_of("other", 0),),
         metrics=model.card.metrics | {"dice": {}},
     )
     entry = replace(entry, card=card)
@@ -295,6 +297,7 @@ def test_models_with_an_unreadable_card_are_listed_last_with_the_reason(
         "no dice": {"metrics": {}},
         "slices": {"training_slices": [1, 2]},
         "index": {"training_slices": [["image", 1.5]]},
+        "image": {"training_slices": [{"image": 3}]},
         "year": {"created": "0001-01-01T00:00:00+14:00"},
         "names": {"classes": card["classes"] | {"names": [1, 2, 3, 4]}},
         "newer": {"format_version": 99},
@@ -423,9 +426,8 @@ def link(name: str) -> zipfile.ZipInfo:
 
 
 def test_what_is_not_exactly_one_model_is_refused_and_leaves_nothing(
-    library, parts, folder, tmp_path, monkeypatch
+    library, parts, folder, tmp_path
 ):
-    monkeypatch.setattr(archive, "_LARGEST", {CARD: 100_000, WEIGHTS: 2**30})
     card, weights = parts[CARD], parts[WEIGHTS]
     header_only = weights[: 8 + int.from_bytes(weights[:8], "little")]
     sources = {
@@ -434,10 +436,10 @@ def test_what_is_not_exactly_one_model_is_refused_and_leaves_nothing(
         "several models": {f"a/{CARD}": card, f"b/{CARD}": card, WEIGHTS: weights},
         "is a link": {CARD: card, link(WEIGHTS): b"/etc/passwd"},
         "is a link,": {f"{CARD}/": b"", WEIGHTS: weights},
-        "too large": {CARD: card + b" " * 100_000, WEIGHTS: weights},
+        "too large": {CARD: card + b" " * 2**24, WEIGHTS: weights},
         "no model card": {CARD: b"{}", WEIGHTS: weights},
         "card of wrong.zip is damaged": {
-            CARD: card.replace(b'"training_slices": [', b'"training_slices": [7,'),
+            CARD: card.replace(b'"index": 1,', b'"index": 1.5,'),
             WEIGHTS: weights,
         },
         "weights of wrong.zip are missing or damaged": {

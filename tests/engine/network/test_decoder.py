@@ -4,7 +4,7 @@ import pytest
 import torch
 from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
 
-from medsaga.network.backbones.checkpoints import find_checkpoint
+from medsaga.network.backbones.catalogue import find_checkpoint
 from medsaga.network.backbones.sam_format import read_checkpoint
 from medsaga.network.decoder import ClassMaskDecoder
 

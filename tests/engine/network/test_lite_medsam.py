@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from medsaga.network.backbones.checkpoints import find_checkpoint
+from medsaga.network.backbones.catalogue import find_checkpoint
 from medsaga.network.backbones.lite_medsam import build_lite_medsam
 from medsaga.network.backbones.pretrained import load_pretrained
 from medsaga.network.backbones.sam_format import read_checkpoint

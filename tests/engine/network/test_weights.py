@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from medsaga.errors import MedsagaError
+from medsaga.network.backbones.catalogue import kind_of_weights
 from medsaga.network.backbones.sam_format import (
-    detect_architecture,
     load_matching,
     read_checkpoint,
 )
@@ -235,14 +235,14 @@ def test_architecture_of_sams_own_models(width, depth, name):
     with torch.device("meta"):
         state = sam_model_registry[name]().state_dict()
     assert state["image_encoder.pos_embed"].shape[-1] == width
-    assert detect_architecture(state) == name
+    assert kind_of_weights(state).name == name
     short = {n: t for n, t in state.items() if f"blocks.{depth - 1}." not in n}
     with pytest.raises(MedsagaError, match="image encoder that is not known"):
-        detect_architecture(short)
+        kind_of_weights(short)
 
 
 def test_architectures_that_are_not_known():
     mobile = {"image_encoder.patch_embed.seq.0.c.weight": torch.zeros(32, 3, 3, 3)}
     for state in (mobile, _sam_format(_small()), {}):
         with pytest.raises(MedsagaError, match="pass a file of LiteMedSAM"):
-            detect_architecture(state)
+            kind_of_weights(state)

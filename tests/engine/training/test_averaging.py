@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import torch
 from torch import nn
 
@@ -47,7 +49,26 @@ def test_the_best_weights_come_back():
     for value, score in ((1.0, 0.5), (2.0, 0.9), (3.0, 0.7), (4.0, 0.8)):
         _set(network, value)
         best.offer(_scores(score))
-    assert best.n_since == 2
     assert best.scores == _scores(0.9)
     best.write()
     assert all((p == 2.0).all() for p in network.parameters())
+
+
+def test_both_go_on_from_what_was_written():
+    network = _network(0.0)
+    average, best = WeightAverage(network), BestWeights(network)
+    for value, score in ((1.0, 0.9), (2.0, 0.5)):
+        _set(network, value)
+        average.update()
+        best.offer(_scores(score))
+    other = _network(0.0)
+    average_again, best_again = WeightAverage(other), BestWeights(other)
+    average_again.load_state_dict(average.state_dict(), average.n_updates)
+    best_again.load_state_dict(best.state_dict(), json.loads(json.dumps(best.notes())))
+    assert best_again.scores == _scores(0.9)
+    _set(other, 6.0)
+    average_again.update()
+    average_again.write()
+    assert all(torch.allclose(p, torch.tensor(3.0)) for p in other.parameters())
+    best_again.write()
+    assert all((p == 1.0).all() for p in other.parameters())

@@ -36,6 +36,7 @@ from medsaga.data.annotation import annotated_slices
 from medsaga.data.classes import ClassTable, class_table, count_classes
 from medsaga.errors import MedsagaError
 from medsaga.models.kept_slices import load_slices
+from medsaga.training.origin import load_network
 
 
 def _weights(model):
@@ -142,12 +143,10 @@ class TestOtherClasses:
         assert {1, 5, 117} <= set(np.unique(mask))
 
     def test_backbone_and_tokens_come_from_the_model(self, image, more, quick, trained):
-        from medsaga.training.origin import start_from_model
-
         table = class_table([more], annotated_slices([more]))
-        begun = start_from_model(trained, quick, table)
-        assert not begun.knows_classes
-        old, new = trained.network.state_dict(), begun.network.state_dict()
+        network, origin = load_network(trained, quick, table)
+        assert not origin.knows_classes
+        old, new = trained.network.state_dict(), network.state_dict()
         for name, tensor in old.items():
             if name.startswith("backbone."):
                 assert torch.equal(new[name], tensor)
@@ -183,8 +182,7 @@ def test_the_preview_follows_a_function(image, labels, quick):
         image,
         labels,
         replace(quick, steps=4),
-        preview_at=look,
-        preview_interval=0.0,
+        preview={"preview_at": look, "preview_interval": 0.0},
     )
     previews = [e.slice_index for e in events if isinstance(e, Preview)]
     assert len(previews) > 3
@@ -276,12 +274,11 @@ class TestEarlierSlices:
     ):
         other = replace(as_volume(image), name="other")
         new = keep_slices(as_volume(labels).array, [4])
-        earlier = [tuple(pair) for pair in trained.card.training_slices]
-        model, _ = train(other, new, quick, start=kept, earlier=earlier[:2])
-        trained_on = [*model.card.training_slices, *model.card.held_out_slices]
-        assert sorted(map(tuple, trained_on)) == sorted(
-            [("other [4]", 4), *earlier[:2]]
-        )
+        other = other.with_array(other.array + 1)
+        earlier = trained.card.training_slices[:2]
+        model, _ = train(other, new, quick, start=kept, earlier=earlier)
+        trained_on = {*model.card.training_slices, *model.card.held_out_slices}
+        assert trained_on == {*earlier, other.slice_id(0, 4)}
 
     def test_a_class_that_only_they_have_is_not_forgotten(
         self, image, labels, quick, trained, kept
@@ -289,7 +286,7 @@ class TestEarlierSlices:
         new = keep_slices(as_volume(labels).array, [4])
         value = trained.card.classes.values[-1]
         new[new == value] = 0
-        earlier = [tuple(pair) for pair in trained.card.training_slices]
+        earlier = trained.card.training_slices
         model, events = train(image, new, quick, start=kept, earlier=earlier)
         assert model.card.classes.values == trained.card.classes.values
         first = next(e for e in events if isinstance(e, Progress))
@@ -309,15 +306,13 @@ class TestEarlierSlices:
         wanted = list(labels)
         table = trained.card.classes
         again = load_slices(kept, wanted, table)
-        assert [(s.name, s.slice_index) for s in trained.samples] == wanted
+        assert [sample.id for sample in trained.samples] == wanted
         for before, after in zip(trained.samples, again, strict=True):
             assert torch.allclose(before.image, after.image, atol=1e-3)
             assert torch.equal(before.target, after.target)
             assert torch.equal(before.labels, after.labels)
             np.testing.assert_array_equal(before.truth, after.truth)
-            np.testing.assert_array_equal(
-                before.truth, labels[before.name, after.slice_index]
-            )
+            np.testing.assert_array_equal(before.truth, labels[after.id])
             assert (before.content, before.spacing) == (after.content, after.spacing)
 
     def test_their_classes_are_counted_in_the_new_order(self, trained, kept):
@@ -326,8 +321,7 @@ class TestEarlierSlices:
         now = ClassTable(
             values=more, names=tuple(map(str, more)), colours=(None,) * len(more)
         )
-        name = (trained.samples[0].name, trained.samples[0].slice_index)
-        (after,) = load_slices(kept, [name], now)
+        (after,) = load_slices(kept, [trained.samples[0].id], now)
         before = trained.samples[0].target
         assert torch.equal(after.target, torch.where(before > 0, before + 1, before))
 
@@ -339,7 +333,7 @@ class TestEarlierSlices:
 
     def test_what_is_not_kept_is_told(self, image, labels, quick, trained, tmp_path):
         folder = save_model(trained, tmp_path / "elsewhere")
-        name = tuple(trained.card.training_slices[0])
+        name = trained.card.training_slices[0]
         with pytest.raises(MedsagaError, match="not kept with it any more"):
             drain(
                 fine_tune(
@@ -354,7 +348,7 @@ class TestEarlierSlices:
             )
 
     def test_another_working_size_is_told(self, image, labels, quick, trained, kept):
-        name = tuple(trained.card.training_slices[0])
+        name = trained.card.training_slices[0]
         larger = replace(quick, long_side=128)
         with pytest.raises(MedsagaError, match="leave long_side at 0"):
             drain(
@@ -399,8 +393,8 @@ class TestEarlierSlices:
         )
         kept = ModelLibrary(tmp_path / "library").add(model, "first")
         assert load_model(kept).card == model.card
-        for (_, index), found in kept_labels(kept).items():
-            np.testing.assert_array_equal(found, labels.array[index])
+        for one, found in kept_labels(kept).items():
+            np.testing.assert_array_equal(found, labels.array[one.index])
 
 
 class TestNeighbours:
@@ -433,7 +427,7 @@ class TestNeighbours:
     def test_it_trains_on_so_with_the_slices_that_it_keeps(
         self, image, labels, quick, kept
     ):
-        earlier = tuple(load_model(kept).card.training_slices[0])
+        earlier = load_model(kept).card.training_slices[0]
         new = keep_slices(as_volume(labels).array, [4])
         other = replace(as_volume(image), name="other")
         for long_side in (0, 64):

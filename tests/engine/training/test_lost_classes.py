@@ -1,46 +1,89 @@
+"""Classes that a training has lost from sight are noticed, and fitted anew."""
+
 from __future__ import annotations
 
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from tests.phantom import VALUES
+from tests.engine.training.conftest import begin
+from tests.phantom import VALUES, slice_of
 
-from medsaga import TrainingData, drain, fine_tune
+from medsaga import Event, TrainingData, drain, fine_tune
 from medsaga.data.samples import Sample
-from medsaga.events import Notice, Stop, Validated
-from medsaga.training import steps as galore_stage
+from medsaga.events import Notice, Progress, Stop, Validated
+from medsaga.network.medsaga import MedSAGa
+from medsaga.training.head_stage import run_head_stage
 from medsaga.training.lost_classes import lost_classes
+from medsaga.training.steps import run_galore_stage
 
 LOST = VALUES[1]
+SAID = f"lost class {LOST} from sight"
 
 
-@pytest.fixture
-def loses_a_class(monkeypatch):
-    """Make the GaLore stage begin with a network that sees nothing of one class."""
-    begin = galore_stage._validate_start
+class Trained(NamedTuple):
+    """What a training leaves, and its decoder as it was when the class was lost."""
 
-    def begin_blind(session, best):
-        seconds = yield from begin(session, best)
-        _lose_the_class(session)
-        return seconds
+    network: MedSAGa
+    decoder_then: torch.nn.Module
+    events: list[Event]
+    kept: Validated
 
-    monkeypatch.setattr(galore_stage, "_validate_start", begin_blind)
+    @property
+    def said(self) -> list[str]:
+        return [event.message for event in self.events if isinstance(event, Notice)]
+
+    @property
+    def scores(self) -> list[Validated]:
+        scores = [event for event in self.events if isinstance(event, Validated)]
+        return [*scores, self.kept]
 
 
-def _lose_the_class(session):
-    index = session.table.values.index(LOST)
-    network = session.network
+def lose_the_class(setup, network) -> None:
+    """Make a network see nothing of one class."""
+    index = setup.table.values.index(LOST)
     with torch.no_grad():
-        images = session.to_device(session.training[0].image[None])
+        images = setup.to_device(setup.training[0].image[None])
         embedding = network.backbone(images)[-1]
         features = network.decoder.decode(embedding)[1].mean((0, 2, 3))
     network.decoder.set_linear_map(index, -1000 * features / features.norm())
     if network.detail_head is not None:
         network.detail_head.classify.bias.data[index] = -100
+
+
+def is_at_the_start(event) -> bool:
+    return isinstance(event, Validated)
+
+
+def train(image, labels, settings, lose_at=is_at_the_start, stop_at=None):
+    """Train in both stages; the class is lost at the first event of the second stage
+    that fits, and a stop is thrown in at the first one after that.
+    """
+    training = begin(image, labels, settings)
+    setup, state, _ = training
+    if settings.stages == "both":
+        list(run_head_stage(*training))
+    events, stream, is_lost = [], run_galore_stage(*training), False
+    try:
+        event = next(stream)
+        while True:
+            events.append(event)
+            if not is_lost and lose_at(event):
+                is_lost = True
+                lose_the_class(setup, state.network)
+                decoder = deepcopy(state.network.decoder)
+            if stop_at is not None and stop_at(event):
+                stop_at = None
+                event = stream.throw(Stop())
+            else:
+                event = next(stream)
+    except StopIteration as end:
+        return Trained(state.network, decoder, events, end.value)
 
 
 @pytest.fixture
@@ -57,76 +100,55 @@ def slow(quick):
     )
 
 
+@pytest.fixture
+def bare(slow):
+    """The same without the head, which would see the class by itself."""
+    return replace(slow, detail_head=False, stages="galore")
+
+
 @pytest.mark.parametrize("detail_head", [True, False])
 def test_a_lost_class_is_noticed_and_fitted_anew(
-    image, labels, slow, loses_a_class, detail_head
+    image, labels, slow, bare, detail_head
 ):
-    stages = "both" if detail_head else "galore"
-    settings = replace(slow, detail_head=detail_head, stages=stages)
-    events = []
-    drain(fine_tune(TrainingData(image, labels), settings), events.append)
-    said = [e.message for e in events if isinstance(e, Notice)]
-    assert any(f"lost class {LOST} from sight" in message for message in said)
-    scores = [e.dice[LOST] for e in events if isinstance(e, Validated)]
+    trained = train(image, labels, slow if detail_head else bare)
+    assert any(SAID in message for message in trained.said)
+    scores = [score.dice[LOST] for score in trained.scores]
     assert scores[1] == 0
     assert scores[-1] > (0.5 if detail_head else 0.1)
 
 
-def test_it_is_left_to_the_loss_during_the_warm_up(image, labels, slow, loses_a_class):
-    settings = replace(slow, warmup_steps=50)
-    events = []
-    drain(fine_tune(TrainingData(image, labels), settings), events.append)
-    said = [e.message for e in events if isinstance(e, Notice)]
-    assert not any("from sight" in message for message in said)
+def test_it_is_left_to_the_loss_during_the_warm_up(image, labels, slow):
+    trained = train(image, labels, replace(slow, warmup_steps=50))
+    assert not any(SAID in message for message in trained.said)
 
 
-def test_what_was_mended_is_not_averaged_away(image, labels, slow, loses_a_class):
+def test_what_was_mended_is_not_averaged_away(image, labels, bare):
     """The last scoring comes when the averaging of the last quarter has begun."""
-    settings = replace(
-        slow, detail_head=False, stages="galore", warmup_steps=7, validations=5
-    )
-    events = []
-    drain(fine_tune(TrainingData(image, labels), settings), events.append)
-    mended = [e for e in events if isinstance(e, Notice) and "from sight" in e.message]
-    assert len(mended) == 1
-    scores = [e.dice[LOST] for e in events if isinstance(e, Validated)]
+    settings = replace(bare, warmup_steps=7, validations=5)
+    trained = train(image, labels, settings)
+    assert sum(SAID in message for message in trained.said) == 1
+    scores = [score.dice[LOST] for score in trained.scores]
     assert scores[-2] == 0
     assert scores[-1] > 0.1
 
 
+@pytest.mark.parametrize("is_stopped", [False, True])
 def test_a_class_that_is_lost_last_of_all_is_mended_too(
-    image, labels, slow, monkeypatch
+    image, labels, bare, is_stopped
 ):
-    train = galore_stage._train
+    """And a stop meanwhile leaves out no judgement of what is kept."""
+    settings = replace(bare, average_weights=False, steps=40)
 
-    def lose_last(session, *of_the_stage):
-        is_whole = yield from train(session, *of_the_stage)
-        _lose_the_class(session)
-        return is_whole
+    def is_last(event) -> bool:
+        return isinstance(event, Progress) and event.step == 40
 
-    monkeypatch.setattr(galore_stage, "_train", lose_last)
-    settings = replace(
-        slow, detail_head=False, stages="galore", average_weights=False, steps=40
-    )
-    events = []
-    drain(fine_tune(TrainingData(image, labels), settings), events.append)
-    said = [e.message for e in events if isinstance(e, Notice)]
-    assert sum(f"lost class {LOST} from sight" in message for message in said) == 1
-    assert [e for e in events if isinstance(e, Validated)][-1].dice[LOST] > 0.1
+    def is_mended(event) -> bool:
+        return isinstance(event, Notice) and SAID in event.message
 
-    stream = fine_tune(TrainingData(image, labels), settings)
-    while not (isinstance(event := next(stream), Notice) and "sight" in event.message):
-        pass
-    kept, keep_better = [], galore_stage.keep_better
-
-    def note(*of_the_stage, **whether):
-        kept.append((yield from keep_better(*of_the_stage, **whether)))
-        return kept[-1]
-
-    monkeypatch.setattr(galore_stage, "keep_better", note)
-    stream.throw(Stop())
-    drain(stream)
-    assert kept[0].dice[LOST] > 0.1  # a stop leaves out no judgement of what is kept
+    stop_at = is_mended if is_stopped else None
+    trained = train(image, labels, settings, is_last, stop_at)
+    assert sum(SAID in message for message in trained.said) == 1
+    assert trained.kept.dice[LOST] > 0.1
 
 
 @pytest.fixture
@@ -137,37 +159,29 @@ def one_slice_with_the_class(labels):
 
 
 def test_a_class_that_no_held_out_slice_shows_is_mended_too(
-    image, one_slice_with_the_class, slow, loses_a_class
+    image, one_slice_with_the_class, slow
 ):
-    events = []
     settings = replace(slow, hold_out_from=4)
-    drain(
-        fine_tune(TrainingData(image, one_slice_with_the_class), settings),
-        events.append,
-    )
-    scores = [e for e in events if isinstance(e, Validated)]
-    assert all(e.measured_on == "held-out slices" for e in scores)
+    trained = train(image, one_slice_with_the_class, settings)
+    scores = trained.scores
+    assert all(score.measured_on == "held-out slices" for score in scores)
     assert LOST not in scores[1].dice
-    said = [e.message for e in events if isinstance(e, Notice)]
-    assert any(f"lost class {LOST} from sight" in message for message in said)
+    assert any(SAID in message for message in trained.said)
 
 
 def test_a_class_that_no_held_out_slice_shows_is_told_where_it_is_lost(
-    image, one_slice_with_the_class, slow, loses_a_class
+    image, one_slice_with_the_class, bare
 ):
-    events = []
+    """A model that sees nothing of it trains on, at rates that change nothing."""
     settings = replace(
-        slow,
-        hold_out_from=4,
-        mend_classes=False,
-        detail_head=False,
-        stages="galore",
+        bare, hold_out_from=4, mend_classes=False, encoder_lr=0.0, decoder_lr=0.0
     )
-    drain(
-        fine_tune(TrainingData(image, one_slice_with_the_class), settings),
-        events.append,
-    )
-    said = [e.message for e in events if isinstance(e, Notice)]
+    data = TrainingData(image, one_slice_with_the_class)
+    blind = drain(fine_tune(data, settings))
+    setup, *_ = begin(image, one_slice_with_the_class, settings)
+    lose_the_class(setup, blind.network)
+    events = list(fine_tune(data, settings, start=blind))
+    said = [event.message for event in events if isinstance(event, Notice)]
     wanted = f"class {LOST} was not learned: the model finds nothing of it on the train"
     assert any(wanted in message for message in said)
 
@@ -176,35 +190,23 @@ def test_a_class_that_no_held_out_slice_shows_is_told_where_it_is_lost(
     "unwanted", [{"strategy": "medsaga-v2"}, {"mend_classes": False}]
 )
 def test_a_frozen_decoder_and_one_who_does_not_want_it_are_left_alone(
-    image, labels, slow, loses_a_class, monkeypatch, unwanted
+    image, labels, bare, unwanted
 ):
-    before = {}
-    begin = galore_stage._validate_start
-
-    def note(session, best):
-        seconds = yield from begin(session, best)
-        parameters = session.network.decoder.named_parameters()
-        before.update({name: p.detach().clone() for name, p in parameters})
-        return seconds
-
-    monkeypatch.setattr(galore_stage, "_validate_start", note)
-    settings = replace(slow, detail_head=False, stages="galore", **unwanted)
-    events = []
-    model = drain(fine_tune(TrainingData(image, labels), settings), events.append)
-    said = [e.message for e in events if isinstance(e, Notice)]
-    assert not any("from sight" in message for message in said)
+    settings = replace(bare, **unwanted)
+    trained = train(image, labels, settings)
+    assert not any(SAID in message for message in trained.said)
     if settings.strategy == "medsaga-v2":
-        for name, p in model.network.decoder.named_parameters():
-            assert torch.equal(p, before[name]), name
+        before = dict(trained.decoder_then.named_parameters())
+        for name, parameter in trained.network.decoder.named_parameters():
+            assert torch.equal(parameter, before[name]), name
 
 
-def test_the_other_classes_stay_as_they_were(image, labels, slow, loses_a_class):
-    events = []
-    drain(fine_tune(TrainingData(image, labels), slow), events.append)
-    scores = [e.dice for e in events if isinstance(e, Validated)]
+def test_the_other_classes_stay_as_they_were(image, labels, slow):
+    trained = train(image, labels, slow)
+    scores = trained.scores
     for value in VALUES:
         if value != LOST:
-            assert scores[-1][value] > 0.9 * scores[0][value], value
+            assert scores[-1].dice[value] > 0.9 * scores[0].dice[value], value
 
 
 class _SeesAll(torch.nn.Module):
@@ -223,18 +225,16 @@ def test_a_stroke_that_falls_between_the_coarse_pixels_is_seen_too():
         image=torch.zeros(3, 16, 16),
         target=target,
         labels=target.short(),
-        slice_index=0,
-        name="strokes",
+        id=slice_of("strokes", 3),
         truth=target.clamp_min(0).numpy(),
         spacing=None,
         content=(16, 16),
         known=(target >= 0).numpy(),
     )
-    session = SimpleNamespace(
-        network=_SeesAll(),
+    setup = SimpleNamespace(
         training=[sample],
         table=SimpleNamespace(values=(0, 1)),
         to_device=lambda images: images,
         autocast=nullcontext,
     )
-    assert lost_classes(session) == []
+    assert lost_classes(setup, _SeesAll()) == []

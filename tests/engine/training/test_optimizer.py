@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,7 +17,7 @@ from medsaga.errors import MedsagaError
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.medsaga import MedSAGa
 from medsaga.settings.fine_tune import FineTuneSettings
-from medsaga.training.optim.galore import galore_adamw
+from medsaga.training.optim.galore import Projector, galore_adamw
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.layerwise import LayerwiseOptimizer
 
@@ -91,7 +91,8 @@ def train(
         for step in steps:
             images, target = batch(step)
             loss = F.cross_entropy(network(images).flatten(0, -2), target.flatten())
-            loss.backward()
+            with optimizer.step():
+                loss.backward()
             losses.append(loss.item())
     return losses
 
@@ -295,6 +296,38 @@ def test_failing_update_leaves_no_gradient_behind(
     assert len(train(network, optimizer, range(2))) == 2
 
 
+@pytest.mark.parametrize("fails_at", range(1, 6))
+@pytest.mark.parametrize("place", ["project", "project_back"])
+def test_a_step_that_failed_halfway_is_finished_by_the_next_try(
+    monkeypatch: pytest.MonkeyPatch, fails_at: int, place: str
+) -> None:
+    """Each parameter takes one gradient in it, whichever was being updated."""
+    network, optimizer = build()
+    train(network, optimizer, range(2))
+    before = weights_of(network)
+    work, calls = getattr(Projector, place), count(1)
+
+    def fail(projector: Projector, *of_the_step: Any) -> Tensor:
+        if next(calls) == fails_at:
+            raise RuntimeError("out of memory")
+        return work(projector, *of_the_step)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Projector, place, fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            train(network, optimizer, range(2, 3))
+    halfway = weights_of(network)
+    train(network, optimizer, range(3, 4))  # with another batch
+    after = weights_of(network)
+    steps = {k: int(n) for k, n in optimizer.state_dict().items() if k.endswith("step")}
+    assert set(steps.values()) == {3}
+    finished = {n for n in before if not torch.equal(before[n], halfway[n])}
+    assert finished
+    assert all(torch.equal(halfway[name], after[name]) for name in finished)
+    train(network, optimizer, range(4, 5))
+    assert not any(torch.equal(weights_of(network)[n], after[n]) for n in finished)
+
+
 def test_refreshes_are_spread_over_the_steps() -> None:
     backbone = nn.Sequential(*(nn.Linear(8, 8, bias=False) for _ in range(10)))
     network = nn.ModuleDict({"backbone": backbone, "decoder": nn.Linear(8, 2)})
@@ -305,7 +338,8 @@ def test_refreshes_are_spread_over_the_steps() -> None:
     with optimizer:
         for step in range(16):
             images = torch.randn(3, 8, generator=torch.Generator().manual_seed(step))
-            network["decoder"](backbone(images)).square().sum().backward()
+            with optimizer.step():
+                network["decoder"](backbone(images)).square().sum().backward()
             after = {key: int(optimizer.state_dict()[key]) for key in keys}
             refreshed.append([key for key in keys if after[key] > before[key]])
             before = after

@@ -6,7 +6,7 @@ import torch
 from medsaga.data.sizing import IGNORE
 from medsaga.training.sampled_pixels import PixelQuota
 
-QUOTA = PixelQuota(per_class=100, background=300, n_classes=2, budget_mb=16, seed=0)
+QUOTA = PixelQuota(per_class=100, background=300, n_classes=2, seed=0)
 
 
 def _square(rows: slice, columns: slice) -> torch.Tensor:

@@ -25,7 +25,7 @@ from medsaga.data.volume import volume_from_array
 from medsaga.errors import MedsagaError
 from medsaga.metrics import score
 from medsaga.models.kept_slices import load_slices
-from medsaga.training.card import _fingerprint
+from medsaga.training.card import fingerprint
 from medsaga.training.optim.losses import SegmentationLoss
 
 BACKGROUND = 200
@@ -104,8 +104,8 @@ class TestWhatIsPainted:
     def test_unpainted_pixels_are_ignored_in_the_samples(self, image, strokes, phantom):
         found = annotated_slices([strokes], background_value=BACKGROUND)
         for s in _samples(image, strokes, found):
-            full = phantom[1][s.slice_index]
-            np.testing.assert_array_equal(s.known, strokes.array[s.slice_index] != 0)
+            full = phantom[1][s.id.index]
+            np.testing.assert_array_equal(s.known, strokes.array[s.id.index] != 0)
             np.testing.assert_array_equal(s.truth, np.where(s.known, full, 0))
             assert 0.2 < (s.target == -1).float().mean() < 0.8
             assert s.target.unique().tolist() == [-1, 0, 1, 2, 3]
@@ -124,7 +124,7 @@ class TestWhatIsPainted:
         classes = np.where(strokes.array == BACKGROUND, 0, strokes.array)
         dense = strokes.with_array(classes)
         prints = {
-            _fingerprint(_samples(image, labels, annotated_slices([labels], **more)))
+            fingerprint(_samples(image, labels, annotated_slices([labels], **more)))
             for labels, more in (
                 (strokes, {"background_value": BACKGROUND}),
                 (dense, {}),
@@ -174,7 +174,7 @@ class TestEmptySlices:
     def test_all_of_one_is_background(self, image, strokes, value):
         found = annotated_slices([strokes], empty_slices=[3], background_value=value)
         sample = _samples(image, strokes, found)[1]
-        assert (sample.slice_index, sample.known) == (3, None)
+        assert (sample.id.index, sample.known) == (3, None)
         assert set(sample.target.unique().tolist()) <= {-1, 0}
         height, width = sample.content
         assert (sample.target[:height, :width] == 0).all()
@@ -268,7 +268,7 @@ class TestTraining:
     def test_the_card_says_how_and_scores_without_hd95(self, trained):
         card = trained[1].card
         assert card.classes.values == (0, *VALUES)
-        assert [s for _, s in card.training_slices] == [1, 4, 5, 7, 10]
+        assert [one.index for one in card.training_slices] == [1, 4, 5, 7, 10]
         assert card.settings["sparse"]
         assert card.settings["background_value"] == BACKGROUND
         assert set(card.metrics["dice"]) == set(map(str, VALUES))
@@ -278,7 +278,7 @@ class TestTraining:
         model = trained[1]
         folder = ModelLibrary(tmp_path).add(model, "first")
         table = model.card.classes
-        names = [(s.name, s.slice_index) for s in model.samples]
+        names = [sample.id for sample in model.samples]
         again = load_slices(folder, names, table)
         for before, after in zip(model.samples, again, strict=True):
             assert torch.equal(before.target, after.target)
@@ -294,7 +294,7 @@ class TestTraining:
     ):
         image, model = trained
         folder = ModelLibrary(tmp_path).add(model, "first")
-        earlier = [(s.name, s.slice_index) for s in model.samples]
+        earlier = [sample.id for sample in model.samples]
         corrected = keep_slices(phantom[1], [2])
         again = drain(
             fine_tune(
@@ -302,7 +302,7 @@ class TestTraining:
             )
         )
         assert again.card.classes == model.card.classes
-        slices = {s.slice_index: s for s in again.samples}
+        slices = {s.id.index: s for s in again.samples}
         assert slices[2].known is None
         assert (slices[4].target == -1).float().mean() > 0.5
 

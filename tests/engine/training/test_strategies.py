@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.engine.training.conftest import begin
+from tests.phantom import train
 from torch.nn import functional as F
 
 from medsaga import (
@@ -24,13 +25,11 @@ from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.backbones.vit import ViTBackbone
 from medsaga.network.medsaga import MedSAGa
 from medsaga.settings.fine_tune import StrategyName
-from medsaga.training import pyramid_cache
-from medsaga.training import steps as galore_stage
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.layerwise import LayerwiseOptimizer
 from medsaga.training.optim.low_rank import RANK, merge_low_rank_updates
 from medsaga.training.optim.strategy import STRATEGIES, apply_strategy
-from medsaga.training.plan import steps as step_plan
+from medsaga.training.pyramid_cache import PyramidCache
 
 ATTENTION = r"backbone\..*\.attn\.(qkv|proj)\."
 CHANGES = {
@@ -77,7 +76,8 @@ def train_a_step(network: MedSAGa, settings: FineTuneSettings) -> LayerwiseOptim
             logits = network(images)
             target = torch.randint(3, (1, *logits.shape[-2:]))
             # Large, so that no update is lost in rounding.
-            (1e4 * F.cross_entropy(logits, target)).backward()
+            with optimizer.step():
+                (1e4 * F.cross_entropy(logits, target)).backward()
     network.eval()
     return optimizer
 
@@ -189,43 +189,33 @@ class TestDecoder:
 
         assert losses(16) == pytest.approx(losses(1024), rel=1e-5)
 
+    @pytest.mark.parametrize(("budget_mb", "n_encoded"), [(0, 4), (16, 2)])
     def test_a_budget_for_no_view_keeps_none(
-        self, image, labels, settings, monkeypatch
+        self, image, labels, settings, monkeypatch, budget_mb, n_encoded
     ):
-        kept = []
+        encoded, backbone = [], type(build_backbone("tiny"))
+        setup, state, _ = begin(image, labels, settings)
+        cache, whole = PyramidCache(setup, state.network, budget_mb), backbone.forward
 
-        class Watched(pyramid_cache.PyramidCache):
-            def pyramid(self, views, images):
-                maps = super().pyramid(views, images)
-                kept.append(len(self._pyramids))
-                return maps
-
-        monkeypatch.setattr(pyramid_cache, "_MIB", 1)
-        monkeypatch.setattr(galore_stage, "PyramidCache", Watched)
-        short = replace(settings, steps=4, feature_cache_mb=16)
-        assert drain(fine_tune(TrainingData(image, labels), short)) is not None
-        assert set(kept) == {0}
-
-    def test_what_fills_the_cache_is_not_counted_as_a_steps_time(
-        self, image, labels, settings, monkeypatch
-    ):
-        """A slow encoder takes its time once, not in each of the steps planned."""
-        backbone = type(build_backbone("tiny"))
-        whole, seconds = backbone.forward, [0.0]
-
-        def slow(self, images):
-            seconds[0] += 100.0 * len(images)
+        def note(self, images):
+            encoded.extend(images)
             return whole(self, images)
 
-        clock = SimpleNamespace(monotonic=lambda: seconds[0])
-        monkeypatch.setattr(backbone, "forward", slow)
-        monkeypatch.setattr(pyramid_cache, "time", clock)
-        monkeypatch.setattr(step_plan, "time", clock)
-        model = drain(
-            fine_tune(TrainingData(image, labels), replace(settings, steps=4))
-        )
-        assert seconds[0] >= 400.0
-        assert model.card.measured["seconds_per_step"] == 0.0
+        monkeypatch.setattr(backbone, "forward", note)
+        images = torch.rand(2, 3, 64, 64)
+        first, again = (cache.pyramid([0, 1], images) for _ in range(2))
+        assert len(encoded) == n_encoded
+        for a, b in zip(first, again, strict=True):
+            torch.testing.assert_close(a, b)
+
+    def test_what_fills_the_cache_is_not_counted_as_a_steps_time(
+        self, image, labels, settings, clock
+    ):
+        """A slow encoder takes its time once, not in each of the steps planned."""
+        clock.slow_down(type(build_backbone("tiny")), "forward", 100.0)
+        model, _ = train(image, labels, replace(settings, steps=4))
+        assert clock.now >= 400.0
+        assert model.card.measured["seconds_per_step"] < 1e-3
 
 
 def test_strategies_of_one_stage_say_what_to_switch_off():

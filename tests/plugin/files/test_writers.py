@@ -353,7 +353,7 @@ def test_what_nifti_cannot_hold_is_refused_in_a_sentence(
         film.save(path, plugin=PLUGIN)
     with pytest.raises(MedsagaError, match="complex numbers"):
         write_image(path, np.zeros((4, 5), complex), {"name": "phase"})
-    with pytest.raises(MedsagaError, match=r"end it in \.nii"):
+    with pytest.raises(MedsagaError, match=r"end the name in \.nii"):
         write_labels(str(tmp_path / "no.mgz"), np.zeros((4, 5), int), {})
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(MedsagaError, match="cannot be written"):

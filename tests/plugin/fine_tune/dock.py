@@ -27,9 +27,9 @@ def open_dock(viewer, qtbot, settings=TINY):
 
 def open_second_dock(viewer):
     # conftest.py imports this file before it has set the place of napari's settings.
-    from napari_medsaga.fine_tune import panel as _fine_tune_panel
+    from napari_medsaga.fine_tune import panel as panel_module
 
-    panel = _fine_tune_panel.FineTunePanel(viewer)
+    panel = panel_module.FineTunePanel(viewer)
     viewer.window.add_dock_widget(panel, name="another")
     return panel
 
@@ -80,10 +80,9 @@ def wait_for_model(qtbot, n: int = 1):
 
 
 def trained_slices(card) -> list[int]:
-    names = [name for name, _ in [*card.training_slices, *card.held_out_slices]]
-    indices = [i for _, i in [*card.training_slices, *card.held_out_slices]]
-    assert len(names) == len(set(map(tuple, zip(names, indices, strict=True))))
-    return sorted(indices)
+    slices = [*card.training_slices, *card.held_out_slices]
+    assert len(slices) == len(set(slices))
+    return sorted(one.index for one in slices)
 
 
 def sentence(panel) -> str:

@@ -30,7 +30,7 @@ from tests.plugin.fine_tune.dock import (
 
 from medsaga import ModelLibrary, load_card
 from napari_medsaga.fine_tune import annotation as _annotation
-from napari_medsaga.fine_tune import panel as _fine_tune_panel
+from napari_medsaga.fine_tune import panel as panel_module
 from napari_medsaga.fine_tune.training import TrainingResult
 from napari_medsaga.layers.convert import world_affine
 
@@ -130,7 +130,7 @@ class TestLayersChangeUnderATraining:
         kept = TrainingResult(
             model=tmp_path / "liver", card=Mock(), mask=Mock(), n_left=170
         )
-        _fine_tune_panel._tell_what_was_kept("stopped", kept)
+        panel_module.tell_what_was_kept("stopped", kept)
         said = [notice.message for notice in notification_manager.records]
         assert "170 slices of the mask are empty" in said[-1]
         assert "kept as liver" in said[-1]
@@ -202,7 +202,7 @@ class TestWhatIsClickedIsWhatTrains:
         layers[1].data_setitem((np.full(40, 6), np.arange(40), np.full(40, 20)), 5)
         panel.run.start.click()
         qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
-        assert panel.training.request.slices == (1, 4, 6, 7, 10)
+        assert panel.training.request.data.slices == (1, 4, 6, 7, 10)
         panel.run.stop.click()
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
 
@@ -219,7 +219,7 @@ class TestWhatIsClickedIsWhatTrains:
         panel.data.labels.choose(other)
         panel.run.start.click()
         qtbot.waitUntil(lambda: panel.training is not None, timeout=TIMEOUT)
-        assert panel.training.request.slices == (2, 3)
+        assert panel.training.request.data.slices == (2, 3)
         panel.run.stop.click()
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
 

@@ -185,7 +185,7 @@ class TestSparse:
         strokes = np.where(arrays[1] == 0, 200, arrays[1])
         strokes[:, np.arange(40) % 4 != 0] = 0
         layers[1].data = keep_slices(strokes, ANNOTATED)
-        sparse, background = map(panel.data._sparse.control, SPARSE_SETTINGS)
+        sparse, background = map(panel.data.sparse.control, SPARSE_SETTINGS)
         assert not background.isEnabled()
         sparse.click()
         qtbot.waitUntil(lambda: "Nothing is painted as background" in sentence(panel))
@@ -215,4 +215,4 @@ class TestSparse:
 
         panel.data.labels.choose(layers[1])
         assert sparse.isEnabled()
-        assert panel.data._sparse.background_value() == 200
+        assert panel.data.sparse.background_value() == 200

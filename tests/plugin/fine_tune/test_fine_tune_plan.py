@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QAbstractSpinBox,
     QComboBox,
     QFileDialog,
+    QGraphicsView,
     QLabel,
     QListWidget,
     QRadioButton,
@@ -35,10 +36,10 @@ from medsaga import (
     estimate_time,
     preset,
 )
-from medsaga.network.backbones.checkpoints import KNOWN_CHECKPOINTS
+from medsaga.network.backbones.catalogue import BACKBONES
 from napari_medsaga.fine_tune.plan_sentence import describe_plan
 from napari_medsaga.fine_tune.sparse_form import SPARSE_SETTINGS
-from napari_medsaga.jobs import computer as _computer_watch
+from napari_medsaga.jobs import computer
 
 
 def bounded(form) -> list[tuple[Setting, QAbstractSpinBox]]:
@@ -96,13 +97,13 @@ class TestPlan:
     def test_the_time_comes_from_a_measured_step(self, panel, viewer, qtbot):
         """Once the default is measured, which is done once in a process."""
         text = panel.run.plan.text
-        qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
-        qtbot.waitUntil(lambda: bool(panel._watch.computer), timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: panel.computer.speed is not None, timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: bool(panel.computer.computer), timeout=TIMEOUT)
         wait_until_ready(panel, qtbot)
         settings = replace(PRESETS["balanced"], steps=10)
         panel.plan.set_settings(settings)
         report = panel.data.report()
-        estimate = estimate_time(panel._watch.speed, settings, report.image, 0)
+        estimate = estimate_time(panel.computer.speed, settings, report.image, 0)
         assert f"(10 steps of {estimate.seconds_per_step:.2g} s)" in text()
         assert ", 12 slices segmented in" in text()
         assert "GB free: preview in 10 s" in text()
@@ -121,9 +122,9 @@ class TestPlan:
         viewer.add_image(coarse * 100, name="cells")
         labels = viewer.add_labels(coarse, name="painted")
         panel = open_dock(viewer, qtbot)
-        qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: panel.computer.speed is not None, timeout=TIMEOUT)
         panel.plan.set_settings(replace(PRESETS["balanced"], steps=10))
-        per_step = panel._watch.speed.seconds_per_step
+        per_step = panel.computer.speed.seconds_per_step
 
         def says(seconds):
             return f"(10 steps of {seconds:.2g} s)" in panel.run.plan.text()
@@ -134,10 +135,10 @@ class TestPlan:
 
     def test_a_preview_that_takes_longer_is_not_promised_sooner(self, panel, qtbot):
         wait_until_ready(panel, qtbot)
-        qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: panel.computer.speed is not None, timeout=TIMEOUT)
         at_128 = replace(PRESETS["balanced"], long_side=128)
         report = panel.data.report()
-        fast = replace(panel._watch.speed, seconds_per_slice=0.1)
+        fast = replace(panel.computer.speed, seconds_per_slice=0.1)
         slow = replace(fast, seconds_per_slice=1.0)
 
         def sentence(settings, speed):
@@ -162,12 +163,12 @@ class TestPlan:
             if setting.name == "backbone":
                 continue
             is_sparse = setting.name in SPARSE_SETTINGS
-            form = panel.data._sparse if is_sparse else panel.plan._form
+            form = panel.data.sparse if is_sparse else panel.plan.form
             control = form.control(setting.name)
             assert control.toolTip() == setting.help, setting.name
 
     def test_a_number_has_the_bounds_of_its_setting(self, panel):
-        numbers = bounded(panel.plan._form)
+        numbers = bounded(panel.plan.form)
         assert len(numbers) > 15
         for setting, control in numbers:
             bounds = setting.metadata["min"], setting.metadata["max"]
@@ -176,7 +177,7 @@ class TestPlan:
             assert found == pytest.approx(bounds, abs=step), setting.name
 
     def test_reset_sets_every_control_back_to_its_default(self, panel):
-        form = panel.plan._form
+        form = panel.plan.form
         form.set_value(preset("balanced"))
         controls = {
             setting.name: form.control(setting.name)
@@ -194,13 +195,13 @@ class TestPlan:
 
     def test_the_form_gives_back_exactly_what_it_was_given(self, panel):
         for name, settings in PRESETS.items():
-            panel.plan._form.set_value(settings)
-            assert panel.plan._form.value() == settings, name
+            panel.plan.form.set_value(settings)
+            assert panel.plan.form.value() == settings, name
 
     def test_a_preset_sets_everything_and_reset_sets_it_back(self, panel):
         panel.findChild(QAbstractButton, "thorough").click()
         assert panel.plan.settings().max_long_side == 256
-        panel.plan._form.control("rank").setValue(7)
+        panel.plan.form.control("rank").setValue(7)
         assert panel.plan.settings().rank == 7
         panel.findChild(QAbstractButton, "advanced").click()
         panel.findChild(QAbstractButton, "reset").click()
@@ -224,10 +225,10 @@ class TestPlan:
     def test_a_speed_that_a_job_kept_from_being_measured_is_measured_after_it(
         self, panel, qtbot, monkeypatch
     ):
-        qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
-        monkeypatch.setattr(_computer_watch, "_speed", None)
+        qtbot.waitUntil(lambda: panel.computer.speed is not None, timeout=TIMEOUT)
+        monkeypatch.setattr(computer, "known_speed", None)
         click_and_wait(panel, qtbot)
-        qtbot.waitUntil(lambda: panel._watch.speed is not None, timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: panel.computer.speed is not None, timeout=TIMEOUT)
 
     def test_sam_is_greyed_where_its_weights_are_not(
         self, viewer, layers, qtbot, monkeypatch, tmp_path
@@ -246,7 +247,7 @@ class TestPlan:
     ):
         for name in ("MEDSAGA_WEIGHTS", "XDG_CACHE_HOME", "TORCH_HOME"):
             monkeypatch.setenv(name, str(tmp_path))
-        known = KNOWN_CHECKPOINTS["vit_b"]
+        known = BACKBONES["vit_b"].checkpoint
         with (tmp_path / known.file_name).open("wb") as file:
             file.truncate(known.n_bytes)  # looked for by name and size only
         panel = open_dock(viewer, qtbot)
@@ -347,7 +348,7 @@ class TestKeyboardAndHelp:
         assert len({*keys, *taken}) == len(keys) + len(taken)
 
     def test_tab_leaves_out_what_is_folded_away(self, panel, qtbot):
-        control = panel.plan._form.control("rank")
+        control = panel.plan.form.control("rank")
         assert not control.isEnabled()
         panel.findChild(QAbstractButton, "advanced").click()
         assert control.isEnabled()
@@ -373,7 +374,7 @@ class TestKeyboardAndHelp:
             window = get_theme(theme).background.as_rgb_tuple()[:3]
 
             def has_its_colours(wanted=window) -> bool:
-                shown = plot._graphics.backgroundBrush().color()
+                shown = plot.findChild(QGraphicsView).backgroundBrush().color()
                 return shown.getRgb()[:3] == wanted
 
             qtbot.waitUntil(has_its_colours, timeout=TIMEOUT)
@@ -394,5 +395,5 @@ def test_models_that_cannot_be_listed_leave_the_dock_as_it_is(
     monkeypatch.setenv("MEDSAGA_MODELS", str(file))
     panel = open_dock(viewer, qtbot)
     assert panel.plan.settings().backbone == "tiny"
-    panel.plan._start.choose_model(file / "liver")
+    panel.plan.start.choose_model(file / "liver")
     assert "cannot be listed" in panel.plan.problem()

@@ -30,7 +30,7 @@ from tests.plugin.fine_tune.dock import (
 import medsaga
 from medsaga import MedsagaError, ModelLibrary, Saved, Stop
 from napari_medsaga.fine_tune import annotation as _annotation
-from napari_medsaga.fine_tune import panel as _fine_tune_panel
+from napari_medsaga.fine_tune import panel as panel_module
 from napari_medsaga.fine_tune.training import run_training
 from napari_medsaga.layers.convert import class_names, geometry_of
 from napari_medsaga.layers.predictions import prediction_of
@@ -187,7 +187,7 @@ class TestStopAndPause:
         entry = wait_for_model(qtbot)
         assert trained_slices(entry.card) == ANNOTATED
         assert "Stopped" in panel.run.status.text()
-        assert training.layers.preview.is_deleted
+        assert training.layers.preview.is_gone
         assert len(viewer.layers) == 2
         wait_until_ready(panel, qtbot)
 
@@ -274,9 +274,9 @@ class TestErrors:
         self, panel, qtbot, monkeypatch, capsys
     ):
         shown = []
-        monkeypatch.setattr(_fine_tune_panel, "show_error", shown.append)
+        monkeypatch.setattr(panel_module, "show_error", shown.append)
         monkeypatch.setattr(
-            _fine_tune_panel, "run_training", raising(MedsagaError("Do this instead."))
+            panel_module, "run_training", raising(MedsagaError("Do this instead."))
         )
         click_and_wait(panel, qtbot)
         assert shown == ["Do this instead."]
@@ -298,7 +298,7 @@ class TestErrors:
         self, panel, qtbot, monkeypatch, kind
     ):
         monkeypatch.setattr(
-            _fine_tune_panel, "run_training", raising(kind("out of memory"))
+            panel_module, "run_training", raising(kind("out of memory"))
         )
         wait_until_ready(panel, qtbot)
         with qtbot.capture_exceptions() as caught:
@@ -341,7 +341,7 @@ class TestErrors:
 
     def test_contradicting_settings_are_said_before_the_start(self, panel, qtbot):
         wait_until_ready(panel, qtbot)
-        panel.plan._form.control("detail_head").setChecked(False)
+        panel.plan.form.control("detail_head").setChecked(False)
         assert "switch detail_head on" in panel.run.plan.text()
         assert not panel.run.start.isEnabled()
 

@@ -29,6 +29,7 @@ from qtpy.QtWidgets import (
     QTextBrowser,
     QWidget,
 )
+from tests.phantom import slice_of
 
 from medsaga import (
     FineTuneSettings,
@@ -41,6 +42,7 @@ from medsaga import (
     volume_from_array,
 )
 from napari_medsaga.models.panel import ModelsPanel
+from napari_medsaga.models.table import ModelsTable
 from napari_medsaga.widgets.model_list import LibraryWatcher, details, slices_text
 
 
@@ -123,17 +125,21 @@ def told() -> Iterator[list[str]]:
     notification_manager.notification_ready.disconnect(keep)
 
 
+def table_of(panel: ModelsPanel) -> ModelsTable:
+    return panel.findChild(ModelsTable, "models")
+
+
 def sorted_names(library: ModelLibrary) -> list[str]:
     return [entry.name for entry in library.entries()]
 
 
 def names(panel: ModelsPanel) -> list[str]:
-    table = panel._table
+    table = table_of(panel)
     return [table.item(row, 0).text() for row in range(table.rowCount())]
 
 
 def current(panel: ModelsPanel) -> str | None:
-    entry = panel._table.current()
+    entry = table_of(panel).current()
     return entry.name if entry else None
 
 
@@ -147,7 +153,7 @@ def message(panel: ModelsPanel) -> str:
 
 def editor(panel: ModelsPanel) -> QLineEdit:
     (line,) = [
-        e for e in panel._table.viewport().findChildren(QLineEdit) if e.isVisible()
+        e for e in table_of(panel).viewport().findChildren(QLineEdit) if e.isVisible()
     ]
     return line
 
@@ -241,7 +247,7 @@ def test_the_list_shows_what_the_cards_say(
         metrics={"measured_on": "held-out slices", "dice": {"1": 0.5, "2": 1.0}},
     )
     panel = open_panel()
-    table = panel._table
+    table = table_of(panel)
     cells = [[table.item(r, c).text() for c in range(6)] for r in range(2)]
     local = datetime.fromisoformat("2020-02-03T04:05:00+00:00").astimezone()
     assert cells[1][:4] == ["old", f"{local:%Y-%m-%d}", "tiny", "class 7"]
@@ -268,7 +274,7 @@ def test_the_details_are_those_of_the_selected_model(
     assert "weight decay" not in text
     assert "GB" in text
     assert "torch" in text
-    panel._table.setCurrentCell(1, 0)
+    table_of(panel).setCurrentCell(1, 0)
     assert "update napari-medsaga" in shown.toPlainText()
     assert not button(panel, "export").isEnabled()
     assert button(panel, "delete").isEnabled()
@@ -284,9 +290,12 @@ def test_odd_measurements_are_left_out_rather_than_fatal(
 
 
 def test_slices_are_written_shortly() -> None:
-    ct = [[f"ct [{n}]", n] for n in (9, 1, 2, 3, 4, 7)]
-    assert slices_text([*ct, ["xray", 0]]) == "ct: 1–4, 7, 9; xray"
-    assert slices_text([["a [0]", 0], ["a [1]", 1]]) == "a: 0, 1"
+    ct = [slice_of("ct", n) for n in (9, 1, 2, 3, 4, 7)]
+    xray = slice_of("xray", 0, is_2d=True)
+    assert slices_text([*ct, xray]) == "ct: 1–4, 7, 9; xray"
+    assert slices_text([slice_of("a", 0), slice_of("a", 1)]) == "a: 0, 1"
+    of_another_patient = replace(ct[0], image="another")
+    assert slices_text([ct[0], of_another_patient]) == "ct: 9; ct: 9"
 
 
 def test_the_selection_stays_when_the_list_changes(
@@ -296,11 +305,11 @@ def test_the_selection_stays_when_the_list_changes(
     put("c", created="2020-01-01")
     panel = open_panel()
     assert current(panel) == "b"
-    panel._table.setCurrentCell(1, 0)
+    table_of(panel).setCurrentCell(1, 0)
     put("a", created="2020-01-03")
     qtbot.waitUntil(lambda: names(panel) == ["a", "b", "c"], timeout=5000)
     assert current(panel) == "c"
-    assert panel._table.selectionModel().selectedRows()[0].row() == 2
+    assert table_of(panel).selectionModel().selectedRows()[0].row() == 2
 
 
 def test_rename_edits_the_name_in_its_cell(
@@ -312,7 +321,7 @@ def test_rename_edits_the_name_in_its_cell(
     put("CT", created="2020-01-02")
     put("MR", created="2020-01-01")
     panel = open_panel()
-    panel._table.setCurrentCell(1, 0)
+    table_of(panel).setCurrentCell(1, 0)
     qtbot.mouseClick(button(panel, "rename"), Qt.MouseButton.LeftButton)
     editor(panel).selectAll()
     qtbot.keyClicks(editor(panel), "Thigh")
@@ -581,10 +590,10 @@ def test_everything_can_be_reached_by_the_keyboard_and_says_what_it_does(
 ) -> None:
     put("CT")
     panel = open_panel()
-    wanted: list[QWidget] = [panel._table, panel.findChild(QTextBrowser, "details")]
+    wanted: list[QWidget] = [table_of(panel), panel.findChild(QTextBrowser, "details")]
     wanted += panel.findChildren(QPushButton)
     assert len(wanted) == 7
-    panel._table.setFocus()
+    table_of(panel).setFocus()
     reached = set()
     for _ in range(len(wanted) + 20):
         # Not the application's: without a window manager no window is active.
@@ -593,7 +602,7 @@ def test_everything_can_be_reached_by_the_keyboard_and_says_what_it_does(
         qtbot.keyClick(widget, Qt.Key.Key_Tab)
     assert reached >= set(wanted)
     assert all(w.toolTip() for w in wanted[1:])
-    header = panel._table.horizontalHeader().model()
+    header = table_of(panel).horizontalHeader().model()
     role = Qt.ItemDataRole.ToolTipRole
     for column in range(6):
         assert header.headerData(column, Qt.Orientation.Horizontal, role)

@@ -49,8 +49,7 @@ from medsaga import (
     segment,
     volume_from_array,
 )
-from napari_medsaga.jobs import job as _jobs
-from napari_medsaga.jobs.job import Job
+from napari_medsaga.jobs.job import Job, is_computing
 from napari_medsaga.layers.convert import volume_of, world_affine
 from napari_medsaga.layers.predictions import prediction_of
 from napari_medsaga.segment.plan import summary
@@ -503,7 +502,7 @@ def test_the_dock_can_be_closed_while_it_runs(
     dock = open_dock()
     dock.start()
     dock.wait_for_slices()
-    job = dock.panel._run.job
+    job = dock.panel.run.job
     n_done = dock.n_done()
     with qtbot.waitSignal(job.ended, timeout=30_000) as ended:
         viewer.window.remove_dock_widget(dock.dock)
@@ -651,7 +650,7 @@ def test_a_job_that_is_over_lets_go_of_its_volume(viewer: Viewer, qtbot: Any) ->
     first, second = Job(endless, "first"), Job(partial(work, waited), "waiting")
     first.set_paused(True)
     first.start()
-    qtbot.waitUntil(_jobs._computer.locked, timeout=5_000)
+    qtbot.waitUntil(is_computing, timeout=5_000)
     second.start()
     qtbot.waitUntil(partial(getattr, second, "is_waiting"), timeout=5_000)
     with qtbot.waitSignal(second.ended, timeout=5_000):

@@ -1,4 +1,4 @@
-"""What all readers and writers of image files share."""
+"""What all readers and writers share: errors in words, and writes that are whole."""
 
 from __future__ import annotations
 
@@ -17,28 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-# Endings of several parts come first, so that `ct.nii.gz` is `ct`, not `ct.nii`.
-VOLUME_ENDINGS = (
-    *(".nii.gz", ".nii.bz2", ".img.gz", ".hdr.gz", ".brik.gz", ".mnc.gz"),
-    *(".nii", ".mgz", ".mgh", ".mnc", ".img", ".hdr", ".brik", ".head"),
-)
-IMAGE_ENDINGS = (
-    *(".ome.tiff", ".ome.tif", ".tiff", ".tif", ".png", ".jpeg", ".jpg", ".bmp"),
-    *(".gif", ".webp", ".pgm", ".ppm", ".pnm", ".jp2", ".npy"),
-)
-
-
-def ending(path: Path) -> str:
-    """Give the ending of an image file in lower case; of others what follows a dot."""
-    name = path.name.lower()
-    known = (e for e in VOLUME_ENDINGS + IMAGE_ENDINGS if name.endswith(e))
-    return next(known, path.suffix.lower())
-
-
-def stem(path: Path) -> str:
-    """Give a file's name without its endings: ``ct`` for ``ct.nii.gz``."""
-    return path.name[: len(path.name) - len(ending(path))]
 
 
 def label_dtype(array: NDArray[Any]) -> np.dtype[Any]:

@@ -11,7 +11,8 @@ import numpy as np
 import tifffile
 from PIL.Image import DecompressionBombError
 
-from medsaga.data.formats.atomic import ending, reading, replacing, stem, storable
+from medsaga.data.formats.atomic import reading, replacing, storable
+from medsaga.data.formats.catalogue import ending, stem
 from medsaga.data.volume import Volume, volume_from_array
 from medsaga.errors import MedsagaError
 
@@ -43,7 +44,7 @@ class _Pixels(NamedTuple):
     spacing: tuple[float, ...] | None = None
 
 
-def read_image(path: Path, *, palette_indices: bool = False) -> Volume:
+def read_image(path: Path, *, as_labels: bool = False) -> Volume:
     """Read a 2-D image, a stack of slices in one TIFF, or an array in an ``.npy``.
 
     The content decides on the format, not the name. Alpha is dropped, and a colour
@@ -53,7 +54,7 @@ def read_image(path: Path, *, palette_indices: bool = False) -> Volume:
     ----------
     path
         The file.
-    palette_indices
+    as_labels
         Of an image with a palette, give the indices and not the colours: the way in
         which labels are stored in one.
 
@@ -77,7 +78,7 @@ def read_image(path: Path, *, palette_indices: bool = False) -> Volume:
         elif magic == _NPY_MAGIC:
             pixels = _Pixels(np.load(path, allow_pickle=False), rgb=None)
         else:
-            pixels = _read_picture(path, palette_indices)
+            pixels = _read_picture(path, as_labels)
     if pixels.array.dtype.kind not in "biuf":
         raise MedsagaError(
             f"{path.name} holds no plain numbers: save one real number for each pixel."
@@ -88,7 +89,7 @@ def read_image(path: Path, *, palette_indices: bool = False) -> Volume:
     return volume.with_array(_grey_if_equal(volume.array))
 
 
-def write_image(volume: Volume, path: Path) -> Path:
+def write_image(volume: Volume, path: Path, *, is_labels: bool = False) -> Path:
     """Write a mask, a map or a picture, atomically, and give the path it got.
 
     Parameters
@@ -99,6 +100,8 @@ def write_image(volume: Volume, path: Path) -> Path:
         Ends in ``.png``, ``.tif``, ``.tiff`` or ``.npy``. What PNG cannot hold (a
         stack, fractions, values below 0 or above 65535) is written as TIFF, under the
         same name with the ending ``.tif``.
+    is_labels
+        No such format has a place to say so.
 
     Raises
     ------
@@ -128,9 +131,9 @@ def write_image(volume: Volume, path: Path) -> Path:
     return path
 
 
-def _read_picture(path: Path, palette_indices: bool) -> _Pixels:
+def _read_picture(path: Path, as_labels: bool) -> _Pixels:
     try:
-        return _read_pixels(path, palette_indices)
+        return _read_pixels(path, as_labels)
     except OSError as error:
         if not isinstance(error.__cause__, DecompressionBombError):
             raise
@@ -140,7 +143,7 @@ def _read_picture(path: Path, palette_indices: bool) -> _Pixels:
         ) from error
 
 
-def _read_pixels(path: Path, palette_indices: bool) -> _Pixels:
+def _read_pixels(path: Path, as_labels: bool) -> _Pixels:
     with iio.imopen(path, "r", plugin="pillow") as file:
         mode = file.metadata()["mode"]
         n_images = file.properties(index=...).n_images
@@ -149,7 +152,7 @@ def _read_pixels(path: Path, palette_indices: bool) -> _Pixels:
                 f"{path.name} holds {n_images} pictures: save them as one TIFF stack, "
                 "or as files of their own."
             )
-        if mode == "P" and palette_indices:
+        if mode == "P" and as_labels:
             array = file.read(index=0, mode="P")
         elif mode in ("CMYK", "YCbCr", "LAB", "HSV"):
             array = file.read(index=0, mode="RGB")

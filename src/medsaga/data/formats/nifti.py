@@ -18,7 +18,8 @@ from nibabel.orientations import (
 )
 from nibabel.spatialimages import SpatialImage
 
-from medsaga.data.formats.atomic import reading, replacing, stem, storable
+from medsaga.data.formats.atomic import reading, replacing, storable
+from medsaga.data.formats.catalogue import stem
 from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 # An orientation has a row per file axis: the canonical axis, and 1 or -1 for its sense.
 _CANONICAL = np.array([[0, 1], [1, 1], [2, 1]], float)
+_LABEL_INTENT = 1002
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # NIfTI's codes for metre and micron
 
 
@@ -54,13 +56,15 @@ class NiftiSource:
     orientation: NDArray[np.float64]
 
 
-def read_nifti(path: Path) -> Volume:
+def read_nifti(path: Path, *, as_labels: bool = False) -> Volume:
     """Read a NIfTI, MGH, MINC, AFNI or Analyze file as a canonical volume.
 
     Parameters
     ----------
     path
         Anything that nibabel reads as a spatial image.
+    as_labels
+        Makes no difference: numbers are given as they are either way.
 
     Returns
     -------
@@ -97,11 +101,12 @@ def read_nifti(path: Path) -> Volume:
         name=stem(path),
         is_2d=len(shape) == 2,
         source=source,
+        holds_labels=_says_label(image.header),
     )
 
 
-def write_nifti(volume: Volume, path: Path, *, is_labels: bool = False) -> None:
-    """Write a mask or a map as NIfTI, atomically.
+def write_nifti(volume: Volume, path: Path, *, is_labels: bool = False) -> Path:
+    """Write a mask or a map as NIfTI, atomically, and give its path.
 
     A volume whose `source` is a file that :func:`read_nifti` read is written in that
     file's axis order, affine and header; only the data type, scaling and display range
@@ -135,6 +140,7 @@ def write_nifti(volume: Volume, path: Path, *, is_labels: bool = False) -> None:
         image.header.set_intent("label")
     with replacing(path) as temporary:
         image.to_filename(temporary)
+    return path
 
 
 def _load(path: Path) -> tuple[Any, NDArray[Any]]:
@@ -210,6 +216,12 @@ def _mm_per_unit(header: Any) -> float:
     if not isinstance(header, nib.Nifti1Header):
         return 1.0
     return _MM_PER_UNIT.get(int(header["xyzt_units"]) & 7, 1.0)
+
+
+def _says_label(header: Any) -> bool:
+    """Whether a header's intent is label; only NIfTI's have one."""
+    is_nifti = isinstance(header, nib.Nifti1Header)
+    return is_nifti and int(header["intent_code"]) == _LABEL_INTENT
 
 
 def _mask_header(image: Any, affine: NDArray[np.float64]) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 class Level(NamedTuple):
@@ -16,6 +16,34 @@ class Level(NamedTuple):
 
     channels: int
     stride: int
+
+
+class AttentionLayer(NamedTuple):
+    """A layer that gives queries, keys and values, and the rows of two of them."""
+
+    layer: nn.Linear
+    queries: Tensor
+    values: Tensor
+
+    @classmethod
+    def of(
+        cls, layer: Any, *, n_heads: int, key_width: int | None = None
+    ) -> AttentionLayer:
+        """Find the rows of a layer with queries, keys and values of each head in turn.
+
+        Parameters
+        ----------
+        layer
+            A linear one, with an output for each of them.
+        n_heads
+            Heads whose rows stand together.
+        key_width
+            Rows of a head's queries, and of its keys; None: a third of its rows.
+        """
+        rows = torch.arange(layer.out_features, device=layer.weight.device)
+        of_heads = rows.view(n_heads, -1)
+        key = of_heads.shape[1] // 3 if key_width is None else key_width
+        return cls(layer, of_heads[:, :key].flatten(), of_heads[:, 2 * key :].flatten())
 
 
 class Backbone(nn.Module):
@@ -57,6 +85,10 @@ class Backbone(nn.Module):
             One (batch, channels, height / stride, width / stride) map per level.
         """
         raise NotImplementedError
+
+    def attention_layers(self) -> Iterator[AttentionLayer]:
+        """Give the layers that attention gets its queries, keys and values from."""
+        return iter(())
 
     def train(self, mode: bool = True) -> Backbone:
         """Switch to training, but keep every batch norm at its running statistics.

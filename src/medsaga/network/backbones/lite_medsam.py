@@ -15,18 +15,25 @@ from timm.models.tiny_vit import Attention, ConvNorm, TinyVit
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from medsaga.network.backbones.base import Backbone, Level, check_size
+from medsaga.network.backbones.base import (
+    AttentionLayer,
+    Backbone,
+    Level,
+    check_size,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _WIDTHS = (64, 128, 160, 320)
 _EMBEDDING_CHANNELS = 256
 
 
-def build_lite_medsam(*, checkpointing: bool = False) -> Backbone:
+def build_lite_medsam(
+    name: str = "lite_medsam", *, checkpointing: bool = False
+) -> Backbone:
     """Build LiteMedSAM's image encoder with random weights."""
-    return LiteMedSAM(checkpointing=checkpointing)
+    return LiteMedSAM(name, checkpointing=checkpointing)
 
 
 class LiteMedSAM(Backbone):
@@ -37,9 +44,9 @@ class LiteMedSAM(Backbone):
     embedding. Takes any size that 4 divides; it was trained at 256 x 256.
     """
 
-    def __init__(self, *, checkpointing: bool = False) -> None:
+    def __init__(self, name: str, *, checkpointing: bool = False) -> None:
         super().__init__()
-        self.name = "lite_medsam"
+        self.name = name
         self.size_multiple = 4
         self.levels = (
             Level(64, 1),
@@ -79,6 +86,14 @@ class LiteMedSAM(Backbone):
             x = x.permute(0, 3, 1, 2)
             pyramid.append(x)
         return [*pyramid, self.neck(x)]
+
+    def attention_layers(self) -> Iterator[AttentionLayer]:
+        """Give the layers of queries, keys and values, those of a head together."""
+        for module in self.modules():
+            if isinstance(module, Attention):
+                yield AttentionLayer.of(
+                    module.qkv, n_heads=module.num_heads, key_width=module.key_dim
+                )
 
     def _run(self, block: nn.Module, x: Tensor) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,14 +15,9 @@ from medsaga.network.backbones.attention import (
     resize_positions,
     resize_relative_positions,
 )
-from medsaga.network.backbones.checkpoints import KNOWN_CHECKPOINTS
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_PATCH_EMBED = "image_encoder.patch_embed.proj.weight"
-_LITE = "image_encoder.patch_embed.seq.0.c.weight"
-_ARCHITECTURES = {(768, 12): "vit_b", (1024, 24): "vit_l", (1280, 32): "vit_h"}
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -71,38 +65,6 @@ def _unwrap(content: object) -> Mapping[object, object]:
         if isinstance(content.get(key), Mapping):
             return _unwrap(content[key])
     return content
-
-
-def detect_architecture(state: Mapping[str, Tensor]) -> str:
-    """Tell which backbone the weights are of, from their shapes.
-
-    Returns
-    -------
-    str
-        ``vit_b``, ``vit_l``, ``vit_h`` or ``lite_medsam``.
-
-    Raises
-    ------
-    MedsagaError
-        If they are of none of these.
-    """
-    if _LITE in state:
-        # MobileSAM has the same names, but a patch embedding of 3 x 3 convolutions.
-        if state[_LITE].shape[2:] == (1, 1):
-            return "lite_medsam"
-    elif _PATCH_EMBED in state:
-        blocks = {
-            match[1]
-            for name in state
-            if (match := re.match(r"image_encoder\.blocks\.(\d+)\.", name))
-        }
-        architecture = _ARCHITECTURES.get((state[_PATCH_EMBED].shape[0], len(blocks)))
-        if architecture is not None:
-            return architecture
-    raise MedsagaError(
-        "These weights are of an image encoder that is not known here: pass a file of "
-        f"LiteMedSAM or of SAM's {', '.join(KNOWN_CHECKPOINTS)}."
-    )
 
 
 class Mismatch(NamedTuple):

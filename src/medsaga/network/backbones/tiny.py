@@ -39,7 +39,9 @@ class _Tiny(Backbone):
         return [fine, middle, self.neck(middle)]
 
 
-def build_tiny(seed: int = 0) -> Backbone:
+def build_tiny(
+    name: str = "tiny", seed: int = 0, *, checkpointing: bool = False
+) -> Backbone:
     """Build the backbone ``tiny``: the same weights for the same seed, always.
 
     The global state of torch's random numbers has no influence and is left as it is.
@@ -47,6 +49,7 @@ def build_tiny(seed: int = 0) -> Backbone:
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
         backbone = _Tiny()
+    backbone.name, backbone.checkpointing = name, checkpointing
     for name, parameter in backbone.named_parameters():
         if parameter.dim() > 1:
             nn.init.kaiming_normal_(parameter, generator=generator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
@@ -11,12 +11,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from medsaga.network.backbones.attention import LinearMemoryAttention, resize_positions
-from medsaga.network.backbones.base import Backbone, Level, check_size, normalise
+from medsaga.network.backbones.base import (
+    AttentionLayer,
+    Backbone,
+    Level,
+    check_size,
+    normalise,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-VitName = Literal["vit_b", "vit_l", "vit_h"]
+    from collections.abc import Iterator, Mapping, Sequence
 
 _PATCH = 16
 _EMBEDDING = 256
@@ -32,14 +36,14 @@ class _Architecture(NamedTuple):
     global_blocks: tuple[int, ...]
 
 
-_ARCHITECTURES: dict[VitName, _Architecture] = {
+_ARCHITECTURES: dict[str, _Architecture] = {
     "vit_b": _Architecture(768, 12, 12, (2, 5, 8, 11)),
     "vit_l": _Architecture(1024, 24, 16, (5, 11, 17, 23)),
     "vit_h": _Architecture(1280, 32, 16, (7, 15, 23, 31)),
 }
 
 
-def build_vit(name: VitName, *, checkpointing: bool = False) -> ViTBackbone:
+def build_vit(name: str, *, checkpointing: bool = False) -> Backbone:
     """Build one of SAM's encoders with random weights.
 
     Parameters
@@ -51,6 +55,15 @@ def build_vit(name: VitName, *, checkpointing: bool = False) -> ViTBackbone:
     """
     architecture = _ARCHITECTURES[name]._asdict()
     return ViTBackbone(name, **architecture, checkpointing=checkpointing)
+
+
+def translate_vit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give the encoder's weights of a checkpoint of SAM by this module's names."""
+    return {
+        name.replace("image_encoder.", "encoder.", 1): tensor
+        for name, tensor in state.items()
+        if name.startswith("image_encoder.")
+    }
 
 
 class ViTBackbone(Backbone):
@@ -133,6 +146,12 @@ class ViTBackbone(Backbone):
                 maps.append(tokens.permute(0, 3, 1, 2))
         maps.append(self.encoder.neck(maps[-1]))
         return maps
+
+    def attention_layers(self) -> Iterator[AttentionLayer]:
+        """Give the layers of queries, keys and values, which stand in this order."""
+        for module in self.modules():
+            if isinstance(module, LinearMemoryAttention):
+                yield AttentionLayer.of(module.qkv, n_heads=1)
 
     def _run(self, block: Any, tokens: Tensor) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():

@@ -14,10 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from medsaga.network.backbones.attention import LinearMemoryAttention
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from medsaga.network.backbones.base import Backbone
 
 RANK = 4
 
@@ -57,9 +55,9 @@ class LowRankUpdate(nn.Module):
             return updated.index_add(0, self.values, values)
 
 
-def add_low_rank_updates(network: nn.Module) -> int:
-    """Give each ``qkv`` weight of a network an update; returns how many there are."""
-    layers = list(_attention_layers(network))
+def add_low_rank_updates(backbone: Backbone) -> int:
+    """Give each ``qkv`` weight of a backbone an update; returns how many there are."""
+    layers = list(backbone.attention_layers())
     for qkv, queries, values in layers:
         update = LowRankUpdate(queries, values, qkv.in_features)
         parametrize.register_parametrization(qkv, "weight", update.to(qkv.weight))
@@ -72,19 +70,3 @@ def merge_low_rank_updates(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Linear) and parametrize.is_parametrized(module):
             parametrize.remove_parametrizations(module, "weight")
-
-
-def _attention_layers(
-    network: nn.Module,
-) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
-    """Give each ``qkv`` layer with the rows of its queries and of its values."""
-    for module in network.modules():
-        qkv = getattr(module, "qkv", None)
-        if not isinstance(qkv, nn.Linear):
-            continue
-        if isinstance(module, LinearMemoryAttention):  # all queries, keys, values
-            heads, key = 1, qkv.out_features // 3
-        else:  # timm's TinyViT: those of one head after the other
-            heads, key = int(module.num_heads), int(module.key_dim)  # type: ignore[arg-type]
-        rows = torch.arange(qkv.out_features, device=qkv.weight.device).view(heads, -1)
-        yield qkv, rows[:, :key].flatten(), rows[:, 2 * key :].flatten()

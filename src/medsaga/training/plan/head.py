@@ -72,9 +72,7 @@ def has_the_whole_time(settings: FineTuneSettings) -> bool:
 
 def is_of_one_image(setup: Setup) -> bool:
     """Whether all slices come from one image; earlier ones may come from others."""
-    # A slice of a volume is named "NAME [index]", a 2-D image just "NAME".
-    names = {s.name.removesuffix(f" [{s.slice_index}]") for s in setup.training}
-    return len(names) == 1
+    return len({sample.id.image for sample in setup.training}) == 1
 
 
 def _affordable_views(setup: Setup, state: TrainingState) -> int:

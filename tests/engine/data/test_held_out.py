@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
+from tests.phantom import slice_of
 
+from medsaga.data.held_out import split_held_out
 from medsaga.data.samples import Sample
-from medsaga.training.validation import split_held_out
 
 
 def _sample(index: int, classes: list[int]) -> Sample:
@@ -16,8 +15,7 @@ def _sample(index: int, classes: list[int]) -> Sample:
         image=torch.zeros(3, *target.shape),
         target=target,
         labels=target.short(),
-        slice_index=index,
-        name=str(index),
+        id=slice_of("ct", index),
         truth=np.zeros(target.shape, np.uint8),
         spacing=None,
         content=(1, 1),
@@ -36,7 +34,7 @@ def test_a_fifth_is_held_out_and_spread(n):
     training, held_out = split_held_out(samples, 2, 8)
     assert len(held_out) == max(2, round(n / 5))
     assert len(training) + len(held_out) == n
-    indices = [s.slice_index for s in held_out]
+    indices = [s.id.index for s in held_out]
     assert min(indices) < n / 2 <= max(indices)
 
 
@@ -62,23 +60,15 @@ def test_a_model_that_goes_on_keeps_its_split():
     """What it has trained on says nothing of it, what was held out still does."""
     before = [_sample(i, [1]) for i in range(20)]
     training, held_out = split_held_out(before, 2, 8)
-    card = SimpleNamespace(
-        training_slices=[[s.name, s.slice_index] for s in training],
-        held_out_slices=[[s.name, s.slice_index] for s in held_out],
-    )
+    trained, before_out = ({s.id for s in part} for part in (training, held_out))
     now = [_sample(100, [1]), *before, _sample(101, [1])]
-    training, again = split_held_out(now, 2, 8, card)
+    training, again = split_held_out(now, 2, 8, before=before_out, trained=trained)
     assert set(held_out) <= set(again)
-    assert {s.slice_index for s in again} <= {
-        *(s.slice_index for s in held_out),
+    assert {s.id.index for s in again} <= {
+        *(s.id.index for s in held_out),
         100,
         101,
     }
     assert len(training) + len(again) == 22
-    name = (held_out[0].name, held_out[0].slice_index)
-    training, again = split_held_out(now, 2, 8, card, corrected=[name])
-    assert held_out[0] in training
-    assert set(held_out[1:]) <= set(again)
-    card.training_slices += card.held_out_slices
-    card.held_out_slices = []
-    assert split_held_out(before, 2, 8, card)[1] == []
+    everything = trained | before_out
+    assert split_held_out(before, 2, 8, trained=everything)[1] == []
