@@ -161,7 +161,7 @@ def _read(path: Path, table: Path, place: int) -> Image:
         mask[decode_runs(row[name], height, width)] = value
     image = read_grey(path)
     truth = medsaga.volume_from_array(mask, name=path.stem, rgb=False)
-    medsaga.check_pair(image, truth)
+    medsaga.frontend.check_pair(image, truth)
     return resize(image, "area", SIDE), resize(truth, "nearest-exact", SIDE)
 
 

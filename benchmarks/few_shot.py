@@ -52,7 +52,7 @@ def run_cell(data: Path, cell: dict[str, Any]) -> dict[str, Any]:
     from methods import METHODS
     from tasks import make_task
 
-    medsaga.warm_up("galore")  # imports are not part of the time
+    medsaga.frontend.warm_up("galore")  # imports are not part of the time
     task = make_task(cell["task"], data, cell["n"])
     settings = settings_of(cell)
     check_neighbours(task, settings)
@@ -168,7 +168,7 @@ def _means(scores: list[Mapping[int, float]]) -> dict[str, float]:
 
 def parse_settings(texts: list[str], kind: type) -> dict[str, Any]:
     """Give the settings that texts such as ``rank=32`` stand for."""
-    kinds = {setting.name: setting.type for setting in medsaga.describe(kind)}
+    kinds = {setting.name: setting.type for setting in medsaga.frontend.describe(kind)}
     given = dict(text.split("=", 1) for text in texts)
     return {name: _parse(name, text, kinds[name]) for name, text in given.items()}
 

@@ -23,17 +23,7 @@ from monai.networks.nets import UNet
 from torch import Tensor, nn
 
 import medsaga
-from medsaga import (
-    FineTuneSettings,
-    Notice,
-    Preview,
-    Progress,
-    SegmentSettings,
-    Stop,
-    Stream,
-    Volume,
-    drain,
-)
+from medsaga import FineTuneSettings, SegmentSettings, Stop, Volume, drain
 from medsaga.computing import (
     FixedPrecision,
     autocast,
@@ -46,13 +36,14 @@ from medsaga.data.augment import Augmenter, choose_negatives
 from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.data.classes import class_table
 from medsaga.data.intensity import choose_intensity
-from medsaga.data.samples import build_samples, drawn_sample
+from medsaga.data.samples import build_samples, drawn_sample, working_image
 from medsaga.data.sizing import collate
-from medsaga.data.structures import finest_width
+from medsaga.data.survey import finest_width
+from medsaga.events import Notice, Preview, Progress, Stream
 from medsaga.network.backbones.catalogue import kind_of_weights
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.backbones.sam_format import read_checkpoint
-from medsaga.network.inference import predict_slice
+from medsaga.network.inference import predict_image
 from medsaga.segmentation.smoothing import smooth_as_asked
 from medsaga.settings.fine_tune import ONE_STAGE
 from medsaga.training.optim.losses import SegmentationLoss
@@ -90,7 +81,7 @@ def fit_medsaga(
     losses: list[float] = []
     previews: list[float] = []
 
-    def note(event: medsaga.Event) -> None:
+    def note(event: medsaga.events.Event) -> None:
         if isinstance(event, Progress) and event.stage == "galore":
             losses.append(event.loss)
         elif isinstance(event, Preview):
@@ -287,14 +278,11 @@ def _predict(
     limits = data.rule.limits(volume)
     with computing_threads():
         stack = (
-            predict_slice(
+            predict_image(
                 network,  # type: ignore[arg-type] # anything from images to logits
-                volume,
-                data.axis,
-                index,
-                limits=limits,
-                canvas=data.canvas,
-                precision=precision,
+                *working_image(volume, data.axis, index, limits, data.canvas),
+                volume.slice_shape(data.axis),
+                precision,
             )
             for index in range(volume.shape[data.axis])
         )

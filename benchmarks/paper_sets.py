@@ -225,7 +225,7 @@ def _trains(spec: VolumeSet, files: tuple[Path, Path], slices: list[int]) -> Ima
 def _judged(spec: VolumeSet, files: tuple[Path, Path], slices: list[int]) -> Judged:
     """Read and prepare a patient; the slices are counted anew in a stack of them."""
     image, truth = medsaga.read_volume(files[0]), medsaga.read_labels(files[1])
-    medsaga.check_pair(image, truth)
+    medsaga.frontend.check_pair(image, truth)
     if spec.is_ct:
         image, truth = take_slices(image, slices), take_slices(truth, slices)
         image = _whole_hounsfield(image)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from medsaga import FineTuneSettings, SliceId, TrainingData, drain, fine_tune
+from medsaga import FineTuneSettings, TrainingData, drain, fine_tune
+from medsaga.frontend import SliceId
 
 VALUES = (1, 5, 117)
 

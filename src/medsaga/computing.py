@@ -14,10 +14,12 @@ import psutil
 import torch
 from torch import nn
 
+from medsaga.wording import count
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from medsaga.settings.fine_tune import Precision
+    from medsaga.settings.fields import Precision
 
 FixedPrecision = Literal["fp32", "bf16"]
 _PROBES = 2
@@ -57,7 +59,7 @@ def describe_computer() -> str:
     free = f"{free_memory(device) / 1e9:.1f} GB free"
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {free}"
-    return f"CPU, {thread_count()} {'core' if thread_count() == 1 else 'cores'}, {free}"
+    return f"CPU, {count(thread_count(), 'core')}, {free}"
 
 
 def free_memory(device: torch.device) -> int:

@@ -76,8 +76,9 @@ class Validated(Event):
     @property
     def mean_dice(self) -> float:
         """Mean Dice over the classes that could be scored; NaN without any."""
-        scores = list(self.dice.values())
-        return sum(scores) / len(scores) if scores else float("nan")
+        from medsaga.metrics import mean  # NumPy, which the command line starts without
+
+        return mean(self.dice.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +151,14 @@ class ItemEvent(Event):
 
     number: int
     event: Event
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring(Event):
+    """Of `total` pairs of mask and truth `done` are scored."""
+
+    done: int
+    total: int
 
 
 Stream = Generator[Event, None, T]

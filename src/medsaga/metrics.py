@@ -1,25 +1,22 @@
-"""Dice and HD95 of a mask against the truth, class by class, computed by MONAI."""
+"""Dice and HD95 of a mask against the truth, class by class, computed by MONAI.
+
+Importing it imports neither torch nor MONAI.
+"""
 
 from __future__ import annotations
 
-import logging
 import warnings
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-
-from medsaga.data.files import check_pair, pair_files, read_labels
-from medsaga.data.formats.catalogue import stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
+    import torch
     from numpy.typing import NDArray
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,12 +46,12 @@ class Scores:
     @property
     def mean_dice(self) -> float:
         """Mean Dice over the classes; NaN without any."""
-        return mean_or_nan(self.dice.values())
+        return mean(self.dice.values())
 
     @property
     def mean_hd95(self) -> float:
         """Mean HD95 over the classes that have one; NaN without any."""
-        return mean_or_nan(self.hd95.values())
+        return mean(self.hd95.values())
 
 
 def score(
@@ -122,37 +119,19 @@ def score(
     return Scores(dice=dice, hd95=hd95, missing=missing, unit=unit)
 
 
-def evaluate_files(prediction: Path, truth: Path) -> list[tuple[str, Scores]]:
-    """Score mask files against their truths.
+def mean(numbers: Iterable[float]) -> float:
+    """Give the mean; NaN of nothing."""
+    listed = list(numbers)
+    return float(np.mean(listed)) if listed else float("nan")
 
-    Parameters
-    ----------
-    prediction, truth
-        Two files, or two folders whose files are paired by name; predictions without
-        a truth are left out. HD95 is in mm where the truth (or else the prediction)
-        has a spacing.
 
-    Returns
-    -------
-    list of (name, Scores)
-        Sorted by name.
-
-    Raises
-    ------
-    MedsagaError
-        If files cannot be read or paired, or the shapes of a pair differ.
-    """
-    results = []
-    for predicted_path, true_path in pair_files(prediction, truth):
-        predicted, true = read_labels(predicted_path), read_labels(true_path)
-        warning = check_pair(predicted, true)
-        if warning is not None:
-            _log.warning(warning)
-        scores = score(
-            predicted.array, true.array, spacing=true.spacing or predicted.spacing
-        )
-        results.append((stem(predicted_path), scores))
-    return results
+def mean_by_class(rows: Iterable[Mapping[int, float]]) -> dict[int, float]:
+    """Give the mean of each class over the rows that have a score of it."""
+    numbers: dict[int, list[float]] = defaultdict(list)
+    for row in rows:
+        for value, number in row.items():
+            numbers[value].append(number)
+    return {value: mean(listed) for value, listed in numbers.items()}
 
 
 def _values(array: NDArray[Any]) -> set[int]:
@@ -171,6 +150,8 @@ def _cropped(
     either = (prediction == value) | (truth == value)
     if not either.any():
         return None
+    import torch
+
     box = tuple(_extent(either, axis) for axis in range(either.ndim))
     predicted, true = (
         torch.from_numpy(mask[box] == value)[None, None] for mask in (prediction, truth)
@@ -196,9 +177,3 @@ def _hd95(
             predicted, true, include_background=True, percentile=95, spacing=spacing
         )
     return float(distance)
-
-
-def mean_or_nan(numbers: Iterable[float]) -> float:
-    """Return the mean, NaN of nothing."""
-    listed = list(numbers)
-    return sum(listed) / len(listed) if listed else float("nan")

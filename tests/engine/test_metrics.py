@@ -1,18 +1,13 @@
 from __future__ import annotations
 
-import logging
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.spatial import cKDTree
 
-from medsaga.data.files import write_volume
-from medsaga.data.volume import Volume, volume_from_array
-from medsaga.errors import MedsagaError
-from medsaga.metrics import evaluate_files, score
+from medsaga.metrics import score
 
 
 def blobs(shape: tuple[int, ...], seed: int, n_classes: int = 3) -> np.ndarray:
@@ -115,47 +110,3 @@ def test_shapes_and_spacing_must_fit() -> None:
         score(np.zeros((5, 5)), np.zeros((1, 5, 5)))
     with pytest.raises(ValueError, match="spacing"):
         score(np.zeros((5, 5)), np.zeros((5, 5)), spacing=(1.0, 1.0, 1.0))
-
-
-def save(array: np.ndarray, path: Path, x_size: float = 1.0) -> None:
-    affine = np.diag([x_size, 1.0, 2.0, 1.0])
-    write_volume(Volume(array=array, affine=affine), path)
-
-
-def test_files_are_scored_by_name_in_mm(tmp_path: Path) -> None:
-    truth, prediction = blobs((6, 12, 12), 1), blobs((6, 12, 12), 2)
-    for name in ("b", "a"):
-        save(truth, tmp_path / "truth" / f"{name}.nii.gz")
-        save(prediction if name == "b" else truth, tmp_path / "pred" / f"{name}.nii")
-    save(truth, tmp_path / "pred" / "extra.nii")
-    (first, perfect), (second, scores) = evaluate_files(
-        tmp_path / "pred", tmp_path / "truth"
-    )
-    assert (first, second) == ("a", "b")
-    assert perfect.mean_dice == 1
-    assert scores == score(prediction, truth, spacing=(2.0, 1.0, 1.0))
-    assert scores.unit == "mm"
-
-
-def test_2d_files_are_scored_in_pixels(tmp_path: Path) -> None:
-    truth, prediction = blobs((20, 20), 1), blobs((20, 20), 2)
-    write_volume(volume_from_array(truth), tmp_path / "t.png")
-    write_volume(volume_from_array(prediction), tmp_path / "p.png")
-    [(name, scores)] = evaluate_files(tmp_path / "p.png", tmp_path / "t.png")
-    assert name == "p"
-    assert scores == score(prediction, truth)
-    assert scores.unit == "pixels"
-
-
-def test_files_that_do_not_fit_are_refused_or_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    truth = blobs((6, 12, 12), 1)
-    save(truth, tmp_path / "t.nii")
-    save(truth[1:], tmp_path / "short.nii")
-    save(truth, tmp_path / "elsewhere.nii", x_size=1.5)
-    with pytest.raises(MedsagaError, match="5 x 12 x 12"):
-        evaluate_files(tmp_path / "short.nii", tmp_path / "t.nii")
-    with caplog.at_level(logging.WARNING):
-        evaluate_files(tmp_path / "elsewhere.nii", tmp_path / "t.nii")
-    assert "affines differ" in caplog.text

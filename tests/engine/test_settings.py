@@ -6,8 +6,9 @@ import pytest
 
 from medsaga.errors import MedsagaError
 from medsaga.settings.fields import describe
-from medsaga.settings.fine_tune import FineTuneSettings, SegmentSettings
+from medsaga.settings.fine_tune import FineTuneSettings
 from medsaga.settings.presets import PRESETS, preset
+from medsaga.settings.segment import SegmentSettings
 
 
 @pytest.mark.parametrize("kind", [FineTuneSettings, SegmentSettings])

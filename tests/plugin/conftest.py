@@ -35,7 +35,7 @@ def engine() -> None:
     """Torch and the rest, imported at once: in a thread it takes far longer."""
     import medsaga
 
-    medsaga.warm_up("galore")
+    medsaga.frontend.warm_up("galore")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The command `demo`: the main job on the bundled sample."""
+"""The command `demo`: the main run on the bundled sample."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,17 +15,17 @@ from medsaga.cli._finetune import make_settings, model_target, train
 from medsaga.cli._options import AsJson, PresetName, settings_options
 from medsaga.cli._run import (
     STOPPED,
-    Job,
+    Run,
     check_writable,
     print_json,
     print_result,
     reports_errors,
-    start_job,
+    start_run,
 )
-from medsaga.cli._tables import dice_table, mean
+from medsaga.cli._tables import dice_table
 
 if TYPE_CHECKING:
-    from medsaga import ModelCard, TrainedModel, Volume
+    from medsaga import ModelCard, Scores, TrainedModel, Volume
 
 DEFAULT_PRESET = "balanced"
 
@@ -50,13 +50,13 @@ def demo(
     check_writable(out)
     with ExitStack() as stack:
         sample = _Sample.find(stack)
-        job = stack.enter_context(start_job())
-        result = _run(job, sample, settings, out)
+        run = stack.enter_context(start_run())
+        result = _make(run, sample, settings, out)
     if as_json:
-        print_json(result.as_json(sample.names, is_stopped=job.is_stopped))
+        print_json(result.as_json(sample.names, is_stopped=run.is_stopped))
     else:
         _print(result, sample.names)
-    if job.is_stopped:
+    if run.is_stopped:
         raise typer.Exit(STOPPED)
 
 
@@ -98,16 +98,17 @@ class _Result:
     model: Path | None = None
     mask: Path | None = None
     sheet: Path | None = None
-    dice: Mapping[int, float] | None = None
+    scores: "Scores | None" = None
     scored_slices: tuple[int, ...] = ()
 
     def as_json(self, names: Mapping[int, str], *, is_stopped: bool) -> dict[str, Any]:
-        dice = self.dice or {}
+        scores = self.scores
+        dice = {} if scores is None else scores.dice
         paths = {"model": self.model, "mask": self.mask, "sheet": self.sheet}
         return {
             "stopped": is_stopped,
             **{name: path and str(path) for name, path in paths.items()},
-            "mean_dice": mean(dice.values()),
+            "mean_dice": None if scores is None else scores.mean_dice,
             "classes": {
                 str(value): {"name": names.get(value), "dice": score}
                 for value, score in dice.items()
@@ -116,7 +117,7 @@ class _Result:
         }
 
 
-def _run(job: Job, sample: _Sample, settings: FineTuneSettings, out: Path) -> _Result:
+def _make(run: Run, sample: _Sample, settings: FineTuneSettings, out: Path) -> _Result:
     from medsaga import TrainingData, fine_tune, read_volume
 
     folder = model_target(out / "phantom_model", overwrite=True)
@@ -127,20 +128,20 @@ def _run(job: Job, sample: _Sample, settings: FineTuneSettings, out: Path) -> _R
         class_colours=sample.colours,
     )
     training = fine_tune(data, settings)
-    model = train(job, training, folder)
+    model = train(run, training, folder)
     if model is None:
         return _Result()
     image = read_volume(sample.image)
-    mask = None if job.is_stopped else _segment(job, model, image)
+    mask = None if run.is_stopped else _segment(run, model, image)
     if mask is None:
         return _Result(model=folder)
     return _write(model.card, image, mask, sample, out, folder)
 
 
-def _segment(job: Job, model: "TrainedModel", image: "Volume") -> "Volume | None":
+def _segment(run: Run, model: "TrainedModel", image: "Volume") -> "Volume | None":
     from medsaga import segment
 
-    result = job.run(segment(model, image))
+    result = run.drain(segment(model, image))
     return result.mask if result.is_complete else None
 
 
@@ -160,15 +161,15 @@ def _write(
     rest = tuple(_not_annotated(card, image))
     predicted, true = (v.array.take(rest, card.axis) for v in (mask, truth))
     # HD95 would take the slices that are left for neighbours.
-    dice = score(predicted, true, card.classes.values[1:]).dice
-    picture = draw_sheet(card, image, mask, truth, rest, dice)
+    scores = score(predicted, true, card.classes.values[1:])
+    picture = draw_sheet(card, image, mask, truth, rest, scores.dice)
     return _Result(
         model=folder,
         mask=write_volume(mask, out / "phantom_mask.nii.gz", is_labels=True),
         sheet=write_volume(
             volume_from_array(picture, rgb=True), out / "phantom_overlays.png"
         ),
-        dice=dice,
+        scores=scores,
         scored_slices=rest,
     )
 
@@ -179,11 +180,11 @@ def _not_annotated(card: "ModelCard", image: "Volume") -> Iterator[int]:
 
 
 def _print(result: _Result, names: Mapping[int, str]) -> None:
-    if result.dice is not None:
+    if result.scores is not None:
         print_result(
             f"Dice on the {len(result.scored_slices)} slices that were not annotated:",
             "",
-            dice_table(result.dice, names),
+            dice_table(result.scores, names),
             "",
         )
     paths = {"Model": result.model, "Mask": result.mask, "Overlays": result.sheet}

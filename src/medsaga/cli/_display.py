@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-from medsaga import (
+from medsaga.events import (
     Event,
     ItemEvent,
     Notice,
@@ -19,6 +19,7 @@ from medsaga import (
     Validated,
     VotedSlice,
 )
+from medsaga.frontend import duration
 
 _STAGES = {
     "features": "Head stage, features",
@@ -110,7 +111,7 @@ class Display:
 
     def _show_training(self, event: Progress) -> None:
         loss = "" if math.isnan(event.loss) else f"loss {event.loss:.3f}, "
-        left = f"{format_seconds(event.seconds_left)} left"
+        left = f"{duration(event.seconds_left)} left"
         self.work(_STAGES[event.stage], event.step, event.total, loss + left)
 
     def _show_slice(self, event: SegmentedSlice | VotedSlice) -> None:
@@ -119,13 +120,5 @@ class Display:
             self.work(event.image_name, done, event.total)
             return
         per_slice = (time.monotonic() - self._started) / (done - 1)
-        left = f"{format_seconds(per_slice * (event.total - done))} left"
+        left = f"{duration(per_slice * (event.total - done))} left"
         self.work(event.image_name, done, event.total, left)
-
-
-def format_seconds(seconds: float) -> str:
-    """Give seconds as ``m:ss`` or ``h:mm:ss``."""
-    whole = max(0, round(seconds)) if math.isfinite(seconds) else 0
-    hours, minutes = divmod(whole // 60, 60)
-    clock = f"{minutes}:{whole % 60:02d}"
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else clock

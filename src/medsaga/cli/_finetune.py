@@ -20,17 +20,18 @@ from medsaga.cli._options import (
 )
 from medsaga.cli._run import (
     STOPPED,
-    Job,
+    Run,
     check_writable,
     print_json,
     print_result,
     reports_errors,
-    start_job,
+    start_run,
 )
 from medsaga.cli._tables import class_table
 
 if TYPE_CHECKING:
-    from medsaga import ModelCard, Stream, TrainedModel
+    from medsaga import ModelCard, TrainedModel
+    from medsaga.events import Stream
 
 DEFAULT_PRESET = "balanced"
 
@@ -104,7 +105,7 @@ def finetune(
     names, chosen_axis = parse_names(name), parse_axis(axis)
     chosen_slices = parse_slices(slices, "--slices")
     empty_slices = parse_slices(empty, "--empty") or []
-    with start_job() as job:
+    with start_run() as run:
         from medsaga import TrainingData, fine_tune
 
         folder = model_target(out, overwrite=overwrite)
@@ -118,12 +119,12 @@ def finetune(
             class_names=names,
         )
         training = fine_tune(data, settings)
-        model = train(job, training, folder)
+        model = train(run, training, folder)
         card = None if model is None else model.card
         if card is not None:
-            _tell_unused_names(job, names, card)
-    _print(folder, card, is_stopped=job.is_stopped, as_json=as_json)
-    if job.is_stopped:
+            _tell_unused_names(run, names, card)
+    _print(folder, card, is_stopped=run.is_stopped, as_json=as_json)
+    if run.is_stopped:
         raise typer.Exit(STOPPED)
 
 
@@ -148,7 +149,7 @@ def model_target(folder: Path, *, overwrite: bool) -> Path:
     MedsagaError
         If something is there that may not be replaced, or nothing can be written.
     """
-    from medsaga import check_model_target
+    from medsaga.frontend import check_model_target
 
     check_writable(folder.expanduser().absolute().parent)
     target = check_model_target(folder)
@@ -161,25 +162,25 @@ def model_target(folder: Path, *, overwrite: bool) -> Path:
 
 
 def train(
-    job: Job, training: "Stream[TrainedModel | None]", folder: Path
+    run: Run, training: "Stream[TrainedModel | None]", folder: Path
 ) -> "TrainedModel | None":
     """Run a training and save its model; None if it was stopped before it had one."""
     from medsaga import save_model
 
-    model = job.run(training)
+    model = run.drain(training)
     if model is None:
-        job.display.say("Stopped before anything was learned: nothing is written.")
+        run.display.say("Stopped before anything was learned: nothing is written.")
         return None
     save_model(model, folder)
-    if job.is_stopped:
-        job.display.say(f"Stopped: the best model so far is saved in {folder}.")
+    if run.is_stopped:
+        run.display.say(f"Stopped: the best model so far is saved in {folder}.")
     return model
 
 
-def _tell_unused_names(job: Job, names: Mapping[int, str], card: "ModelCard") -> None:
+def _tell_unused_names(run: Run, names: Mapping[int, str], card: "ModelCard") -> None:
     for value, name in names.items():
         if value not in card.classes.values:
-            job.display.say(
+            run.display.say(
                 f"No slice that trained carries the label {value}: its name {name!r} "
                 "is unused."
             )

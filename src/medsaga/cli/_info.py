@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from medsaga.cli._display import format_seconds
 from medsaga.cli._options import AsJson
 from medsaga.cli._run import print_json, print_result, reports_errors
 from medsaga.cli._tables import class_table
+from medsaga.frontend import duration
 
 if TYPE_CHECKING:
-    from medsaga import ModelCard, SliceId
+    from medsaga import ModelCard
+    from medsaga.frontend import SliceId
 
 _MB = 1e6
 
@@ -39,7 +40,7 @@ def info(
 
 
 def _of_model(card: "ModelCard") -> Iterable[tuple[str, str]]:
-    from medsaga import AXIS_NAMES
+    from medsaga.frontend import AXIS_NAMES
 
     sha256 = f" (SHA-256 {card.base_sha256[:12]})" if card.base_sha256 else ""
     axis = next(name for name, axis in AXIS_NAMES.items() if axis == card.axis)
@@ -85,7 +86,7 @@ def _of_cost(card: "ModelCard") -> Iterable[tuple[str, str]]:
             f"(rank {settings['rank']}), optimizer state "
             f"{_megabytes(measured['optimizer_state_bytes'])}",
         )
-    yield "Time", f"{format_seconds(measured['seconds'])} ({_computer(card)})"
+    yield "Time", f"{duration(measured['seconds'])} ({_computer(card)})"
     yield "Peak memory", _megabytes(measured["peak_memory"])
     yield "Software", ", ".join(f"{n} {v}" for n, v in card.software.items())
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from medsaga import PRESETS, MedsagaError, Setting, describe
+from medsaga import PRESETS, MedsagaError
+from medsaga.frontend import Setting, describe
 
 AsJson = Annotated[
     bool,
@@ -125,7 +126,7 @@ def parse_axis(text: str | None) -> int | None:
     MedsagaError
         If it is something else.
     """
-    from medsaga import AXIS_NAMES
+    from medsaga.frontend import AXIS_NAMES
 
     if text is None:
         return None

@@ -2,11 +2,12 @@
 
 import functools
 import json
+import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from types import FrameType
@@ -15,8 +16,9 @@ from typing import Any, TypeVar
 import typer
 from rich.console import Console, RenderableType
 
-from medsaga import Event, MedsagaError, Stream, drain
+from medsaga import MedsagaError, drain
 from medsaga.cli._display import Display
+from medsaga.events import Event, Stream
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
 _RESULT_WIDTH = 160
@@ -25,14 +27,14 @@ _STOPPING = b"\nStopping in order; press Ctrl-C again to abort at once.\n"
 T = TypeVar("T")
 
 
-class Job:
+class Run:
     """A command's long work: shows its streams, and stops them at Ctrl-C."""
 
     def __init__(self, display: Display) -> None:
         self.display = display
         self.is_stopped = False
 
-    def run(
+    def drain(
         self, stream: Stream[T], on_event: Callable[[Event], object] | None = None
     ) -> T:
         """Run a stream to its end, or to the next event after Ctrl-C.
@@ -68,21 +70,21 @@ class Job:
 
 
 @contextmanager
-def start_job() -> Iterator[Job]:
+def start_run() -> Iterator[Run]:
     """Show progress, handle Ctrl-C, and keep stdout free for the results."""
     with redirect_stdout(sys.stderr), Display() as display:
-        job = Job(display)
-        with _signals_to(job):
+        run = Run(display)
+        with _signals_to(run):
             display.work("Loading")
-            yield job
+            yield run
 
 
 @contextmanager
-def _signals_to(job: Job) -> Iterator[None]:
+def _signals_to(run: Run) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may handle signals
         return
-    before = signal.signal(signal.SIGINT, job.on_interrupt)
+    before = signal.signal(signal.SIGINT, run.on_interrupt)
     try:
         yield
     finally:
@@ -107,8 +109,16 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def print_json(document: object) -> None:
-    """Print a result for a program."""
-    typer.echo(json.dumps(document, indent=2, allow_nan=False))
+    """Print a result for a program; a score that does not exist (NaN) is null."""
+    typer.echo(json.dumps(_without_nan(document), indent=2, allow_nan=False))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def print_result(*parts: RenderableType) -> None:

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medsaga import Event, SegmentSettings
+from medsaga import SegmentSettings
 from medsaga.cli._options import AsJson, Overwrite, settings_options
 from medsaga.cli._run import (
     FAILED,
     STOPPED,
-    Job,
+    Run,
     check_writable,
     print_json,
     print_result,
     reports_errors,
-    start_job,
+    start_run,
 )
+from medsaga.events import Event
 
 if TYPE_CHECKING:
     from medsaga import ItemResult
@@ -53,35 +54,36 @@ def segment_images(
     settings = SegmentSettings(**given)
     out = out.expanduser()
     check_writable(out)
-    with start_job() as job:
-        from medsaga import batch_items, load_model, segment_batch
+    with start_run() as run:
+        from medsaga import load_model, segment_batch
+        from medsaga.frontend import batch_items
 
         trained, items = load_model(model), batch_items(image)
         batch = segment_batch(trained, items, settings, out=out, replaces=overwrite)
-        results = job.run(batch, partial(_tell, job, is_alone=len(items) == 1))
+        results = run.drain(batch, partial(_tell, run, is_alone=len(items) == 1))
     if len(results) == 1 and results[0].error is not None:
         raise results[0].error
     if as_json:
         names = trained.card.classes.names
-        document = {"model": str(model), "stopped": job.is_stopped}
+        document = {"model": str(model), "stopped": run.is_stopped}
         print_json(document | {"images": [_as_json(r, names) for r in results]})
     else:
         print_result(*(str(path) for r in results for path in r.written))
     for result in results:
         if result.unexpected is not None:
             traceback.print_exception(result.unexpected)
-    if job.is_stopped:
+    if run.is_stopped:
         raise typer.Exit(STOPPED)
     if any(result.error is not None for result in results):
         raise typer.Exit(FAILED)
 
 
-def _tell(job: Job, event: Event, *, is_alone: bool) -> None:
+def _tell(run: Run, event: Event, *, is_alone: bool) -> None:
     """Say what became of an image, unless it is written as it should be.
 
     Why one that `is_alone` failed is said in the end.
     """
-    from medsaga import ItemEnded
+    from medsaga.frontend import ItemEnded
 
     if not isinstance(event, ItemEnded):
         return
@@ -89,19 +91,19 @@ def _tell(job: Job, event: Event, *, is_alone: bool) -> None:
     assert outputs is not None
     match result.status:
         case "kept":
-            job.display.say(
+            run.display.say(
                 f"{outputs.mask} is there already and is kept (--overwrite replaces "
                 "it)."
             )
         case "failed" if not is_alone:
-            job.display.say(f"{outputs.image} failed: {result.message}")
+            run.display.say(f"{outputs.image} failed: {result.message}")
         case "stopped":
-            job.display.say(
+            run.display.say(
                 f"Stopped: {outputs.image.name} is not segmented to the end, so "
                 "nothing of it is written."
             )
         case _ if result.keeps_some:
-            job.display.say(
+            run.display.say(
                 f"Of {outputs.image.name} only what was not there is written; the rest "
                 "may be another model's (--overwrite writes all of it)."
             )

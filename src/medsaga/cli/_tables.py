@@ -1,6 +1,7 @@
 """Tables of classes and their scores."""
 
 from collections.abc import Iterable, Mapping
+from math import isnan
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -8,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from medsaga import ModelCard
+    from medsaga import ModelCard, Scores
 
 
 def class_table(card: "ModelCard") -> Table:
@@ -35,22 +36,16 @@ def make_table(*headers: str, left: Iterable[str] = ("Class", "Name", "File")) -
 
 def number(value: float | None, digits: int) -> str:
     """Give a number, or a dash where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
+    return "-" if value is None or isnan(value) else f"{value:.{digits}f}"
 
 
-def mean(values: Iterable[float]) -> float | None:
-    """Mean, or None without any."""
-    listed = list(values)
-    return sum(listed) / len(listed) if listed else None
-
-
-def dice_table(dice: Mapping[int, float], names: Mapping[int, str]) -> Table:
+def dice_table(scores: "Scores", names: Mapping[int, str]) -> Table:
     """Make the table of Dice by label value, with its mean."""
     table = make_table("Class", "Name", "Dice")
-    for value, score in dice.items():
-        table.add_row(str(value), names.get(value, ""), number(score, 3))
+    for value, dice in scores.dice.items():
+        table.add_row(str(value), names.get(value, ""), number(dice, 3))
     table.add_section()
-    table.add_row("mean", "", number(mean(dice.values()), 3))
+    table.add_row("mean", "", number(scores.mean_dice, 3))
     return table
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from medsaga.data.volume import AXIS_NAMES, Volume
 from medsaga.errors import MedsagaError
+from medsaga.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -270,8 +271,3 @@ def _describe(
         f"{len(chosen)} of {count(total, 'slice')}{within} {verb} annotated along "
         f"{where}{blank}."
     )
-
-
-def count(number: int, noun: str) -> str:
-    """Say a number of things: 1 slice, 2 slices."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medsaga.data.annotation import Annotation, count, iterate_slices
+from medsaga.data.annotation import iterate_slices
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from medsaga.data.annotation import Annotation
     from medsaga.data.volume import Volume
 
 _INTEGER_TYPES = (
@@ -80,6 +81,13 @@ class ClassTable:
         """The colour of each label value that has one."""
         pairs = zip(self.values, self.colours, strict=True)
         return {value: colour for value, colour in pairs if colour is not None}
+
+    def title(self, index: int) -> str:
+        """Name a class at the begin of a sentence: ``Class 3 (spleen)``."""
+        value, name = self.values[index], self.names[index]
+        if value == 0:
+            return "Background"
+        return f"Class {value}" + ("" if name == _default_name(value) else f" ({name})")
 
     def index_of(
         self, labels: NDArray[Any], known: NDArray[np.bool_] | None = None
@@ -168,99 +176,6 @@ def class_table(
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassCount:
-    """How much of one class is annotated.
-
-    Attributes
-    ----------
-    value, name
-        The class.
-    n_slices, n_pixels
-        Over the annotated slices.
-    warning
-        What to do about it, in a sentence, or None where that is enough.
-    """
-
-    value: int
-    name: str
-    n_slices: int
-    n_pixels: int
-    warning: str | None
-
-
-def count_classes(
-    labels: Sequence[Volume], annotation: Annotation, table: ClassTable
-) -> list[ClassCount]:
-    """Count the annotated pixels of each class but background.
-
-    A class has too few to be learned below 30 over all the annotated slices, or below
-    one in 2000 pixels of a slice if that is more: at a working size of 128 x 128 these
-    are 8 pixels.
-    """
-    return _count_all(labels, annotation, table)[1:]
-
-
-def count_background(
-    labels: Sequence[Volume], annotation: Annotation, table: ClassTable
-) -> ClassCount | None:
-    """Count the pixels known as background in a sparse annotation, None in others.
-
-    Its `value` is the one that is painted. On an empty slice every pixel counts.
-    """
-    value = annotation.background_value
-    if value is None:
-        return None
-    return replace(_count_all(labels, annotation, table)[0], value=value)
-
-
-def label_check(
-    labels: Sequence[Volume],
-    annotation: Annotation,
-    table: ClassTable,
-    besides: Iterable[int] = (),
-) -> list[str]:
-    """Say, one sentence each, which classes have too few pixels to be learned.
-
-    Background is one of them in a sparse annotation. Nothing is said of the values
-    `besides`, which other slices show.
-    """
-    elsewhere = set(besides) - {0}
-    counts = _count_all(labels, annotation, table)
-    asked = counts[0 if annotation.background_value is not None else 1 :]
-    return [
-        c.warning for c in asked if c.warning is not None and c.value not in elsewhere
-    ]
-
-
-def _count_all(
-    labels: Sequence[Volume], annotation: Annotation, table: ClassTable
-) -> list[ClassCount]:
-    pixels = np.zeros(len(table), dtype=np.int64)
-    slices = np.zeros(len(table), dtype=np.int64)
-    slice_size = 0
-    for label in iterate_slices(labels, annotation):
-        index = table.index_of(label.values, label.known)
-        counts = np.bincount(index[index >= 0], minlength=len(table))
-        pixels += counts
-        slices += counts > 0
-        slice_size = max(slice_size, label.values.size)
-    enough = max(30, slice_size // 2000)
-    return [
-        ClassCount(
-            value=table.values[i],
-            name=table.names[i],
-            n_slices=int(slices[i]),
-            n_pixels=int(pixels[i]),
-            warning=None
-            if pixels[i] >= enough
-            else f"{_full_name(table, i)} has {count(pixels[i], 'pixel')} on "
-            f"{count(slices[i], 'slice')}: paint more, or it will not be learned.",
-        )
-        for i in range(len(table))
-    ]
-
-
 def _check_background(
     value: int, found: Collection[float], has_background: bool
 ) -> None:
@@ -284,10 +199,3 @@ def _check_background(
 
 def _default_name(value: int) -> str:
     return "background" if value == 0 else f"class {value}"
-
-
-def _full_name(table: ClassTable, index: int) -> str:
-    value, name = table.values[index], table.names[index]
-    if value == 0:
-        return "Background"
-    return f"Class {value}" + ("" if name == _default_name(value) else f" ({name})")

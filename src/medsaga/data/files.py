@@ -1,38 +1,21 @@
-"""Image files of any format: read, write, find, pair and name them."""
+"""Image files of any format: read and write them."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from medsaga.data.formats.atomic import label_dtype
-from medsaga.data.formats.catalogue import (
-    FALLBACK,
-    FORMATS,
-    ending,
-    format_of,
-    stem,
-)
-from medsaga.data.volume import Volume, check_pair
+from medsaga.data.formats.catalogue import FALLBACK, ending, format_names, format_of
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = [
-    "check_pair",
-    "image_files",
-    "output_path",
-    "pair_files",
-    "read_labels",
-    "read_volume",
-    "write_volume",
-]
+    from medsaga.data.volume import Volume
 
-_FORMATS = ", ".join(dict.fromkeys(kind.name for kind in FORMATS))
 # Scaled label files miss whole numbers by a rounding error.
 _WHOLE = 1e-4
 
@@ -134,109 +117,6 @@ def write_volume(volume: Volume, path: Path | str, *, is_labels: bool = False) -
     return kind.write(volume, path, is_labels=is_labels)
 
 
-def image_files(path: Path | str) -> list[Path]:
-    """List the image files of a folder, sorted by name; a file gives itself.
-
-    Hidden files, folders and files that are no images are left out. An image in two
-    files (``.hdr`` and ``.img``, ``.HEAD`` and ``.BRIK``) is listed once.
-
-    Raises
-    ------
-    MedsagaError
-        If there is no such file or folder, or no image in the folder.
-    """
-    path = Path(path)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise MedsagaError(f"There is no file or folder {path}: check the name.")
-    found = [f for f in sorted(path.iterdir()) if _is_image_name(f) and f.is_file()]
-    files = [f for f in found if not _has_partner(f, found)]
-    if not files:
-        raise MedsagaError(
-            f"There is no image in the folder {path}: put {_FORMATS} files there."
-        )
-    return files
-
-
-def pair_files(images: Path | str, labels: Path | str) -> list[tuple[Path, Path]]:
-    """Pair images with their labels.
-
-    Parameters
-    ----------
-    images, labels
-        Two files, or two folders whose files are paired by name, whatever their
-        endings. Images without labels are left out.
-
-    Returns
-    -------
-    list of (image, labels)
-        Sorted by the images' names.
-
-    Raises
-    ------
-    MedsagaError
-        If a file meets a folder, both folders are the same, several label files have
-        one name, or no names match.
-    """
-    images, labels = Path(images), Path(labels)
-    image_list, label_list = image_files(images), image_files(labels)
-    if images.is_dir() != labels.is_dir():
-        raise MedsagaError(
-            f"{images} and {labels} are a file and a folder: give two files or two "
-            "folders."
-        )
-    if not images.is_dir():
-        return [(images, labels)]
-    if images.samefile(labels):
-        raise MedsagaError(
-            f"{images} is given for the images and for the labels: put the labels into "
-            "a folder of their own, under the images' names."
-        )
-    name, count = Counter(map(stem, label_list)).most_common(1)[0]
-    if count > 1:
-        raise MedsagaError(
-            f"{labels} has {count} label files for {name}: keep one of them there."
-        )
-    by_name = {stem(label): label for label in label_list}
-    pairs = [(i, by_name[stem(i)]) for i in image_list if stem(i) in by_name]
-    if not pairs:
-        raise MedsagaError(
-            f"No labels in {labels} have the name of an image in {images}: call the "
-            f"labels of {image_list[0].name} {stem(image_list[0])} too, with any "
-            f"ending (there is {label_list[0].name})."
-        )
-    return pairs
-
-
-def output_path(image_path: Path, folder: Path, suffix: str = "") -> Path:
-    """Give the path for the mask of an image: its name, in `folder`.
-
-    Parameters
-    ----------
-    image_path
-        Volumes give NIfTI, TIFF gives TIFF, ``.npy`` itself, other images PNG.
-    folder
-        Where the outputs go.
-    suffix
-        Comes after the name, such as ``_entropy``.
-
-    Raises
-    ------
-    MedsagaError
-        If the output would lie beside the images under the same name, where it might
-        replace an image or its labels.
-    """
-    if not suffix and folder.resolve() == image_path.resolve().parent:
-        raise MedsagaError(
-            f"{folder} is the folder of the images: choose another one for the masks, "
-            "which get the images' names."
-        )
-    kind = format_of(image_path) or FALLBACK
-    mask_ending = kind.mask_ending or ending(image_path)
-    return folder / f"{stem(image_path)}{suffix}{mask_ending}"
-
-
 def _read(path: Path, *, as_labels: bool = False) -> Volume:
     if path.is_dir():
         raise MedsagaError(f"{path} is a folder: give a file in it.")
@@ -249,7 +129,8 @@ def _read(path: Path, *, as_labels: bool = False) -> Volume:
         return FALLBACK.read(path, as_labels=as_labels)
     except MedsagaError:
         raise MedsagaError(
-            f"{path.name} is no image that can be read: give {_FORMATS}{_advice(path)}."
+            f"{path.name} is no image that can be read: give {format_names()}"
+            f"{_advice(path)}."
         ) from None
 
 
@@ -289,16 +170,3 @@ def _whole_numbers(array: NDArray[Any], path: Path) -> NDArray[Any]:
         )
     rounded: NDArray[Any] = np.rint(array)
     return rounded.astype(label_dtype(rounded))
-
-
-def _is_image_name(path: Path) -> bool:
-    return format_of(path) is not None and not path.name.startswith(".")
-
-
-def _has_partner(path: Path, files: list[Path]) -> bool:
-    """Whether another file has the voxels of an image in two files."""
-    kind = format_of(path)
-    partner = None if kind is None else kind.partner
-    return partner is not None and any(
-        stem(f) == stem(path) and ending(f).startswith(partner) for f in files
-    )

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from medsaga.data.files import check_pair, pair_files, read_labels, read_volume
-from medsaga.data.volume import Volume, volume_from_array
+from medsaga.data.files import read_labels, read_volume
+from medsaga.data.folders import pair_files
+from medsaga.data.volume import Volume, check_pair, volume_from_array
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:

@@ -143,6 +143,13 @@ def looks_like_hounsfield(volume: Volume) -> bool:
     return bool(np.mean(values < -500) >= 0.01 and np.mean(inside < -1200) < 0.05)
 
 
+def display_limits(volume: Volume) -> tuple[float, float]:
+    """Give the intensities that a viewer shows well as black and white."""
+    if looks_like_hounsfield(volume):
+        return WINDOWS["soft tissue"]
+    return _PERCENTILES.limits(volume)
+
+
 def choose_intensity(
     intensity: Intensity,
     images: Sequence[Volume],

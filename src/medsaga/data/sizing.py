@@ -169,34 +169,6 @@ def collate(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     return images, torch.stack([pad_target(target, size) for _, target in pairs])
 
 
-def restore_logits(
-    logits: Tensor, *, padded: Size, content: Size, rows: int, cols: int
-) -> Tensor:
-    """Bring a model's logits back to a slice's own resolution.
-
-    Parameters
-    ----------
-    logits
-        (k, H, W), at the working image's size or a fraction of it.
-    padded
-        (height, width) of the working image that went into the model.
-    content
-        Height and width of its top left part that is not padding.
-    rows, cols
-        Size of the slice.
-
-    Returns
-    -------
-    Tensor
-        (k, rows, cols) float32.
-    """
-    full = logits.float()
-    if full.shape[-2:] != padded:
-        # Upsampled first: a cut at the logits' own size would fall between its pixels.
-        full = _bilinear(full, padded)
-    return _bilinear(full[:, : content[0], : content[1]], (rows, cols))
-
-
 def _tensor(array: NDArray[Any]) -> Tensor:
     # A copy: torch takes no array that is mirrored or of foreign byte order, and warns
     # of a read-only one.

@@ -15,6 +15,7 @@ from medsaga.data.classes import ClassTable
 from medsaga.data.identity import SliceId
 from medsaga.data.intensity import IntensityRule
 from medsaga.errors import MedsagaError
+from medsaga.settings.fine_tune import FineTuneSettings
 
 FORMAT_VERSION = 3
 """Of what is written; versions 1 and 2 are read too."""
@@ -102,12 +103,19 @@ class ModelCard:
                 content[name] = tuple(
                     _read_slice(row, content["axis"]) for row in content[name]
                 )
-            known = {field.name for field in fields(cls)}
-            return cls(**{n: v for n, v in content.items() if n in known})
+            if version < FORMAT_VERSION:
+                content["settings"] = _known(content["settings"], FineTuneSettings)
+            return cls(**_known(content, cls))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MedsagaError(
                 "card.json is no model card: give the folder that a training wrote."
             ) from error
+
+
+def _known(content: dict[str, Any], kind: type) -> dict[str, Any]:
+    """Leave out what a dataclass has no field for."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in content.items() if name in names}
 
 
 def _read_slice(row: dict[str, Any] | list[Any], axis: int) -> SliceId:

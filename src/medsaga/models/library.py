@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from medsaga.data.formats.atomic import temporary_folder
 from medsaga.errors import MedsagaError
+from medsaga.metrics import mean
 from medsaga.models.archive import check_model, created_at, pack, read_card, take
 from medsaga.models.card import CARD, ModelCard
 
@@ -73,8 +74,7 @@ class LibraryEntry:
     @property
     def mean_dice(self) -> float:
         """Mean of the card's Dice over the classes; NaN without any."""
-        scores = [] if self.card is None else list(self.card.metrics["dice"].values())
-        return sum(scores) / len(scores) if scores else float("nan")
+        return mean(() if self.card is None else self.card.metrics["dice"].values())
 
 
 class ModelLibrary:

@@ -6,62 +6,22 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from medsaga.computing import FixedPrecision, autocast
-from medsaga.data.samples import working_image
-from medsaga.data.sizing import restore_logits
 
 if TYPE_CHECKING:
-    from medsaga.data.canvas import Canvas, Size
-    from medsaga.data.volume import Volume
     from medsaga.network.medsaga import MedSAGa
 
 
-def predict_slice(
-    network: MedSAGa,
-    volume: Volume,
-    axis: int,
-    index: int,
-    *,
-    limits: tuple[float, float],
-    canvas: Canvas,
-    precision: FixedPrecision,
-) -> Tensor:
-    """Return the logits of one slice. The network must be in eval mode.
-
-    Parameters
-    ----------
-    network
-        The model.
-    volume, axis, index
-        Slice `index` across `axis` of this volume.
-    limits
-        The intensities that become 0 and 1.
-    canvas
-        The working size, and what the channels hold.
-    precision
-        The number format to compute in.
-
-    Returns
-    -------
-    Tensor
-        (k, rows, columns), fp32, on the network's device.
-
-    Raises
-    ------
-    MedsagaError
-        If the model looks at neighbouring slices and the volume has colours.
-    """
-    image, content = working_image(volume, axis, index, limits, canvas)
-    size = volume.slice_shape(axis)
-    return predict_image(network, image, content, size, precision)
+_Size = tuple[int, int]
 
 
 def predict_image(
     network: MedSAGa,
     image: Tensor,
-    content: Size,
-    size: Size,
+    content: _Size,
+    size: _Size,
     precision: FixedPrecision,
 ) -> Tensor:
     """Return the logits of a working image. The network must be in eval mode.
@@ -92,3 +52,35 @@ def predict_image(
     return restore_logits(
         logits, padded=padded, content=content, rows=size[0], cols=size[1]
     )
+
+
+def restore_logits(
+    logits: Tensor, *, padded: _Size, content: _Size, rows: int, cols: int
+) -> Tensor:
+    """Bring a model's logits back to a slice's own resolution.
+
+    Parameters
+    ----------
+    logits
+        (k, H, W), at the working image's size or a fraction of it.
+    padded
+        (height, width) of the working image that went into the model.
+    content
+        Height and width of its top left part that is not padding.
+    rows, cols
+        Size of the slice.
+
+    Returns
+    -------
+    Tensor
+        (k, rows, cols) float32.
+    """
+    full = logits.float()
+    if full.shape[-2:] != padded:
+        # Upsampled first: a cut at the logits' own size would fall between its pixels.
+        full = _resize(full, padded)
+    return _resize(full[:, : content[0], : content[1]], (rows, cols))
+
+
+def _resize(planes: Tensor, size: _Size) -> Tensor:
+    return F.interpolate(planes[None], size=size, mode="bilinear", antialias=True)[0]

@@ -17,7 +17,7 @@ from medsaga.models.folder import load_model
 from medsaga.segmentation.items import BatchItem, batch_items
 from medsaga.segmentation.outputs import OutputPlan, actual_path
 from medsaga.segmentation.segment import NOT_ENOUGH_MEMORY, segment
-from medsaga.settings.fine_tune import SegmentSettings
+from medsaga.settings.segment import SegmentSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

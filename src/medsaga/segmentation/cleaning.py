@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from medsaga.settings.fine_tune import SegmentSettings
+    from medsaga.settings.segment import SegmentSettings
 
 _Box = tuple[slice, ...]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medsaga.data.files import image_files
+from medsaga.data.folders import image_files
 from medsaga.data.inputs import as_volume
 from medsaga.data.volume import Volume
 

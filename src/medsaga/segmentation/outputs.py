@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from medsaga.data.files import output_path
+from medsaga.data.folders import output_path
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from medsaga.models.card import ModelCard
-    from medsaga.settings.fine_tune import SegmentSettings
+    from medsaga.settings.segment import SegmentSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,14 +20,15 @@ from medsaga.computing import (
     pick_precision,
 )
 from medsaga.data.inputs import ImageLike, as_volume
+from medsaga.data.samples import working_image
 from medsaga.data.volume import slice_place
 from medsaga.errors import memory_explained
 from medsaga.events import Event, SegmentedSlice, Stop, Stream, VotedSlice
 from medsaga.models.folder import TrainedModel, load_model
-from medsaga.network.inference import predict_slice
+from medsaga.network.inference import predict_image
 from medsaga.segmentation.cleaning import clean_mask
 from medsaga.segmentation.smoothing import smooth_as_asked
-from medsaga.settings.fine_tune import SegmentSettings
+from medsaga.settings.segment import SegmentSettings
 
 NOT_ENOUGH_MEMORY = (
     "The memory is not enough: close other programs, or give smaller images."
@@ -140,19 +141,13 @@ def _segment(
         device = pick_device()
         network = model.network.to(device)
         precision = _pick_precision(model, settings, device)
-        limits = model.card.intensity.limits(volume)
+        limits, canvas = model.card.intensity.limits(volume), model.card.canvas
 
         def predict(axis: int, index: int) -> Tensor:
             with evaluating(network):
-                return predict_slice(
-                    network,
-                    volume,
-                    axis,
-                    index,
-                    limits=limits,
-                    canvas=model.card.canvas,
-                    precision=precision,
-                )
+                image, content = working_image(volume, axis, index, limits, canvas)
+                size = volume.slice_shape(axis)
+                return predict_image(network, image, content, size, precision)
 
         for axis in planes:
             stack = (predict(axis, index) for index in range(volume.shape[axis]))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from medsaga.data.volume import Volume
-    from medsaga.settings.fine_tune import Smoothing
+    from medsaga.settings.segment import Smoothing
 
 _PLACES = 6
 _POINTS = 64

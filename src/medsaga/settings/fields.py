@@ -10,6 +10,8 @@ from medsaga.errors import MedsagaError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+Precision = Literal["auto", "fp32", "bf16"]
+
 
 def number(
     low: float, high: float, step: float, group: str, tooltip: str

@@ -1,4 +1,4 @@
-"""Settings of a training and of a segmentation, each written once.
+"""Settings of a training, each written once.
 
 Every field carries its bounds and its help in the annotation. Forms and command-line
 options are built from these; nothing else repeats them.
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from medsaga.errors import MedsagaError
-from medsaga.settings.fields import choice, describe, number
+from medsaga.settings.fields import Precision, choice, describe, number
 
-Precision = Literal["auto", "fp32", "bf16"]
 Projection = Literal["std", "full", "left", "right"]
 Stages = Literal["both", "head", "galore"]
 StrategyName = Literal[
@@ -22,7 +21,6 @@ StrategyName = Literal[
 Intensity = Literal[
     "auto", "percentiles", "soft tissue", "lung", "bone", "brain", "spleen and liver"
 ]
-Smoothing = Literal["auto", "on", "off"]
 Negatives = Literal["auto", "on", "off"]
 # As their authors compare them.
 ONE_STAGE: tuple[StrategyName, ...] = ("medsaga-v1", "medsaga-v2", "samed")
@@ -356,63 +354,3 @@ class FineTuneSettings:
     def painted_background(self) -> int | None:
         """Label value that means background; None where it is left unpainted."""
         return self.background_value if self.sparse else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentSettings:
-    """Everything that a segmentation can be told."""
-
-    smooth: Annotated[
-        Smoothing,
-        choice(
-            "Mask",
-            "Average what the model says of a slice with its neighbours, 1 : 2 : 1; "
-            "auto does so where slices side by side resemble each other more than "
-            "distant ones, as in a scan.",
-        ),
-    ] = "auto"
-    three_planes: Annotated[
-        bool,
-        choice(
-            "Mask",
-            "Segment a volume along all three axes and average the probabilities. It "
-            "takes the time of the slices of all axes, many times as long for a thin "
-            "stack, and 2 bytes of memory a voxel and class. Probably worse where "
-            "slices are more than twice as thick as a pixel.",
-        ),
-    ] = False
-    largest_component: Annotated[
-        bool,
-        choice(
-            "Mask",
-            "Keep only the largest connected part of each class: in 3-D, of a 2-D "
-            "image in 2-D. Not for classes of several parts, such as nuclei.",
-        ),
-    ] = False
-    fill_holes: Annotated[
-        bool,
-        choice(
-            "Mask",
-            "Fill the background that a class encloses on all sides: in 3-D, of a 2-D "
-            "image in 2-D. Other classes inside stay.",
-        ),
-    ] = False
-    probabilities: Annotated[
-        bool, choice("Output", "Also give each class's probability.")
-    ] = False
-    entropy: Annotated[
-        bool,
-        choice("Output", "Also give the entropy: 0 where sure, 1 where undecided."),
-    ] = False
-    precision: Annotated[
-        Precision,
-        choice(
-            "Computer",
-            "Number format; auto takes fp32 where the model trained in it on such a "
-            "device, else whichever is faster here.",
-        ),
-    ] = "auto"
-
-    def __post_init__(self) -> None:
-        for setting in describe(type(self)):
-            setting.check(getattr(self, setting.name))

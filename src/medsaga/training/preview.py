@@ -6,8 +6,9 @@ import time
 from typing import TYPE_CHECKING, TypeAlias
 
 from medsaga.computing import evaluating
+from medsaga.data.samples import working_image
 from medsaga.events import Preview
-from medsaga.network.inference import predict_slice
+from medsaga.network.inference import predict_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,15 +63,12 @@ class Previewer:
         setup, network = self._setup, self._state.network
         image, index = self._last_target = self._wanted()
         volume = setup.images[image]
+        seen, content = working_image(
+            volume, setup.axis, index, self._limits_of(image, volume), setup.canvas
+        )
         with evaluating(network):
-            logits = predict_slice(
-                network,
-                volume,
-                setup.axis,
-                index,
-                limits=self._limits_of(image, volume),
-                canvas=setup.canvas,
-                precision=setup.precision,
+            logits = predict_image(
+                network, seen, content, volume.slice_shape(setup.axis), setup.precision
             )
         self._last = time.monotonic()
         return Preview(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medsaga.data.annotation import annotated_slices
-from medsaga.data.classes import class_table, label_check
+from medsaga.data.classes import class_table
 from medsaga.data.inputs import as_volume_pairs
 from medsaga.data.intensity import choose_intensity
+from medsaga.data.survey import label_check
 from medsaga.models.card import load_card
 from medsaga.models.folder import TrainedModel
 from medsaga.models.kept_slices import EarlierSlices, kept_labels

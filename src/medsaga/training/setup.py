@@ -12,7 +12,7 @@ from medsaga.data.augment import Augmenter, choose_negatives
 from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.data.held_out import split_held_out
 from medsaga.data.samples import build_samples
-from medsaga.data.structures import finest_width
+from medsaga.data.survey import finest_width
 from medsaga.events import Event, Notice
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.strategy import apply_strategy

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from itertools import cycle, islice
 from typing import TYPE_CHECKING
 
@@ -11,12 +10,10 @@ import numpy as np
 from medsaga.computing import evaluating
 from medsaga.data.samples import classes_of
 from medsaga.events import Validated
-from medsaga.metrics import mean_or_nan, score
+from medsaga.metrics import mean, mean_by_class, score
 from medsaga.network.inference import predict_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from medsaga.data.samples import Sample
     from medsaga.metrics import Scores
     from medsaga.network.medsaga import MedSAGa
@@ -52,8 +49,8 @@ def validate(setup: Setup, network: MedSAGa, step: int) -> Validated:
             )
     return Validated(
         step=step,
-        dice=_means(scores.dice for scores in found),
-        hd95=_means(scores.hd95 for scores in found),
+        dice=mean_by_class(scores.dice for scores in found),
+        hd95=mean_by_class(scores.hd95 for scores in found),
         measured_on="held-out slices" if setup.held_out else "training slices",
     )
 
@@ -81,16 +78,7 @@ def dice_on_views(setup: Setup, network: MedSAGa) -> float:
             logits = predict_image(network, image, size, size, setup.precision)
             mask, known = logits.argmax(0).cpu().numpy(), (target >= 0).numpy()
             found.append(score(mask, target.numpy(), classes, known=known))
-    return mean_or_nan(_means(scores.dice for scores in found).values())
-
-
-def _means(scores: Iterable[Mapping[int, float]]) -> dict[int, float]:
-    """Give the mean of each class over those that have a score of it."""
-    rows: dict[int, list[float]] = defaultdict(list)
-    for row in scores:
-        for key, number in row.items():
-            rows[key].append(number)
-    return {key: float(np.mean(row)) for key, row in rows.items()}
+    return mean(mean_by_class(scores.dice for scores in found).values())
 
 
 def validated_slices(setup: Setup) -> list[Sample]:

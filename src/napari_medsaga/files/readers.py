@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medsaga import viewer_endings
+from medsaga import frontend
 from napari_medsaga.layers.convert import LayerDataTuple, place_options
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _LABEL_NAME = re.compile(r"(?<!un)(seg|label|mask(?!ed))")
 
 def get_reader(path: Paths) -> Callable[[Paths], list[LayerDataTuple]] | None:
     """Give the function that reads a file or several, or None if it cannot."""
-    endings = viewer_endings()
+    endings = frontend.viewer_endings()
     readable = all(p.name.lower().endswith(endings) for p in _as_paths(path))
     return read_layers if readable else None
 
@@ -52,12 +52,7 @@ def image_options(volume: Volume) -> dict[str, Any]:
     """Give the keyword arguments of the Image layer that shows a volume well."""
     if volume.is_rgb:
         return {"name": volume.name, "rgb": True} | place_options(volume)
-    from medsaga import WINDOWS, IntensityRule, looks_like_hounsfield
-
-    limits = WINDOWS["soft tissue"]
-    if not looks_like_hounsfield(volume):
-        rule = IntensityRule(kind="percentiles", low=0.5, high=99.5)
-        limits = rule.limits(volume)
+    limits = frontend.display_limits(volume)
     return {"name": volume.name, "contrast_limits": limits} | place_options(volume)
 
 

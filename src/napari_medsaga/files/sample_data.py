@@ -50,7 +50,7 @@ def _open(labels_file: str, labels_name: str) -> list[LayerDataTuple]:
 
 
 def _table_of(classes: dict[str, dict[str, str]]) -> Any:
-    from medsaga import ClassTable
+    from medsaga.frontend import ClassTable
 
     return ClassTable(
         values=(0, *map(int, classes)),

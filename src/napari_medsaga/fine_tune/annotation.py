@@ -11,17 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
-from medsaga import (
-    ClassCount,
-    MedsagaError,
-    Volume,
+from medsaga import MedsagaError
+from medsaga.frontend import (
     annotated_slices,
     check_pair,
-    class_table,
-    count_background,
-    count_classes,
-    finest_width,
     slice_place,
+    survey_annotation,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from medsaga import SliceId
+    from medsaga import Volume
+    from medsaga.frontend import ClassCount, SliceId
     from napari_medsaga.layers.predictions import Prediction
 
 
@@ -244,33 +240,25 @@ def _count(
         return report
     if not ticked:
         return replace(report, sentence="No slice is ticked: tick one that trains.")
-    axis = report.axis
-    others = [
-        Volume(array=np.expand_dims(labels, axis))
-        for name, labels in earlier.items()
-        if name not in query.unticked
-    ]
-    volumes = [report.labels, *others]
+    others = [labels for name, labels in earlier.items() if name not in query.unticked]
     try:
-        found = annotated_slices(
-            [report.labels],
-            axis,
+        found = survey_annotation(
+            report.image,
+            report.labels,
+            report.axis,
             ticked,
+            names=query.names,
             background_value=query.background_value,
-            may_be_empty=bool(others),
+            others=others,
         )
-        beside = tuple((v, 0) for v in range(1, len(volumes)))
-        annotation = replace(found, slices=(*found.slices, *beside))
-        table = class_table(volumes, annotation, query.names)
     except MedsagaError as error:
         return replace(report, sentence=str(error))
-    counts = tuple(count_classes(volumes, annotation, table))
     return replace(
         report,
-        counts=counts,
-        background=count_background(volumes, annotation, table),
-        finest=finest_width([report.image], [report.labels], found),
-        is_usable=bool(counts),
+        counts=found.counts,
+        background=found.background,
+        finest=found.finest,
+        is_usable=bool(found.counts),
     )
 
 

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from medsaga import ClassCount
+    from medsaga.frontend import ClassCount
 
 _COLUMNS = ("Value", "Name", "Slices", "Pixels", "")
 _NAME = 1

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
 
-    from medsaga import FineTuneSettings, SliceId
+    from medsaga import FineTuneSettings
+    from medsaga.frontend import SliceId
 
 _SETTLE_MS = 250
 # An undone stroke is told by `set_data` alone.

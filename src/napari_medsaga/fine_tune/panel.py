@@ -11,7 +11,9 @@ from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from medsaga import Event, MedsagaError, Saved, slice_place
+from medsaga import MedsagaError
+from medsaga.events import Event, Saved
+from medsaga.frontend import slice_place
 from napari_medsaga.fine_tune.data_box import DataBox
 from napari_medsaga.fine_tune.layer_follower import LayerFollower
 from napari_medsaga.fine_tune.plan_box import PlanBox

@@ -18,8 +18,8 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from medsaga import PRESETS, FineTuneSettings, missing_weights, preset
-from napari_medsaga.fine_tune.plan_sentence import duration
+from medsaga import PRESETS, FineTuneSettings, preset
+from medsaga.frontend import duration, missing_weights
 from napari_medsaga.fine_tune.sparse_form import SPARSE_SETTINGS
 from napari_medsaga.fine_tune.start_choice import Origin, StartChoice
 from napari_medsaga.widgets.form import SettingsForm

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medsaga import preset
+from medsaga import frontend, preset
+from medsaga.frontend import count, duration
 
 if TYPE_CHECKING:
-    from medsaga import FineTuneSettings, Speed, TimeEstimate
+    from medsaga import FineTuneSettings
+    from medsaga.frontend import Speed, TimeEstimate
     from napari_medsaga.fine_tune.annotation import AnnotationReport
 
 
@@ -41,10 +43,8 @@ def describe_plan(
         if settings.steps and settings.stages != "head":
             return f"{computer}: {settings.steps} steps; the first tells the time."
         return f"{computer}: trained in about {planned}."
-    from medsaga import estimate_time  # torch, which is imported by now
-
     image, axis = report.image, report.axis
-    estimate = estimate_time(speed, settings, image, axis, report.finest)
+    estimate = frontend.estimate_time(speed, settings, image, axis, report.finest)
     trained = planned
     if settings.steps or estimate.seconds < settings.minutes * 60:
         trained = duration(estimate.seconds)
@@ -53,9 +53,8 @@ def describe_plan(
     sentence += steps if estimate.steps else ""
     if segments:
         n = image.shape[axis]
-        slices = "1 slice" if n == 1 else f"{n} slices"
         needed = duration(max(1, estimate.seconds_to_segment))
-        sentence += f", {slices} segmented in {needed} more"
+        sentence += f", {count(n, 'slice')} segmented in {needed} more"
     return f"{sentence}."
 
 
@@ -65,10 +64,3 @@ def _preview(settings: FineTuneSettings, estimate: TimeEstimate) -> str:
     if not is_measured or settings.stages == "galore":
         return ""
     return f"preview in {duration(estimate.seconds_to_preview)}, "
-
-
-def duration(seconds: float) -> str:
-    """Say a time: 30 s, 2 min, 1.5 h."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.2g} min" if seconds < 3600 else f"{seconds / 3600:.2g} h"

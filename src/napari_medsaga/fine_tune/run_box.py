@@ -16,7 +16,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from medsaga import Event, Notice, Progress, SegmentedSlice, Validated
+from medsaga.events import Event, Notice, Progress, SegmentedSlice, Validated
+from medsaga.frontend import duration
 from napari_medsaga.widgets.plot import TrainingPlot
 
 if TYPE_CHECKING:
@@ -116,7 +117,10 @@ class RunBox(QWidget):
         else:
             left = event.seconds_left
             total = f" of {event.total}" if event.total else ""
-            text = f"step {event.step}{total}, loss {event.loss:.3f}, {_left(left)}"
+            text = (
+                f"step {event.step}{total}, loss {event.loss:.3f}, "
+                f"{duration(left)} left"
+            )
         self._show(elapsed / max(1e-6, elapsed + left), text)
 
     def _show(self, fraction: float, text: str) -> None:
@@ -190,10 +194,3 @@ class RunBox(QWidget):
             self.status.setText("Paused after this step. Continue, or Stop.")
         elif self._began is not None:
             self._began += now - max(self._paused_at, self._began)
-
-
-def _left(seconds: float) -> str:
-    seconds = max(0.0, seconds)
-    if seconds < 90:
-        return f"{seconds:.0f} s left"
-    return f"{seconds / 60:.0f} min left"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image
 
-    from medsaga import SliceId
+    from medsaga.frontend import SliceId
     from napari_medsaga.fine_tune.annotation import AnnotationReport
 
 _MOST_LISTED = 300

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from medsaga import FineTuneSettings, describe
+from medsaga import FineTuneSettings
+from medsaga.frontend import describe
 from napari_medsaga.widgets.form import SettingsForm
 
 if TYPE_CHECKING:

@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
-from medsaga import (
-    MedsagaError,
-    ModelLibrary,
-    missing_weights,
-    offered_backbones,
-)
+from medsaga import MedsagaError, ModelLibrary
+from medsaga.frontend import missing_weights, offered_backbones
 from napari_medsaga.widgets.model_list import LibraryWatcher
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QStandardItemModel
 
-    from medsaga import LibraryEntry, ModelCard
+    from medsaga import ModelCard
+    from medsaga.frontend import LibraryEntry
 
 _BACKBONES = {kind.name: kind for kind in offered_backbones()}
 _WEIGHTS = "Weights (*.pth *.pt *.safetensors);;All files (*)"

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from medsaga import Notice, Relay, Saved, Stop
+from medsaga import Stop
+from medsaga.events import Notice, Relay, Saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from medsaga import FineTuneSettings, ModelCard, Stream, TrainingData, Volume
+    from medsaga import FineTuneSettings, ModelCard, TrainingData, Volume
+    from medsaga.events import Stream
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

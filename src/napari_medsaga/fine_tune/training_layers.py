@@ -7,7 +7,8 @@ from weakref import ref
 
 import numpy as np
 
-from medsaga import ClassTable, Event, Preview, SegmentedSlice
+from medsaga.events import Event, Preview, SegmentedSlice
+from medsaga.frontend import ClassTable
 from napari_medsaga.layers.convert import geometry_of, labels_options, shape_of
 from napari_medsaga.layers.predictions import Prediction, remember_prediction
 from napari_medsaga.layers.result_layer import ResultLayer

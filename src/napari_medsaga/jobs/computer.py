@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from medsaga import MedsagaError, preset
+from medsaga import MedsagaError, frontend, preset
 from napari_medsaga.jobs.job import idle_computer, is_computing
 from napari_medsaga.jobs.torch_import import import_engine
 
 if TYPE_CHECKING:
-    from medsaga import Speed
+    from medsaga.frontend import Speed
 
 _DRAW_FIRST_MS = 500
 _SECONDS_TO_END = 60.0
@@ -56,9 +56,7 @@ class ComputerWatch(QObject):
 
     def _work(self) -> None:
         import_engine()
-        import medsaga
-
-        self.computer = medsaga.describe_computer()
+        self.computer = frontend.describe_computer()
         try:
             self.changed.emit()
             # A job that was started meanwhile has its preview first, and imports then.
@@ -84,9 +82,7 @@ def _measure() -> None:
     with idle_computer() as is_wanted:  # one at a time
         if known_speed is not None or is_wanted is None:
             return
-        from medsaga import measure_speed
-
-        stream = measure_speed(preset("balanced"))
+        stream = frontend.measure_speed(preset("balanced"))
         try:
             while not (is_wanted() or _is_closing.is_set()):
                 next(stream)

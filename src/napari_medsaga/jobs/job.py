@@ -14,13 +14,14 @@ from napari.utils import progress
 from qtpy.QtCore import QObject, QThreadPool, QTimer, Signal
 from qtpy.QtWidgets import QApplication, QLabel
 
-from medsaga import Preview, Stop, drain
+from medsaga import Stop, drain
+from medsaga.events import Preview
 from napari_medsaga.jobs.torch_import import import_engine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from medsaga import Event, Stream
+    from medsaga.events import Event, Stream
 
 Status = Literal["done", "stopped", "failed"]
 T = TypeVar("T")

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from medsaga import frontend
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -36,9 +38,7 @@ def import_engine(stage: Literal["head", "galore"] = "head") -> None:
         with _without_collecting():
             if "torch" not in sys.modules:
                 _load_torch()
-            import medsaga
-
-            medsaga.warm_up(stage)
+            frontend.warm_up(stage)
         _imported.add(stage)
 
 

@@ -145,7 +145,7 @@ def labels_on(labels: Labels, image: Layer) -> Volume:
 
     Layers of one shape need not lie on each other: napari mirrors a new Labels layer
     against the images if several of them are selected. Another shape is left to
-    `medsaga.check_pair`.
+    `medsaga.frontend.check_pair`.
 
     Raises
     ------

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from napari.layers import Labels
 
-    from medsaga import ClassTable
+    from medsaga.frontend import ClassTable
 
 # Okabe and Ito's palette, which the colour-blind can tell apart.
 _PALETTE = (

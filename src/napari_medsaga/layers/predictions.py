@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
     from numpy.typing import NDArray
 
-    from medsaga import SliceId
+    from medsaga.frontend import SliceId
 
 _KEY = "medsaga_prediction"
 
@@ -66,7 +66,7 @@ class Prediction:
 
     def with_earlier(self, own: Collection[SliceId] = ()) -> Prediction:
         """Add the slices that are kept with the model, but for `own`."""
-        from medsaga import kept_labels
+        from medsaga.frontend import kept_labels
 
         model = self.find_model()  # it may have been renamed in the meantime
         kept = {} if model is None else kept_labels(model)

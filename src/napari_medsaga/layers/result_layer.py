@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Labels
 
-from medsaga import slice_place
+from medsaga.frontend import slice_place
 from napari_medsaga.layers.convert import slice_shown, unused_name
 
 if TYPE_CHECKING:

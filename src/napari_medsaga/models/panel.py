@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from napari.viewer import Viewer
 
-    from medsaga import LibraryEntry
+    from medsaga.frontend import LibraryEntry
 
 _ZIP_FILES = "Zip files (*.zip)"
 _EMPTY = (

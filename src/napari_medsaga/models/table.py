@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from medsaga import LibraryEntry
+    from medsaga.frontend import LibraryEntry
 
 _COLUMNS = {
     "Name": "Name of the model and of its folder; double-click one to change it.",

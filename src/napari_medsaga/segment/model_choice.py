@@ -16,7 +16,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from medsaga import AXIS_NAMES, LibraryEntry, MedsagaError, ModelLibrary, load_card
+from medsaga import MedsagaError, ModelLibrary, load_card
+from medsaga.frontend import AXIS_NAMES, LibraryEntry
 from napari_medsaga.widgets.model_list import (
     LibraryWatcher,
     class_names,

@@ -30,7 +30,7 @@ from napari_medsaga.widgets.form import SettingsForm
 if TYPE_CHECKING:
     import napari.viewer
 
-    from medsaga import LibraryEntry
+    from medsaga.frontend import LibraryEntry
     from napari_medsaga.segment.sources import FileTarget
 
 _SCALE = 1000

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsaga import MedsagaError
+from medsaga.frontend import count
 from napari_medsaga.layers.convert import volume_of
 from napari_medsaga.segment.results import ImageResult
 from napari_medsaga.segment.rows import Row
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Layer
 
-    from medsaga import LibraryEntry
+    from medsaga.frontend import LibraryEntry
     from napari_medsaga.segment.sources import FileTarget
 
 _NOTHING_TICKED = (
@@ -57,7 +58,7 @@ def layer_rows(
     MedsagaError
         If no layer is ticked.
     """
-    from medsaga import BatchItem
+    from medsaga.frontend import BatchItem
 
     if not layers:
         raise MedsagaError(_NOTHING_TICKED if viewer.layers else NO_IMAGE)
@@ -95,7 +96,7 @@ def file_rows(paths: Sequence[Path], target: FileTarget | None) -> list[Row]:
     MedsagaError
         If there is no file, or no place for the results.
     """
-    from medsaga import batch_items
+    from medsaga.frontend import batch_items
 
     if not paths:
         raise MedsagaError(_NO_FILES)
@@ -117,7 +118,7 @@ def summary(rows: Sequence[Row], *, is_stopped: bool, replaces: bool) -> str:
         return f"{rows[0].name}: {rows[0].message}"
     counts = {state: sum(row.state == state for row in rows) for state in _COUNTED}
     parts = [f"{n} {_COUNTED[state]}" for state, n in counts.items() if n]
-    text = f"Of {len(rows)} image{'' if len(rows) == 1 else 's'}: {', '.join(parts)}."
+    text = f"Of {count(len(rows), 'image')}: {', '.join(parts)}."
     if counts["failed"]:
         text += " The notes in the list say why."
     if not is_stopped:

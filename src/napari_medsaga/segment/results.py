@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from numpy.typing import NDArray
 
-    from medsaga import LibraryEntry, Segmentation, SegmentedSlice
+    from medsaga import Segmentation
+    from medsaga.events import SegmentedSlice
+    from medsaga.frontend import LibraryEntry
 
 
 class ImageResult:

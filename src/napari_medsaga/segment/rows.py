@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer
     from qtpy.QtWidgets import QWidget
 
-    from medsaga import BatchItem
+    from medsaga.frontend import BatchItem
     from napari_medsaga.segment.results import ImageResult
 
 State = Literal["waiting", "running", "done", "kept", "failed", "stopped"]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from medsaga import ItemEvent, ItemStarted, SegmentedSlice, VotedSlice
+from medsaga.events import ItemEvent, ItemStarted, SegmentedSlice, VotedSlice
+from medsaga.frontend import count
 from napari_medsaga.jobs.job import Job
 from napari_medsaga.layers.result_layer import add_quietly
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Labels
 
-    from medsaga import Event, ItemEnded, SegmentSettings, Stream
+    from medsaga import SegmentSettings
+    from medsaga.events import Event, Stream
+    from medsaga.frontend import ItemEnded
     from napari_medsaga.segment.rows import Row
     from napari_medsaga.segment.sources import FileTarget
 
@@ -80,10 +83,9 @@ class SegmentRun(QObject):
         self.is_stopping = False
         self._to_add: deque[Iterator[tuple[Image, Labels]]] = deque()
         self._outcome: tuple[str, Any] | None = None
-        n = len(self.rows)
         self.job = Job(
             partial(_segment, model, self.rows, settings, target),
-            f"Segment {n} image{'' if n == 1 else 's'}",
+            f"Segment {count(len(self.rows), 'image')}",
         )
         self._refreshing = QTimer(self)
         self._refreshing.setInterval(_REFRESH_MS)
@@ -133,7 +135,7 @@ class SegmentRun(QObject):
         self.job.stop()
 
     def _on_reported(self, event: Event) -> None:
-        from medsaga import ItemEnded
+        from medsaga.frontend import ItemEnded
 
         if not isinstance(event, (ItemStarted, ItemEvent, ItemEnded)):
             return

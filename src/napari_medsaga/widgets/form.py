@@ -9,7 +9,8 @@ from magicgui.widgets import create_widget
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QFormLayout, QGroupBox, QLabel, QVBoxLayout, QWidget
 
-from medsaga import FineTuneSettings, SegmentSettings, Setting, describe
+from medsaga import FineTuneSettings, SegmentSettings
+from medsaga.frontend import Setting, describe
 
 if TYPE_CHECKING:
     from collections.abc import Collection

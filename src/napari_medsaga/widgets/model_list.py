@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QFileSystemWatcher, QObject, QTimer, Signal
 
-from medsaga import FineTuneSettings, ModelLibrary, describe
+from medsaga import FineTuneSettings, ModelLibrary
+from medsaga.frontend import describe, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from medsaga import LibraryEntry, ModelCard, SliceId
+    from medsaga import ModelCard
+    from medsaga.frontend import LibraryEntry, SliceId
 
 _SETTLE_MS = 200
 NOTHING = "–"
@@ -127,7 +129,7 @@ def _card_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
     yield "Settings", _changed_settings(card)
     measured = card.measured
     if (seconds := _number(measured.get("seconds"))) is not None:
-        yield "Time", _duration(seconds)
+        yield "Time", duration(seconds)
     if (peak := _number(measured.get("peak_memory"))) is not None:
         yield "Peak memory", f"{peak / 1e9:.1f} GB"
     yield "Device", str(measured.get("device", "not recorded"))
@@ -178,11 +180,3 @@ def _number(value: object) -> float | None:
     if isinstance(value, (int, float)) and isfinite(value):
         return float(value)
     return None
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

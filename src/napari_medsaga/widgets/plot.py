@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtGui import QShowEvent
 
-    from medsaga import Progress, Validated
+    from medsaga.events import Progress, Validated
 
 _HEIGHT = 170
 # A redraw takes tens of milliseconds under software rendering: seldom, so that the

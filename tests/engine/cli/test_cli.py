@@ -20,20 +20,14 @@ from tests.phantom import VALUES, keep_slices, make_phantom
 from typer.testing import CliRunner
 
 import medsaga
-from medsaga import (
-    PRESETS,
-    FineTuneSettings,
-    MedsagaError,
-    SegmentSettings,
-    Stop,
-    describe,
-)
+from medsaga import PRESETS, FineTuneSettings, MedsagaError, SegmentSettings, Stop
 from medsaga.cli import app
-from medsaga.cli._display import Display, format_seconds
+from medsaga.cli._display import Display
 from medsaga.cli._finetune import make_settings
 from medsaga.cli._options import parse_axis, parse_names, parse_slices
-from medsaga.cli._run import check_writable, start_job
+from medsaga.cli._run import check_writable, start_run
 from medsaga.events import Notice
+from medsaga.frontend import describe
 from medsaga.segmentation import batch
 
 # Mirrored, anisotropic and off the origin: nothing that a default would give.
@@ -599,9 +593,9 @@ def test_the_first_interrupt_stops_a_stream_in_order():
         return "all"
 
     before = signal.getsignal(signal.SIGINT)
-    with start_job() as job:
-        assert job.run(stream()) == "the best so far"
-        assert job.is_stopped
+    with start_run() as started:
+        assert started.drain(stream()) == "the best so far"
+        assert started.is_stopped
     assert done == [0, 1, 2, 3]
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -614,8 +608,8 @@ def test_the_second_interrupt_aborts_at_once():
         yield Notice(message="")
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), start_job() as job:
-        job.run(stream())
+    with pytest.raises(KeyboardInterrupt), start_run() as started:
+        started.drain(stream())
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -653,7 +647,7 @@ def test_a_stopped_segmentation_can_be_continued(
 ):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        interrupt_at(patch, medsaga.SegmentedSlice, n_before=4 + 2)
+        interrupt_at(patch, medsaga.events.SegmentedSlice, n_before=4 + 2)
         result = run("segment", model, two_images, "--out", out, "--json")
     assert result.exit_code == 130
     document = json.loads(result.stdout)
@@ -770,11 +764,6 @@ def test_texts_of_options_are_understood():
     for broken in ("", ",", "1,,2", "-3", "1-2-3", "²"):
         with pytest.raises(MedsagaError, match="--empty has"):
             parse_slices([broken], "--empty")
-
-
-def test_times_read_like_a_clock():
-    texts = [format_seconds(s) for s in (0, 9.6, 61, 3725, -4, float("nan"))]
-    assert texts == ["0:00", "0:10", "1:01", "1:02:05", "0:00", "0:00"]
 
 
 def test_help_is_quick_because_nothing_heavy_is_imported():

@@ -112,8 +112,8 @@ def test_an_earlier_demo_is_replaced_and_other_files_stay(done, tmp_path):
 @pytest.mark.parametrize(
     ("wanted", "left"),
     [
-        (medsaga.Notice, set()),
-        (medsaga.SegmentedSlice, {"phantom_model"}),
+        (medsaga.events.Notice, set()),
+        (medsaga.events.SegmentedSlice, {"phantom_model"}),
     ],
 )
 def test_a_stop_keeps_what_is_whole(wanted, left, tmp_path, monkeypatch):
@@ -125,7 +125,7 @@ def test_a_stop_keeps_what_is_whole(wanted, left, tmp_path, monkeypatch):
             pressed.append(event)
             signal.raise_signal(signal.SIGINT)
 
-    pressed: list[medsaga.Event] = []
+    pressed: list[medsaga.events.Event] = []
     monkeypatch.setattr(Display, "show", show_and_interrupt)
     result = run(tmp_path, "--json")
     assert result.exit_code == 130

@@ -9,17 +9,10 @@ import pytest
 from PIL import Image
 from tests.real_images import DATA
 
-from medsaga.data.files import (
-    check_pair,
-    image_files,
-    output_path,
-    pair_files,
-    read_labels,
-    read_volume,
-    stem,
-    write_volume,
-)
-from medsaga.data.volume import Volume, volume_from_array
+from medsaga.data.files import read_labels, read_volume, write_volume
+from medsaga.data.folders import image_files, output_path, pair_files
+from medsaga.data.formats.catalogue import stem
+from medsaga.data.volume import Volume, check_pair, volume_from_array
 from medsaga.errors import MedsagaError
 
 GREY = np.arange(12 * 9, dtype=np.uint8).reshape(12, 9)

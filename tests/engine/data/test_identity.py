@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from tests.engine.training.conftest import begin
 from tests.phantom import keep_slices, make_phantom, slice_of, train
 
-from medsaga import ModelLibrary, SliceId, Volume, kept_labels, load_card, load_model
+from medsaga import ModelLibrary, Volume, load_card, load_model
 from medsaga.data.identity import fingerprint
+from medsaga.frontend import SliceId, kept_labels
 from medsaga.training.plan.head import is_of_one_image
 
 

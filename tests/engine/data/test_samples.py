@@ -6,12 +6,13 @@ import torch
 
 from medsaga.data.annotation import annotated_slices
 from medsaga.data.canvas import Canvas
-from medsaga.data.classes import ClassTable, class_table, label_check
+from medsaga.data.classes import ClassTable, class_table
 from medsaga.data.intensity import IntensityRule
 from medsaga.data.samples import build_samples, working_image
-from medsaga.data.sizing import restore_logits
+from medsaga.data.survey import label_check
 from medsaga.data.volume import volume_from_array
 from medsaga.errors import MedsagaError
+from medsaga.network.inference import restore_logits
 from medsaga.training.card import fingerprint
 
 CANVAS = Canvas(long_side=64, multiple=16)

@@ -11,8 +11,8 @@ from medsaga.data.sizing import (
     pad_target,
     resize_image,
     resize_target,
-    restore_logits,
 )
+from medsaga.network.inference import restore_logits
 from medsaga.settings.fine_tune import FineTuneSettings
 
 CANVAS = Canvas(long_side=128, multiple=32)

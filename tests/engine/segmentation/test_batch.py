@@ -9,21 +9,18 @@ import pytest
 from tests.phantom import make_phantom
 
 from medsaga import (
-    BatchItem,
-    ItemEnded,
-    ItemEvent,
-    ItemStarted,
     MedsagaError,
     SegmentSettings,
     Stop,
     TrainingData,
-    batch_items,
     drain,
     fine_tune,
     segment,
     segment_batch,
     volume_from_array,
 )
+from medsaga.events import ItemEvent, ItemStarted
+from medsaga.frontend import BatchItem, ItemEnded, batch_items
 
 
 @pytest.fixture(scope="module")

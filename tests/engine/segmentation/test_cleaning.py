@@ -9,7 +9,7 @@ from medsaga.segmentation.cleaning import (
     fill_holes,
     keep_largest_components,
 )
-from medsaga.settings.fine_tune import SegmentSettings
+from medsaga.settings.segment import SegmentSettings
 
 VALUES = (1, 5, 117)
 

@@ -12,12 +12,13 @@ from tests.phantom import VALUES, make_phantom
 from medsaga import TrainingData, drain, fine_tune, segment
 from medsaga.computing import evaluating
 from medsaga.data.intensity import IntensityRule
+from medsaga.data.samples import working_image
 from medsaga.data.volume import Volume
 from medsaga.events import SegmentedSlice, Stop, VotedSlice
 from medsaga.models.folder import save_model
-from medsaga.network.inference import predict_slice
+from medsaga.network.inference import predict_image
 from medsaga.segmentation.cleaning import clean_mask
-from medsaga.settings.fine_tune import SegmentSettings
+from medsaga.settings.segment import SegmentSettings
 
 
 @pytest.fixture(scope="module")
@@ -176,14 +177,11 @@ def runs(model, small) -> list[np.ndarray]:
         for axis in range(3):
             slices = [
                 torch.softmax(
-                    predict_slice(
+                    predict_image(
                         model.network,
-                        small,
-                        axis,
-                        index,
-                        limits=limits,
-                        canvas=model.card.canvas,
-                        precision="fp32",
+                        *working_image(small, axis, index, limits, model.card.canvas),
+                        small.slice_shape(axis),
+                        "fp32",
                     ),
                     0,
                 )

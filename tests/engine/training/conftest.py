@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from medsaga import Event, FineTuneSettings, Stop, TrainingData, Volume, drain
+from medsaga import FineTuneSettings, Stop, TrainingData, Volume, drain
+from medsaga.events import Event
 from medsaga.training.preview import Previewer
 from medsaga.training.request import Request
 from medsaga.training.setup import Setup, set_up

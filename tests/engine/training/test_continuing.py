@@ -14,27 +14,22 @@ from tests.phantom import keep_slices, train
 
 from medsaga import (
     ModelLibrary,
-    Notice,
-    Preview,
-    Progress,
-    Relay,
-    SegmentedSlice,
     SegmentSettings,
     Stop,
     TrainingData,
-    Validated,
-    as_volume,
     drain,
     fine_tune,
-    kept_labels,
     load_model,
-    missing_weights,
     save_model,
     segment,
 )
 from medsaga.data.annotation import annotated_slices
-from medsaga.data.classes import ClassTable, class_table, count_classes
+from medsaga.data.classes import ClassTable, class_table
+from medsaga.data.inputs import as_volume
+from medsaga.data.survey import count_classes
 from medsaga.errors import MedsagaError
+from medsaga.events import Notice, Preview, Progress, Relay, SegmentedSlice, Validated
+from medsaga.frontend import kept_labels, missing_weights
 from medsaga.models.kept_slices import load_slices
 from medsaga.training.origin import load_network
 

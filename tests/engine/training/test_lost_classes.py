@@ -14,9 +14,9 @@ import torch
 from tests.engine.training.conftest import begin
 from tests.phantom import VALUES, slice_of
 
-from medsaga import Event, TrainingData, drain, fine_tune
+from medsaga import TrainingData, drain, fine_tune
 from medsaga.data.samples import Sample
-from medsaga.events import Notice, Progress, Stop, Validated
+from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.network.medsaga import MedSAGa
 from medsaga.training.head_stage import run_head_stage
 from medsaga.training.lost_classes import lost_classes

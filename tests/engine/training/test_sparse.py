@@ -12,15 +12,11 @@ from tests.phantom import VALUES, keep_slices
 from medsaga import ModelLibrary, TrainingData, drain, fine_tune, segment
 from medsaga.data.annotation import annotated_slices
 from medsaga.data.canvas import Canvas
-from medsaga.data.classes import (
-    class_table,
-    count_background,
-    count_classes,
-    label_check,
-)
+from medsaga.data.classes import class_table
 from medsaga.data.intensity import WINDOWS, IntensityRule, choose_intensity
 from medsaga.data.samples import build_samples
 from medsaga.data.sizing import resize_target, scale_targets
+from medsaga.data.survey import count_background, count_classes, label_check
 from medsaga.data.volume import volume_from_array
 from medsaga.errors import MedsagaError
 from medsaga.metrics import score

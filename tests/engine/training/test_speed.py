@@ -6,16 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from medsaga import (
-    FineTuneSettings,
-    Notice,
-    Progress,
-    TrainingData,
-    drain,
-    estimate_time,
-    fine_tune,
-    measure_speed,
-)
+from medsaga import FineTuneSettings, TrainingData, drain, fine_tune
+from medsaga.events import Notice, Progress
+from medsaga.frontend import estimate_time, measure_speed
 from medsaga.training.plan.speed import Speed
 
 SPEED = Speed(

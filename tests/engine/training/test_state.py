@@ -8,8 +8,9 @@ import pytest
 import torch
 from tests.engine.training.conftest import begin
 
-from medsaga import Progress, drain
+from medsaga import drain
 from medsaga.data.volume import Volume
+from medsaga.events import Progress
 from medsaga.training.head_stage import run_head_stage
 from medsaga.training.steps import run_galore_stage
 

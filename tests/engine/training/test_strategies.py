@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from medsaga import (
     FineTuneSettings,
     MedsagaError,
-    Progress,
     TrainingData,
     drain,
     fine_tune,
     load_model,
     save_model,
 )
+from medsaga.events import Progress
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.backbones.vit import ViTBackbone
 from medsaga.network.medsaga import MedSAGa

@@ -27,15 +27,8 @@ from tests.plugin.fine_tune.dock import (
     wait_until_ready,
 )
 
-from medsaga import (
-    PRESETS,
-    FineTuneSettings,
-    ModelLibrary,
-    Setting,
-    describe,
-    estimate_time,
-    preset,
-)
+from medsaga import PRESETS, FineTuneSettings, ModelLibrary, preset
+from medsaga.frontend import Setting, describe, estimate_time
 from medsaga.network.backbones.catalogue import BACKBONES
 from napari_medsaga.fine_tune.plan_sentence import describe_plan
 from napari_medsaga.fine_tune.sparse_form import SPARSE_SETTINGS

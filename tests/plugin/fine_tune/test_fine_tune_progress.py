@@ -17,7 +17,8 @@ from tests.plugin.fine_tune.dock import (
     wait_until_ready,
 )
 
-from medsaga import FineTuneSettings, Progress, SegmentedSlice, Stream
+from medsaga import FineTuneSettings
+from medsaga.events import Progress, SegmentedSlice, Stream
 from napari_medsaga.fine_tune import panel as panel_module
 from napari_medsaga.fine_tune import run_box as _run_box
 from napari_medsaga.fine_tune.training import (

@@ -28,7 +28,8 @@ from tests.plugin.fine_tune.dock import (
 )
 
 import medsaga
-from medsaga import MedsagaError, ModelLibrary, Saved, Stop
+from medsaga import MedsagaError, ModelLibrary, Stop
+from medsaga.events import Saved
 from napari_medsaga.fine_tune import annotation as _annotation
 from napari_medsaga.fine_tune import panel as panel_module
 from napari_medsaga.fine_tune.training import run_training

@@ -14,7 +14,8 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from napari.utils.colormaps import DirectLabelColormap
 
-from medsaga import ClassTable, MedsagaError, Volume, read_volume
+from medsaga import MedsagaError, Volume, read_volume
+from medsaga.frontend import ClassTable
 from napari_medsaga.layers.convert import (
     as_image,
     as_labels,

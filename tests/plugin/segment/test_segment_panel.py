@@ -34,9 +34,7 @@ from tests.phantom import TINY, VALUES
 from tests.plugin.dropping import drop_files
 
 from medsaga import (
-    LibraryEntry,
     ModelLibrary,
-    Notice,
     Segmentation,
     SegmentSettings,
     Stop,
@@ -44,11 +42,12 @@ from medsaga import (
     TrainingData,
     drain,
     fine_tune,
-    kept_labels,
     read_labels,
     segment,
     volume_from_array,
 )
+from medsaga.events import Notice
+from medsaga.frontend import LibraryEntry, kept_labels
 from napari_medsaga.jobs.job import Job, is_computing
 from napari_medsaga.layers.convert import volume_of, world_affine
 from napari_medsaga.layers.predictions import prediction_of

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
+from medsaga.errors import MedsagaError
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -64,9 +66,19 @@ class Format:
         Raises
         ------
         MedsagaError
-            If it is broken, or holds more than one image.
+            If it is broken, holds more than one image, or the package that reads it is
+            not installed.
         """
-        volume: Volume = resolve_name(self.reader)(path, as_labels=as_labels)
+        try:
+            read = resolve_name(self.reader)
+        except ImportError as error:
+            if self.extra is None:
+                raise
+            raise MedsagaError(
+                f"{path.name} is a {self.name} file, which takes a package that is not "
+                f'installed: run pip install "napari-medsaga[{self.extra}]".'
+            ) from error
+        volume: Volume = read(path, as_labels=as_labels)
         return volume
 
     def write(self, volume: Volume, path: Path, *, is_labels: bool) -> Path:
@@ -172,6 +184,11 @@ def ending(path: Path) -> str:
 def stem(path: Path) -> str:
     """Give a file's name without its endings: ``ct`` for ``ct.nii.gz``."""
     return path.name[: len(path.name) - len(ending(path))]
+
+
+def format_names() -> str:
+    """List what people call the formats, each once."""
+    return ", ".join(dict.fromkeys(kind.name for kind in FORMATS))
 
 
 def viewer_endings() -> tuple[str, ...]:

@@ -7,15 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medsaga import (
-    TrainingData,
-    Volume,
-    annotated_slices,
-    drain,
-    fine_tune,
-    finest_width,
-)
+from medsaga import TrainingData, Volume, drain, fine_tune
 from medsaga.data.canvas import choose_long_side
+from medsaga.data.survey import finest_width
+from medsaga.frontend import annotated_slices
 from medsaga.settings.fine_tune import FineTuneSettings
 
 

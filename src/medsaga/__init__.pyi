@@ -1,0 +1,32 @@
+from . import events as events
+from . import frontend as frontend
+from .data.files import read_labels as read_labels
+from .data.files import read_volume as read_volume
+from .data.files import write_volume as write_volume
+from .data.inputs import TrainingData as TrainingData
+from .data.volume import Volume as Volume
+from .data.volume import volume_from_array as volume_from_array
+from .errors import MedsagaError as MedsagaError
+from .evaluation import Evaluation as Evaluation
+from .evaluation import evaluate as evaluate
+from .events import Stop as Stop
+from .events import drain as drain
+from .metrics import Scores as Scores
+from .metrics import score as score
+from .models.card import ModelCard as ModelCard
+from .models.card import load_card as load_card
+from .models.folder import TrainedModel as TrainedModel
+from .models.folder import load_model as load_model
+from .models.folder import save_model as save_model
+from .models.library import ModelLibrary as ModelLibrary
+from .segmentation.batch import ItemResult as ItemResult
+from .segmentation.batch import segment_batch as segment_batch
+from .segmentation.segment import Segmentation as Segmentation
+from .segmentation.segment import segment as segment
+from .settings.fine_tune import FineTuneSettings as FineTuneSettings
+from .settings.presets import PRESETS as PRESETS
+from .settings.presets import preset as preset
+from .settings.segment import SegmentSettings as SegmentSettings
+from .training.fine_tune import fine_tune as fine_tune
+
+__version__: str

@@ -1,0 +1,131 @@
+"""Folders of image files: list, pair and name them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from medsaga.data.formats.catalogue import (
+    FALLBACK,
+    ending,
+    format_names,
+    format_of,
+    stem,
+)
+from medsaga.errors import MedsagaError
+
+
+def image_files(path: Path | str) -> list[Path]:
+    """List the image files of a folder, sorted by name; a file gives itself.
+
+    Hidden files, folders and files that are no images are left out. An image in two
+    files (``.hdr`` and ``.img``, ``.HEAD`` and ``.BRIK``) is listed once.
+
+    Raises
+    ------
+    MedsagaError
+        If there is no such file or folder, or no image in the folder.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise MedsagaError(f"There is no file or folder {path}: check the name.")
+    found = [f for f in sorted(path.iterdir()) if _is_image_name(f) and f.is_file()]
+    files = [f for f in found if not _has_partner(f, found)]
+    if not files:
+        raise MedsagaError(
+            f"There is no image in the folder {path}: put {format_names()} files there."
+        )
+    return files
+
+
+def pair_files(images: Path | str, labels: Path | str) -> list[tuple[Path, Path]]:
+    """Pair images with their labels.
+
+    Parameters
+    ----------
+    images, labels
+        Two files, or two folders whose files are paired by name, whatever their
+        endings. Images without labels are left out.
+
+    Returns
+    -------
+    list of (image, labels)
+        Sorted by the images' names.
+
+    Raises
+    ------
+    MedsagaError
+        If a file meets a folder, both folders are the same, several label files have
+        one name, or no names match.
+    """
+    images, labels = Path(images), Path(labels)
+    image_list, label_list = image_files(images), image_files(labels)
+    if images.is_dir() != labels.is_dir():
+        raise MedsagaError(
+            f"{images} and {labels} are a file and a folder: give two files or two "
+            "folders."
+        )
+    if not images.is_dir():
+        return [(images, labels)]
+    if images.samefile(labels):
+        raise MedsagaError(
+            f"{images} is given for the images and for the labels: put the labels into "
+            "a folder of their own, under the images' names."
+        )
+    name, count = Counter(map(stem, label_list)).most_common(1)[0]
+    if count > 1:
+        raise MedsagaError(
+            f"{labels} has {count} label files for {name}: keep one of them there."
+        )
+    by_name = {stem(label): label for label in label_list}
+    pairs = [(i, by_name[stem(i)]) for i in image_list if stem(i) in by_name]
+    if not pairs:
+        raise MedsagaError(
+            f"No labels in {labels} have the name of an image in {images}: call the "
+            f"labels of {image_list[0].name} {stem(image_list[0])} too, with any "
+            f"ending (there is {label_list[0].name})."
+        )
+    return pairs
+
+
+def output_path(image_path: Path, folder: Path, suffix: str = "") -> Path:
+    """Give the path for the mask of an image: its name, in `folder`.
+
+    Parameters
+    ----------
+    image_path
+        Volumes give NIfTI, TIFF gives TIFF, ``.npy`` itself, other images PNG.
+    folder
+        Where the outputs go.
+    suffix
+        Comes after the name, such as ``_entropy``.
+
+    Raises
+    ------
+    MedsagaError
+        If the output would lie beside the images under the same name, where it might
+        replace an image or its labels.
+    """
+    if not suffix and folder.resolve() == image_path.resolve().parent:
+        raise MedsagaError(
+            f"{folder} is the folder of the images: choose another one for the masks, "
+            "which get the images' names."
+        )
+    kind = format_of(image_path) or FALLBACK
+    mask_ending = kind.mask_ending or ending(image_path)
+    return folder / f"{stem(image_path)}{suffix}{mask_ending}"
+
+
+def _is_image_name(path: Path) -> bool:
+    return format_of(path) is not None and not path.name.startswith(".")
+
+
+def _has_partner(path: Path, files: list[Path]) -> bool:
+    """Whether another file has the voxels of an image in two files."""
+    kind = format_of(path)
+    partner = None if kind is None else kind.partner
+    return partner is not None and any(
+        stem(f) == stem(path) and ending(f).startswith(partner) for f in files
+    )

@@ -1,0 +1,169 @@
+"""Mask files scored against their truths, as one stream."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from medsaga.data.files import read_labels
+from medsaga.data.folders import image_files, pair_files
+from medsaga.data.formats.catalogue import stem
+from medsaga.data.volume import check_pair
+from medsaga.errors import MedsagaError, memory_explained
+from medsaga.events import Notice, Scoring, Stop
+from medsaga.metrics import Scores, mean, score
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from medsaga.events import Stream
+
+_NOT_ENOUGH_MEMORY = (
+    "The memory does not suffice to score these masks: close other programs, or score "
+    "fewer voxels."
+)
+Pair = tuple[Path, Path]
+"""A mask and its truth."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScores:
+    """The scores of one class over all files that have it; NaN where there are none."""
+
+    dice: float
+    hd95: float
+    n_files: int
+    missing: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The scores of masks, and why others have none.
+
+    Attributes
+    ----------
+    scores
+        By the mask's name.
+    failed
+        By the mask's file name, why it has no scores.
+    without_prediction
+        File names of the truths that have no mask.
+    is_complete
+        Whether no stop came before the last pair.
+    """
+
+    scores: Mapping[str, Scores]
+    failed: Mapping[str, str]
+    without_prediction: tuple[str, ...]
+    is_complete: bool = True
+
+    @property
+    def unit(self) -> Literal["mm", "pixels"] | None:
+        """Unit of HD95; None if the files differ in it, so that it has no mean."""
+        units = {scores.unit for scores in self.scores.values()}
+        return units.pop() if len(units) == 1 else None
+
+    @property
+    def by_class(self) -> dict[int, ClassScores]:
+        """Average each class over the files that have it."""
+        values = {value for scores in self.scores.values() for value in scores.dice}
+        return {value: self._of_class(value) for value in sorted(values)}
+
+    @property
+    def mean_dice(self) -> float:
+        """Mean over the classes' means; NaN without any."""
+        return mean(c.dice for c in self.by_class.values())
+
+    @property
+    def mean_hd95(self) -> float:
+        """Mean over the means of the classes that have one; NaN without any."""
+        numbers = (c.hd95 for c in self.by_class.values())
+        return mean(hd95 for hd95 in numbers if hd95 == hd95)
+
+    def _of_class(self, value: int) -> ClassScores:
+        having = [s for s in self.scores.values() if value in s.dice]
+        reasons = Counter(s.missing[value] for s in having if value in s.missing)
+        hd95 = mean(s.hd95[value] for s in having if value in s.hd95)
+        return ClassScores(
+            dice=mean(s.dice[value] for s in having),
+            hd95=float("nan") if self.unit is None else hd95,
+            n_files=len(having),
+            missing=dict(sorted(reasons.items())),
+        )
+
+
+def evaluate(prediction: Path | str, truth: Path | str) -> Stream[Evaluation]:
+    """Score mask files against their truths; a pair that fails costs no other.
+
+    Parameters
+    ----------
+    prediction, truth
+        Two files, or two folders whose files are paired by name; predictions without
+        a truth are left out. HD95 is in mm where the truth (or else the prediction)
+        has a spacing.
+
+    Yields
+    ------
+    Notice, Scoring
+        A :class:`~medsaga.Stop` ends it with the scores so far.
+
+    Returns
+    -------
+    Evaluation
+        Dice and HD95 by file and class.
+
+    Raises
+    ------
+    MedsagaError
+        If nothing can be paired, several masks have one name, or the only pair cannot
+        be scored: its files cannot be read, or differ in shape.
+    """
+    pairs = pair_files(prediction, truth)
+    _check_names(pairs, prediction)
+    judged = {true.name for _, true in pairs}
+    left_out = sorted({file.name for file in image_files(truth)} - judged)
+    scores: dict[str, Scores] = {}
+    failed: dict[str, str] = {}
+    is_complete = False
+    try:
+        if left_out:
+            yield Notice(message=f"No prediction for: {', '.join(left_out)}.")
+        for done, pair in enumerate(pairs):
+            yield Scoring(done=done, total=len(pairs))
+            try:
+                scores[stem(pair[0])] = yield from _score_pair(pair)
+            except MedsagaError as error:
+                if len(pairs) == 1:
+                    raise
+                failed[pair[0].name] = str(error)
+                yield Notice(message=f"{pair[0].name} failed: {error}")
+        is_complete = True
+    except Stop:
+        pass
+    return Evaluation(
+        scores=scores,
+        failed=failed,
+        without_prediction=tuple(left_out),
+        is_complete=is_complete,
+    )
+
+
+def _check_names(pairs: list[Pair], folder: Path | str) -> None:
+    name, times = Counter(stem(mask) for mask, _ in pairs).most_common(1)[0]
+    if times > 1:
+        raise MedsagaError(
+            f"{folder} has {times} masks for {name}: keep one of them there."
+        )
+
+
+def _score_pair(pair: Pair) -> Stream[Scores]:
+    with memory_explained(_NOT_ENOUGH_MEMORY):
+        predicted, true = map(read_labels, pair)
+        warning = check_pair(predicted, true)
+        if warning is not None:
+            yield Notice(message=warning)
+        return score(
+            predicted.array, true.array, spacing=true.spacing or predicted.spacing
+        )

@@ -1,0 +1,70 @@
+"""Settings of a segmentation, each written once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from medsaga.settings.fields import Precision, choice, describe
+
+Smoothing = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentSettings:
+    """Everything that a segmentation can be told."""
+
+    smooth: Annotated[
+        Smoothing,
+        choice(
+            "Mask",
+            "Average what the model says of a slice with its neighbours, 1 : 2 : 1; "
+            "auto does so where slices side by side resemble each other more than "
+            "distant ones, as in a scan.",
+        ),
+    ] = "auto"
+    three_planes: Annotated[
+        bool,
+        choice(
+            "Mask",
+            "Segment a volume along all three axes and average the probabilities. It "
+            "takes the time of the slices of all axes, many times as long for a thin "
+            "stack, and 2 bytes of memory a voxel and class. Probably worse where "
+            "slices are more than twice as thick as a pixel.",
+        ),
+    ] = False
+    largest_component: Annotated[
+        bool,
+        choice(
+            "Mask",
+            "Keep only the largest connected part of each class: in 3-D, of a 2-D "
+            "image in 2-D. Not for classes of several parts, such as nuclei.",
+        ),
+    ] = False
+    fill_holes: Annotated[
+        bool,
+        choice(
+            "Mask",
+            "Fill the background that a class encloses on all sides: in 3-D, of a 2-D "
+            "image in 2-D. Other classes inside stay.",
+        ),
+    ] = False
+    probabilities: Annotated[
+        bool, choice("Output", "Also give each class's probability.")
+    ] = False
+    entropy: Annotated[
+        bool,
+        choice("Output", "Also give the entropy: 0 where sure, 1 where undecided."),
+    ] = False
+    precision: Annotated[
+        Precision,
+        choice(
+            "Computer",
+            "Number format; auto takes fp32 where the model trained in it on such a "
+            "device, else whichever is faster here.",
+        ),
+    ] = "auto"
+
+    def __post_init__(self) -> None:
+        for setting in describe(type(self)):
+            setting.check(getattr(self, setting.name))
