@@ -3,7 +3,7 @@
     python3 bootstrap.py napari  open napari with the sample and the Fine-tune dock
     python3 bootstrap.py demo    segment the sample volume after a short fine-tuning
     python3 bootstrap.py test    run the tests
-    python3 bootstrap.py lint    check style and types
+    python3 bootstrap.py lint    check style, types and who imports whom
 
 What follows the command is handed on to it, after an optional `--`. Python with pip (or
 with uv) is all that must be there; the set-up is repeated only when the project's
@@ -107,8 +107,13 @@ def main(arguments: Sequence[str]) -> int:
 
 def lint() -> int:
     """Run every check, and return the exit code of the first that failed."""
-    checks = (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"])
-    codes = [run([str(PYTHON), "-m", *check]) for check in checks]
+    checks = (
+        ["ruff", "check"],
+        ["ruff", "format", "--check"],
+        ["mypy"],
+        ["lint-imports", "--no-cache", "--no-logo"],
+    )
+    codes = [run([str(SCRIPTS / check), *options]) for check, *options in checks]
     return next((code for code in codes if code), 0)
 
 

@@ -6,9 +6,7 @@ Importing it, and listing the models, imports no torch.
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import unicodedata
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,18 +21,12 @@ from medsaga.errors import MedsagaError
 from medsaga.metrics import mean
 from medsaga.models.archive import check_model, created_at, pack, read_card, take
 from medsaga.models.card import CARD, ModelCard
+from medsaga.models.names import name_key, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from medsaga.models.folder import TrainedModel
-
-# Windows opens devices of these names, whatever the folder and the ending.
-_DEVICES = re.compile(
-    r"(con(in\$|out\$)?|prn|aux|nul|(com|lpt)[0-9¹²³])\s*(\..*)?", re.I
-)
-# Bytes. Windows takes 260 characters for a whole path, folder and weights included.
-_LONGEST_NAME = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,14 +143,14 @@ class ModelLibrary:
             If the name is empty or taken, or it is no model of this library.
         """
         path = self._own(entry_path)
-        safe = _safe_name(name)
+        safe = safe_name(name)
         if not safe:
             raise MedsagaError(
                 "A model needs a name: give one with at least one letter or digit."
             )
         if safe == path.name:
             return path
-        if _key(safe) in self._taken() - {_key(path.name)}:
+        if name_key(safe) in self._taken() - {name_key(path.name)}:
             raise MedsagaError(f"There is a model {safe!r}: choose another name.")
         with _explained(
             f"The model {path.name!r} could not be renamed",
@@ -254,15 +246,15 @@ class ModelLibrary:
         return path
 
     def _taken(self) -> set[str]:
-        return {_key(name) for name in os.listdir(self.folder)}
+        return {name_key(name) for name in os.listdir(self.folder)}
 
     def _move_in(self, staged: Path, name: str) -> Path:
         """Move a finished folder into the library under a name that is free."""
-        safe, number = _safe_name(name) or "model", 1
+        safe, number = safe_name(name) or "model", 1
         while True:
             target = self.folder / (safe if number == 1 else f"{safe} {number}")
             # Taken between the look and the move, a folder with files is not replaced.
-            if _key(target.name) not in self._taken():
+            if name_key(target.name) not in self._taken():
                 try:
                     return staged.rename(target)
                 except OSError:
@@ -290,25 +282,6 @@ def _read_entry(path: Path) -> LibraryEntry:
     except MedsagaError as error:
         return LibraryEntry(path=path, name=path.name, card=None, problem=str(error))
     return LibraryEntry(path=path, name=path.name, card=card)
-
-
-def _safe_name(name: str) -> str:
-    """Make a name that every file system takes; empty if nothing is left of it."""
-    name = unicodedata.normalize("NFC", " ".join(name.split()))
-    # Control, formatting and unassigned characters, and halves of surrogate pairs.
-    name = "".join(c for c in name if unicodedata.category(c)[0] != "C")
-    name = re.sub(r'[<>:"/\\|?*]', "-", name)
-    # Windows drops dots and spaces at the end; a dot in front would hide the model.
-    name = name.lstrip(". ").encode()[:_LONGEST_NAME].decode(errors="ignore")
-    name = name.rstrip(". ")
-    if not any(c.isalnum() for c in name):
-        return ""
-    return f"_{name}" if _DEVICES.fullmatch(name) else name
-
-
-def _key(name: str) -> str:
-    """Give what two names share that are one name to some file system."""
-    return unicodedata.normalize("NFC", name).casefold()
 
 
 @contextmanager

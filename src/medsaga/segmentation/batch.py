@@ -15,7 +15,7 @@ from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import Event, ItemEvent, ItemStarted, Relay, Stop
 from medsaga.models.folder import load_model
 from medsaga.segmentation.items import BatchItem, batch_items
-from medsaga.segmentation.outputs import OutputPlan, actual_path
+from medsaga.segmentation.outputs import OutputNames, actual_path
 from medsaga.segmentation.segment import NOT_ENOUGH_MEMORY, segment
 from medsaga.settings.segment import SegmentSettings
 
@@ -136,7 +136,7 @@ def segment_batch(
     settings = settings or SegmentSettings()
     items = batch_items(images)
     model = load_model(model) if isinstance(model, (Path, str)) else model
-    planned = _plan_outputs(items, out, model, settings)
+    planned = _name_outputs(items, out, model, settings)
     batch = _Batch(model, settings, replaces)
     relay = Relay()
     results = []
@@ -146,7 +146,7 @@ def segment_batch(
     return tuple(results)
 
 
-def _plan_outputs(
+def _name_outputs(
     items: Sequence[BatchItem],
     out: Path | str | None,
     model: TrainedModel,
@@ -158,7 +158,7 @@ def _plan_outputs(
         return [None] * len(items)
     if out is None:
         raise MedsagaError("There is no folder for the results: give one.")
-    plan = OutputPlan(
+    plan = OutputNames(
         folder=Path(out).expanduser(),
         images={file.resolve() for file in files},
         card=model.card,

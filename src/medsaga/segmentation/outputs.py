@@ -63,7 +63,7 @@ class Outputs:
 
 
 @dataclass(eq=False, kw_only=True)
-class OutputPlan:
+class OutputNames:
     """Plans the outputs image by image, so that none replaces an image or another's.
 
     Attributes

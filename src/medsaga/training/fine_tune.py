@@ -15,9 +15,9 @@ from medsaga.training.card import make_card
 from medsaga.training.head_stage import rerun_head_stage, run_head_stage
 from medsaga.training.lost_classes import lost_classes
 from medsaga.training.optim.low_rank import merge_low_rank_updates
+from medsaga.training.plan.running_time import RunningTime
 from medsaga.training.preview import Previewer
 from medsaga.training.request import Request
-from medsaga.training.running_time import RunningTime
 from medsaga.training.setup import set_up
 from medsaga.training.state import Plan, TrainingState
 from medsaga.training.steps import run_galore_stage

@@ -11,6 +11,11 @@ import numpy as np
 
 from medsaga.computing import peak_memory
 from medsaga.events import Event, Progress, Stage, Stop, Validated
+from medsaga.training.features.sampled_pixels import (
+    SampledPixels,
+    features_at,
+    start_fit,
+)
 from medsaga.training.outcome import comparable_dice, keep_better
 from medsaga.training.plan.head import (
     FEWEST_VIEWS,
@@ -20,7 +25,6 @@ from medsaga.training.plan.head import (
     plan_views,
     refits_head,
 )
-from medsaga.training.sampled_pixels import SampledPixels, features_at, start_fit
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:

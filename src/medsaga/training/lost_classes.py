@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from medsaga.computing import evaluating
 from medsaga.data.sizing import scale_targets
 from medsaga.network.detail_head import sample_pyramid
-from medsaga.training.sampled_pixels import shuffled_pixels
+from medsaga.training.features.sampled_pixels import shuffled_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from medsaga.training.optim.averaging import BestWeights, WeightAverage
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.layerwise import LayerwiseOptimizer
+from medsaga.training.plan.running_time import RunningTime
 from medsaga.training.plan.steps import StepClock
-from medsaga.training.running_time import RunningTime
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,6 +10,7 @@ from medsaga.computing import peak_memory, seeded
 from medsaga.data.samples import drawn_sample
 from medsaga.data.sizing import collate
 from medsaga.events import Event, Notice, Progress, Stop, Validated
+from medsaga.training.features.pyramid_cache import PyramidCache
 from medsaga.training.head_stage import refit_head
 from medsaga.training.lost_classes import lost_classes, refit_class
 from medsaga.training.optim.losses import SegmentationLoss
@@ -22,7 +23,6 @@ from medsaga.training.plan.steps import (
     planned_steps,
     steps_to_plan,
 )
-from medsaga.training.pyramid_cache import PyramidCache
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QObject, Signal
 
 from medsaga import MedsagaError
 from medsaga.frontend import (
@@ -20,7 +17,7 @@ from medsaga.frontend import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -69,6 +66,8 @@ class AnnotationReport:
         Volume with the labels that would train.
     axis
         Array axis that the slices lie across.
+    sentence
+        What is annotated, or what keeps it from being used.
     slices
         Those that can train, the unticked ones too.
     changed
@@ -84,8 +83,6 @@ class AnnotationReport:
     finest
         How wide the finest class on them is, where it is known; those of `earlier` are
         not counted.
-    sentence
-        What is annotated, or what keeps it from being used.
     is_usable
         Whether a training can start from it.
     """
@@ -94,15 +91,23 @@ class AnnotationReport:
     image: Volume
     labels: Volume
     axis: int
-    slices: tuple[int, ...]
-    changed: frozenset[int]
-    empty: frozenset[int]
-    earlier: tuple[SliceId, ...]
-    counts: tuple[ClassCount, ...]
-    background: ClassCount | None
-    finest: float | None
     sentence: str
-    is_usable: bool
+    slices: tuple[int, ...] = ()
+    changed: frozenset[int] = frozenset()
+    empty: frozenset[int] = frozenset()
+    earlier: tuple[SliceId, ...] = ()
+    counts: tuple[ClassCount, ...] = ()
+    background: ClassCount | None = None
+    finest: float | None = None
+    is_usable: bool = False
+
+    def labels_of(self, slices: Iterable[int]) -> Volume:
+        """Give a copy of the labels that has nothing but those of `slices`."""
+        copied = np.zeros_like(self.labels.array)
+        for index in slices:
+            place = slice_place(self.axis, index)
+            copied[place] = self.labels.array[place]
+        return self.labels.with_array(copied)
 
 
 def report_annotation(query: AnnotationQuery) -> AnnotationReport:
@@ -113,7 +118,13 @@ def report_annotation(query: AnnotationQuery) -> AnnotationReport:
             return _report_prediction(query, query.prediction)
         return _report_painted(query)
     except MedsagaError as error:
-        return _report(query, query.labels, query.axis or 0, str(error))
+        return AnnotationReport(
+            number=query.number,
+            image=query.image,
+            labels=query.labels,
+            axis=query.axis or 0,
+            sentence=str(error),
+        )
 
 
 def _report_painted(query: AnnotationQuery) -> AnnotationReport:
@@ -130,11 +141,12 @@ def _report_painted(query: AnnotationQuery) -> AnnotationReport:
             empty_slices=sorted(empty),
             background_value=background,
         )
-    report = _report(
-        query,
-        labels,
-        found.axis,
-        found.sentence,
+    report = AnnotationReport(
+        number=query.number,
+        image=query.image,
+        labels=labels,
+        axis=found.axis,
+        sentence=found.sentence,
         slices=tuple(index for _, index in found.slices),
         empty=frozenset(empty),
     )
@@ -161,11 +173,12 @@ def _report_prediction(
         for one, labels in prediction.earlier.items()
         if one.among([query.image]) not in own
     }
-    report = _report(
-        query,
-        query.labels.with_array(merged),
-        prediction.axis,
-        _describe_corrections(
+    report = AnnotationReport(
+        number=query.number,
+        image=query.image,
+        labels=query.labels.with_array(merged),
+        axis=prediction.axis,
+        sentence=_describe_corrections(
             len(changed),
             len(empty),
             len(slices) - len(changed) - len(empty),
@@ -201,34 +214,6 @@ def _describe_corrections(
     return "Nothing of the predicted layer was changed: correct some slices first."
 
 
-def _report(
-    query: AnnotationQuery,
-    labels: Volume,
-    axis: int,
-    sentence: str,
-    *,
-    slices: tuple[int, ...] = (),
-    changed: frozenset[int] = frozenset(),
-    empty: frozenset[int] = frozenset(),
-    earlier: tuple[SliceId, ...] = (),
-) -> AnnotationReport:
-    return AnnotationReport(
-        number=query.number,
-        image=query.image,
-        labels=labels,
-        axis=axis,
-        slices=slices,
-        changed=changed,
-        empty=empty,
-        earlier=earlier,
-        counts=(),
-        background=None,
-        finest=None,
-        sentence=sentence,
-        is_usable=False,
-    )
-
-
 def _count(
     query: AnnotationQuery,
     report: AnnotationReport,
@@ -260,44 +245,3 @@ def _count(
         finest=found.finest,
         is_usable=bool(found.counts),
     )
-
-
-class AnnotationWatch(QObject):
-    """Works out reports in a thread, one at a time; of several queries the last."""
-
-    reported = Signal(object)
-    """Emits `(AnnotationReport)` on the GUI thread."""
-    failed = Signal(object)
-    """Emits `(Exception)` when the layers cannot be looked at: a lazy one, say."""
-
-    def __init__(self, parent: QObject) -> None:
-        super().__init__(parent)
-        self._lock = threading.Lock()
-        self._next: AnnotationQuery | None = None
-        self._is_busy = False
-
-    def ask(self, query: AnnotationQuery) -> None:
-        """Ask for a report; it comes as `reported`."""
-        with self._lock:
-            self._next = query
-            if self._is_busy:
-                return
-            self._is_busy = True
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def _work(self) -> None:
-        while True:
-            with self._lock:
-                query, self._next = self._next, None
-                if query is None:
-                    self._is_busy = False
-                    return
-            try:
-                self._emit(report_annotation(query))
-            except Exception as error:  # noqa: BLE001 - whatever it is, the dock shows it
-                self._emit(error)
-
-    def _emit(self, found: AnnotationReport | Exception) -> None:
-        with suppress(RuntimeError):  # the dock was closed in the meantime
-            signal = self.failed if isinstance(found, Exception) else self.reported
-            signal.emit(found)

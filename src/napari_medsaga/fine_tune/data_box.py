@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari.layers import Image, Labels
 from qtpy.QtCore import QTimer, Signal
@@ -15,16 +15,17 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from medsaga import MedsagaError
+from medsaga import MedsagaError, TrainingData
 from napari_medsaga.fine_tune.annotation import (
     AnnotationQuery,
     AnnotationReport,
-    AnnotationWatch,
+    report_annotation,
 )
 from napari_medsaga.fine_tune.class_table import ClassTableView
 from napari_medsaga.fine_tune.empty_slices import EmptySliceBox, empty_slices
 from napari_medsaga.fine_tune.slice_list import SliceList
 from napari_medsaga.fine_tune.sparse_form import SparseForm
+from napari_medsaga.jobs.latest import LatestAnswer
 from napari_medsaga.layers.convert import (
     class_colours,
     class_names,
@@ -32,20 +33,17 @@ from napari_medsaga.layers.convert import (
     rename_classes,
     volume_of,
 )
+from napari_medsaga.layers.layer_watch import LayerWatch
 from napari_medsaga.layers.predictions import prediction_of
 from napari_medsaga.widgets.convert_button import ConvertButton
 from napari_medsaga.widgets.layer_choice import LayerChoice
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Layer
 
     from medsaga import FineTuneSettings
-    from medsaga.frontend import SliceId
 
 _SETTLE_MS = 250
-# An undone stroke is told by `set_data` alone.
-_LABEL_EVENTS = ("paint", "data", "features", "colormap", "set_data")
 
 
 class DataBox(QWidget):
@@ -57,10 +55,8 @@ class DataBox(QWidget):
     def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._watched: list[tuple[Layer, str]] = []
         self._report: AnnotationReport | None = None
         self._number = 0
-        self._view: Any = None
 
         self.image = LayerChoice(viewer, Image)
         self.labels = LayerChoice(viewer, Labels)
@@ -72,7 +68,8 @@ class DataBox(QWidget):
         self._empty = EmptySliceBox(viewer)
         self.sparse = SparseForm()
         self._classes = ClassTableView()
-        self._watch = AnnotationWatch(self)
+        self._answers = LatestAnswer(report_annotation, self)
+        self._watch = LayerWatch(viewer, self)
         self._timer = QTimer(self)
 
         self._describe()
@@ -94,13 +91,20 @@ class DataBox(QWidget):
         """Give the last report, None without layers."""
         return self._report
 
-    def ticked_slices(self) -> tuple[int, ...]:
-        """Give the slices that are to train."""
-        return self._slices.ticked_slices()
-
-    def ticked_earlier(self) -> tuple[SliceId, ...]:
-        """Give the slices kept with a predicted layer's model that are to train."""
-        return self._slices.ticked_earlier()
+    def training_data(
+        self, report: AnnotationReport, image: Image, labels: Labels
+    ) -> TrainingData:
+        """Give what trains: the ticked slices as they are, and those kept before."""
+        slices = self._slices.ticked_slices()
+        return TrainingData(
+            volume_of(image),
+            report.labels_of(slices),
+            axis=report.axis,
+            slices=slices,
+            earlier=self._slices.ticked_earlier(),
+            class_names=class_names(labels),
+            class_colours=class_colours(labels, [c.value for c in report.counts]),
+        )
 
     def complete(self, settings: FineTuneSettings) -> FineTuneSettings:
         """Give settings with those that belong to the labels as they are here."""
@@ -112,7 +116,7 @@ class DataBox(QWidget):
         self._number += 1
         query = self._query()
         if isinstance(query, AnnotationQuery):
-            self._watch.ask(query)
+            self._answers.ask(query)
         else:
             self._show(None, query)
 
@@ -133,7 +137,7 @@ class DataBox(QWidget):
     def disconnect_viewer(self) -> None:
         """Stop following the viewer and its layers."""
         self._timer.stop()
-        self._unwatch()
+        self._watch.disconnect_viewer()
         self._empty.disconnect_viewer()
         self.image.disconnect_viewer()
         self.labels.disconnect_viewer()
@@ -202,8 +206,9 @@ class DataBox(QWidget):
         self._empty.marked.connect(self.look_again)
         self.sparse.changed.connect(self._timer.start)
         self._classes.renamed.connect(self._on_class_renamed)
-        self._watch.reported.connect(self._on_reported)
-        self._watch.failed.connect(self._on_failed)
+        self._answers.answered.connect(self._on_reported)
+        self._answers.failed.connect(self._on_failed)
+        self._watch.changed.connect(self._timer.start)
         self._timer.timeout.connect(self.look_again)
 
     def _query(self) -> AnnotationQuery | str:
@@ -236,29 +241,14 @@ class DataBox(QWidget):
         )
 
     def _on_layer_chosen(self, _: object = None) -> None:
-        self._unwatch()
         self._slices.forget()
-        self._view = self._view_now()
         self._number += 1  # what is being worked out is of other layers
         image, labels = self.image.layer(), self.labels.layer()
-        if image is not None:
-            self._watch_event(image, "data")
-        for name in _LABEL_EVENTS if labels is not None else ():
-            self._watch_event(labels, name)
+        self._watch.follow(image, labels)
         self._offer_axes(labels)
         self.sparse.set_predicted(prediction_of(labels) is not None)
         self._empty.follow(image, labels, None)
         self._timer.start()
-
-    def _watch_event(self, layer: Layer, name: str) -> None:
-        if name in layer.events.emitters:
-            layer.events[name].connect(self._on_layer_changed)
-            self._watched.append((layer, name))
-
-    def _unwatch(self) -> None:
-        for layer, name in self._watched:
-            layer.events[name].disconnect(self._on_layer_changed)
-        self._watched.clear()
 
     def _offer_axes(self, labels: Labels | None) -> None:
         self._axis.clear()
@@ -275,17 +265,6 @@ class DataBox(QWidget):
         """Let an axis be chosen, unless a prediction has been made along one."""
         is_free = prediction_of(self.labels.layer()) is None
         self._axis.setEnabled(self._axis.count() > 1 and is_free)
-
-    def _on_layer_changed(self, event: Any) -> None:
-        before, self._view = self._view, self._view_now()
-        has_moved = self._view != before
-        # It is also sent for each slice that is scrolled to, and a look takes a while.
-        if event.type != "set_data" or not has_moved:
-            self._timer.start()
-
-    def _view_now(self) -> Any:
-        dims = self._viewer.dims
-        return dims.current_step, dims.order, dims.ndisplay
 
     def _on_axis_activated(self, _: int) -> None:
         self._slices.forget()

@@ -6,34 +6,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from napari.utils.notifications import show_error, show_info
-from qtpy.QtCore import QEvent
+from napari.utils.notifications import show_error
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from medsaga import MedsagaError
 from medsaga.events import Event, Saved
-from medsaga.frontend import slice_place
 from napari_medsaga.fine_tune.data_box import DataBox
 from napari_medsaga.fine_tune.layer_follower import LayerFollower
 from napari_medsaga.fine_tune.plan_box import PlanBox
 from napari_medsaga.fine_tune.plan_sentence import describe_plan
 from napari_medsaga.fine_tune.run_box import RunBox
-from napari_medsaga.fine_tune.training import (
-    TrainingRequest,
-    TrainingResult,
-    run_training,
-)
+from napari_medsaga.fine_tune.training import TrainingRequest, run_training
 from napari_medsaga.fine_tune.training_layers import TrainingLayers
 from napari_medsaga.jobs.computer import ComputerWatch
 from napari_medsaga.jobs.job import Job
 from napari_medsaga.layers.convert import (
-    class_colours,
-    class_names,
     slice_shown,
-    volume_of,
 )
 from napari_medsaga.layers.predictions import prediction_of
+from napari_medsaga.widgets.dock_panel import DockPanel
 from napari_medsaga.widgets.dock_scroll import DockScroll
 
 if TYPE_CHECKING:
@@ -66,7 +57,7 @@ class _Training:
     layers: TrainingLayers
 
 
-class FineTunePanel(QWidget):
+class FineTunePanel(DockPanel):
     """The dock: data above, plan in the middle, the run below."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
@@ -75,7 +66,6 @@ class FineTunePanel(QWidget):
         self.training: _Training | None = None
         self._cursor = _Cursor()
         self._wants_start = False
-        self._followed: Path | None = None
         self._kept: Path | None = None
 
         self.data = DataBox(napari_viewer)
@@ -115,12 +105,6 @@ class FineTunePanel(QWidget):
         self._viewer.dims.events.point.connect(self._on_point_changed)
         self._viewer.dims.events.order.connect(self._on_order_changed)
 
-    def event(self, event: QEvent) -> bool:
-        """Stop when the dock is closed: napari takes the panel out of it."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._on_dock_closed()
-        return bool(super().event(event))
-
     # What can be started
 
     def _on_annotation_reported(self, report: AnnotationReport | None) -> None:
@@ -134,15 +118,7 @@ class FineTunePanel(QWidget):
         self._show_plan()
 
     def _follow_prediction(self, _: object = None) -> None:
-        """Start from the model of a predicted layer, whatever it is called by now."""
-        prediction = prediction_of(self.data.labels_layer())
-        followed, self._followed = self._followed, None
-        if prediction is not None:
-            self._followed = prediction.find_model()
-            if self._followed not in (None, followed):
-                self.plan.continue_from(self._followed)
-        elif followed is not None and self.plan.start_model() == followed:
-            self.plan.start_as_before()
+        self.plan.follow(prediction_of(self.data.labels_layer()))
 
     def _show_plan(self, _: object = None) -> None:
         report = self.data.report()
@@ -204,32 +180,16 @@ class FineTunePanel(QWidget):
     def _make_request(
         self, report: AnnotationReport, image: Image, labels: Labels
     ) -> TrainingRequest:
-        slices = self.data.ticked_slices()
-        copied = np.zeros_like(report.labels.array)
-        for index in slices:
-            place = slice_place(report.axis, index)
-            copied[place] = report.labels.array[place]
-        earlier, start = self.data.ticked_earlier(), self.plan.start_model()
-        if earlier and (start is None or start != self._followed):
+        data = self.data.training_data(report, image, labels)
+        if data.earlier and not self.plan.follows_prediction:
             raise MedsagaError(
                 "The slices that are kept with a model train only together with it: "
                 "choose it under Start from, or untick them."
             )
-        values = [count.value for count in report.counts]
-        from medsaga import TrainingData
-
         return TrainingRequest(
-            data=TrainingData(
-                volume_of(image),
-                report.labels.with_array(copied),
-                axis=report.axis,
-                slices=slices,
-                earlier=earlier,
-                class_names=class_names(labels),
-                class_colours=class_colours(labels, values),
-            ),
+            data=data,
             settings=self.data.complete(self.plan.settings()),
-            start=start,
+            start=self.plan.origin_model(),
             preview_at=self._cursor.target,
             preview_interval=_PREVIEW_SECONDS,
             model_name=image.name,
@@ -323,7 +283,8 @@ class FineTunePanel(QWidget):
         show_error(str(error))
         self._show_plan()
 
-    def _on_dock_closed(self) -> None:
+    def on_dock_closed(self) -> None:
+        """Stop a training, whose model is kept."""
         self._wants_start = False
         self.data.reported.disconnect(self._on_annotation_reported)
         self.data.disconnect_viewer()
@@ -334,28 +295,4 @@ class FineTunePanel(QWidget):
         if training is not None:
             training.job.reported.disconnect(self._on_event)
             training.job.ended.disconnect(self._on_ended)
-            training.job.ended.connect(partial(_on_abandoned_ended, training.layers))
-            training.job.stop()
-            training.layers.end()
-
-
-def _on_abandoned_ended(layers: TrainingLayers, status: str, value: Any) -> None:
-    if isinstance(value, TrainingResult):
-        layers.remember(value)
-    tell_what_was_kept(status, value)
-
-
-def tell_what_was_kept(status: str, value: Any) -> None:
-    """Say what became of a training whose dock was closed."""
-    if isinstance(value, TrainingResult) and value.mask is not None:
-        show_info(
-            f"The dock was closed, so segmenting was stopped: {value.n_left} slices of "
-            f"the mask are empty. The model is kept as {value.model.name}."
-        )
-    elif isinstance(value, TrainingResult):
-        show_info(
-            "The dock was closed, so the training was stopped: the best model so far "
-            f"is kept as {value.model.name}."
-        )
-    elif status == "failed":
-        show_error(str(value))
+            training.layers.abandon(training.job)

@@ -20,14 +20,16 @@ from superqt import QCollapsible
 
 from medsaga import PRESETS, FineTuneSettings, preset
 from medsaga.frontend import duration, missing_weights
+from napari_medsaga.fine_tune.origin_choice import Origin, OriginChoice
 from napari_medsaga.fine_tune.sparse_form import SPARSE_SETTINGS
-from napari_medsaga.fine_tune.start_choice import Origin, StartChoice
 from napari_medsaga.widgets.form import SettingsForm
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from qtpy.QtGui import QEnterEvent
+
+    from napari_medsaga.layers.predictions import Prediction
 
 _DEFAULT = "balanced"
 _DEFAULT_BACKBONE = preset(_DEFAULT).backbone
@@ -49,21 +51,22 @@ class PlanBox(QWidget):
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.start = StartChoice()
+        self.origin = OriginChoice()
         self._presets = {name: QRadioButton(_preset_title(name)) for name in PRESETS}
         self._group = QButtonGroup(self)
         self.form = SettingsForm(
             preset(_DEFAULT), without=("backbone", *SPARSE_SETTINGS)
         )
         self._advanced = QCollapsible("Advanced", expandedIcon="▼", collapsedIcon="▶")
-        self._before = self._continued = self.start.origin()
+        self._before = self._continued = self.origin.origin()
+        self._followed: Path | None = None
         self._preset_backbone = _DEFAULT_BACKBONE
         self._reset = QPushButton("Reset t&o the preset")
 
         self._lay_out()
         self._describe()
 
-        self.start.changed.connect(self.changed)
+        self.origin.changed.connect(self.changed)
         self._group.buttonClicked.connect(self._on_preset_clicked)
         self._reset.clicked.connect(self._on_reset_clicked)
         self.form.changed.connect(self.changed)
@@ -77,7 +80,7 @@ class PlanBox(QWidget):
             If two of them contradict each other.
         """
         settings = self.form.value()
-        backbone = self.start.origin().backbone
+        backbone = self.origin.origin().backbone
         return settings if not backbone else replace(settings, backbone=backbone)
 
     def expected_settings(self) -> FineTuneSettings:
@@ -88,7 +91,7 @@ class PlanBox(QWidget):
         MedsagaError
             If two of them contradict each other.
         """
-        settings, card = self.settings(), self.start.card()
+        settings, card = self.settings(), self.origin.card()
         if card is None:
             return settings
         side = settings.long_side or card.settings["long_side"]
@@ -97,34 +100,48 @@ class PlanBox(QWidget):
     def set_settings(self, settings: FineTuneSettings) -> None:
         """Show other settings, and start from their backbone."""
         self.form.set_value(settings)
-        self.start.choose_backbone(settings.backbone)
+        self.origin.choose_backbone(settings.backbone)
 
-    def start_model(self) -> Path | None:
+    def origin_model(self) -> Path | None:
         """Give the folder of the trained model to continue from, if one is chosen."""
-        return self.start.origin().model
+        return self.origin.origin().model
+
+    def follow(self, prediction: Prediction | None) -> None:
+        """Continue from the model of a predicted layer, whatever it is called by now.
+
+        Where there is no such layer any more, start as before it.
+        """
+        followed, self._followed = self._followed, None
+        if prediction is not None:
+            self._followed = prediction.find_model()
+            if self._followed is not None and self._followed != followed:
+                self.continue_from(self._followed)
+        elif followed is not None and self.origin_model() == followed:
+            self.origin.choose(self._before)
+
+    @property
+    def follows_prediction(self) -> bool:
+        """Whether it continues from the model of the predicted layer."""
+        return self._followed is not None and self.origin_model() == self._followed
 
     def continue_from(self, folder: Path) -> None:
         """Choose a trained model to continue from."""
         # It may have been chosen already, under a new name.
-        if self.start.origin() not in (self._continued, Origin(model=folder)):
-            self._before = self.start.origin()
-        self.start.choose_model(folder)
-        self._continued = self.start.origin()
-
-    def start_as_before(self) -> None:
-        """Choose what was chosen before `continue_from`."""
-        self.start.choose(self._before)
+        if self.origin.origin() not in (self._continued, Origin(model=folder)):
+            self._before = self.origin.origin()
+        self.origin.choose_model(folder)
+        self._continued = self.origin.origin()
 
     def problem(self) -> str | None:
         """Say why one cannot start from what is chosen, and what to do."""
-        return self.start.problem()
+        return self.origin.problem()
 
     def _lay_out(self) -> None:
         row = QFormLayout()
         label = QLabel("Sta&rt from")
-        label.setBuddy(self.start)
-        label.setToolTip(self.start.toolTip())
-        row.addRow(label, self.start)
+        label.setBuddy(self.origin)
+        label.setToolTip(self.origin.toolTip())
+        row.addRow(label, self.origin)
         grid = QGridLayout()
         for i, (name, button) in enumerate(self._presets.items()):
             self._group.addButton(button)
@@ -173,8 +190,8 @@ class PlanBox(QWidget):
         settings = preset(self._preset_name())
         self.form.set_value(settings)
         # What the user chose stays; only what came with the last preset goes with it.
-        if self.start.origin().backbone == self._preset_backbone:
-            self.start.choose_backbone(settings.backbone)
+        if self.origin.origin().backbone == self._preset_backbone:
+            self.origin.choose_backbone(settings.backbone)
         self._preset_backbone = settings.backbone
 
     def _on_reset_clicked(self) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
+from napari.utils.notifications import show_error, show_info
 
 from medsaga.events import Event, Preview, SegmentedSlice
 from medsaga.frontend import ClassTable
+from napari_medsaga.fine_tune.training import TrainingResult
 from napari_medsaga.layers.convert import geometry_of, labels_options, shape_of
 from napari_medsaga.layers.predictions import Prediction, remember_prediction
 from napari_medsaga.layers.result_layer import ResultLayer
@@ -19,7 +22,8 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
     from napari_medsaga.fine_tune.annotation import AnnotationReport
-    from napari_medsaga.fine_tune.training import TrainingRequest, TrainingResult
+    from napari_medsaga.fine_tune.training import TrainingRequest
+    from napari_medsaga.jobs.job import Job
 
 
 class TrainingLayers:
@@ -99,6 +103,13 @@ class TrainingLayers:
         self.preview.remove()
         self.result.refresh(at_once=True)
 
+    def abandon(self, job: Job) -> None:
+        """Stop a training whose dock was closed, and say what was kept of it."""
+        # A bound method would not keep the layers alive, and nobody else does any more.
+        job.ended.connect(partial(_on_abandoned_ended, self))
+        job.stop()
+        self.end()
+
     def remember(self, trained: TrainingResult) -> Labels | None:
         """Remember what was written into the result, for corrections of it.
 
@@ -125,6 +136,28 @@ class TrainingLayers:
         )
         remember_prediction(layer, prediction.with_earlier(own))
         return layer
+
+
+def _on_abandoned_ended(layers: TrainingLayers, status: str, value: Any) -> None:
+    if isinstance(value, TrainingResult):
+        layers.remember(value)
+    tell_what_was_kept(status, value)
+
+
+def tell_what_was_kept(status: str, value: Any) -> None:
+    """Say what became of a training whose dock was closed."""
+    if isinstance(value, TrainingResult) and value.mask is not None:
+        show_info(
+            f"The dock was closed, so segmenting was stopped: {value.n_left} slices of "
+            f"the mask are empty. The model is kept as {value.model.name}."
+        )
+    elif isinstance(value, TrainingResult):
+        show_info(
+            "The dock was closed, so the training was stopped: the best model so far "
+            f"is kept as {value.model.name}."
+        )
+    elif status == "failed":
+        show_error(str(value))
 
 
 def _class_table(report: AnnotationReport, request: TrainingRequest) -> ClassTable:

@@ -11,11 +11,9 @@ from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
-    QFileDialog,
     QGridLayout,
     QLabel,
     QMenu,
-    QMessageBox,
     QProgressBar,
     QPushButton,
     QTextBrowser,
@@ -24,6 +22,12 @@ from qtpy.QtWidgets import (
 )
 
 from medsaga import MedsagaError, ModelLibrary
+from napari_medsaga.models.questions import (
+    ask_export_target,
+    ask_model_folder,
+    ask_to_delete,
+    ask_zip_file,
+)
 from napari_medsaga.models.table import ModelsTable
 from napari_medsaga.widgets.model_list import LibraryWatcher, details
 
@@ -34,7 +38,6 @@ if TYPE_CHECKING:
 
     from medsaga.frontend import LibraryEntry
 
-_ZIP_FILES = "Zip files (*.zip)"
 _EMPTY = (
     "No trained model yet: fine-tune one in the Fine-tune dock and it is listed here, "
     "or click Import… for one from another computer."
@@ -200,7 +203,7 @@ class ModelsPanel(QWidget):
 
     def _on_delete_clicked(self) -> None:
         entry = self._table.current()
-        if entry is None or not self._ask_to_delete(entry):
+        if entry is None or not ask_to_delete(self, entry):
             return
         self._say("")
         try:
@@ -211,17 +214,17 @@ class ModelsPanel(QWidget):
 
     def _on_export_clicked(self) -> None:
         entry = self._table.current()
-        target = self._ask_export_target(entry) if entry else None
+        target = ask_export_target(self, entry) if entry else None
         if entry and target:
             arguments = (entry.path, target)
             done = "Exported to {path}."
             self._start(_Transfer(self._library.export, arguments, done))
 
     def _on_import_zip_triggered(self) -> None:
-        self._import_from(self._ask_zip_file())
+        self._import_from(ask_zip_file(self))
 
     def _on_import_folder_triggered(self) -> None:
-        self._import_from(self._ask_model_folder())
+        self._import_from(ask_model_folder(self))
 
     def _import_from(self, source: Path | None) -> None:
         if source:
@@ -245,40 +248,6 @@ class ModelsPanel(QWidget):
             self._show_error(
                 MedsagaError(f"The file manager did not start: open {folder} yourself.")
             )
-
-    def _ask_to_delete(self, entry: LibraryEntry) -> bool:
-        box = QMessageBox(self)
-        box.setIcon(QMessageBox.Icon.Warning)
-        box.setWindowTitle("Delete a model")
-        box.setTextFormat(Qt.TextFormat.PlainText)
-        box.setText(
-            f"Delete the model “{entry.name}” for good?\n\n"
-            f"{entry.path} goes with everything in it."
-        )
-        delete = box.addButton("&Delete", QMessageBox.ButtonRole.DestructiveRole)
-        box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))
-        box.exec()
-        return bool(box.clickedButton() == delete)
-
-    def _ask_export_target(self, entry: LibraryEntry) -> Path | None:
-        dialog = QFileDialog(self, "Export a model", str(Path.home()), _ZIP_FILES)
-        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
-        # With the suffix known, the dialog itself asks before a file is replaced.
-        dialog.setDefaultSuffix("zip")
-        dialog.selectFile(f"{entry.name}.zip")
-        return Path(dialog.selectedFiles()[0]) if dialog.exec() else None
-
-    def _ask_zip_file(self) -> Path | None:
-        file, _ = QFileDialog.getOpenFileName(
-            self, "Import a model from a zip file", str(Path.home()), _ZIP_FILES
-        )
-        return Path(file) if file else None
-
-    def _ask_model_folder(self) -> Path | None:
-        folder = QFileDialog.getExistingDirectory(
-            self, "Import a model folder", str(Path.home())
-        )
-        return Path(folder) if folder else None
 
 
 def _make_details(parent: QWidget) -> QTextBrowser:

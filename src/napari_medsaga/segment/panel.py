@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
@@ -20,10 +20,11 @@ from qtpy.QtWidgets import (
 from medsaga import MedsagaError, SegmentSettings
 from napari_medsaga.jobs.computer import ComputerWatch
 from napari_medsaga.segment.model_choice import NO_MODEL, ModelChooser
-from napari_medsaga.segment.plan import file_rows, layer_rows, summary
+from napari_medsaga.segment.queue import file_rows, layer_rows, summary
 from napari_medsaga.segment.rows import QueueTable, Row
 from napari_medsaga.segment.run import SegmentRun
 from napari_medsaga.segment.sources import FileChooser, LayerChecklist
+from napari_medsaga.widgets.dock_panel import DockPanel
 from napari_medsaga.widgets.dock_scroll import DockScroll
 from napari_medsaga.widgets.form import SettingsForm
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _SCALE = 1000
 
 
-class SegmentPanel(QWidget):
+class SegmentPanel(DockPanel):
     """Segments open images or files with a trained model.
 
     Parameters
@@ -69,14 +70,12 @@ class SegmentPanel(QWidget):
         self._connect()
         self._set_running(False)
 
-    def changeEvent(self, event: Any) -> None:
-        """End in order when the dock is closed, which sends no close event."""
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self._layers.disconnect_viewer()
-            if self.run is not None:
-                self.run.abandon()
-                self.run = None
+    def on_dock_closed(self) -> None:
+        """End in order what is being segmented."""
+        self._layers.disconnect_viewer()
+        if self.run is not None:
+            self.run.abandon()
+            self.run = None
 
     def _lay_out(self) -> None:
         self._tabs.addTab(self._layers, "Open ima&ges")

@@ -12,8 +12,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import medsaga
-from medsaga.cli import app
-from medsaga.cli._display import Display
+from medsaga.cli.app import app
+from medsaga.cli.display import Display
 
 SHORT = shlex.split(
     "--backbone tiny --steps 2 --head-views 4 --head-steps 60 --batch-size 1 --rank 8 "

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from medsaga.data.formats import images
+from medsaga.data.formats import tiff
 from medsaga.data.formats.images import read_image, write_image
 from medsaga.data.volume import Volume, volume_from_array
 from medsaga.errors import MedsagaError
@@ -287,7 +287,8 @@ def test_a_stack_keeps_its_spacing(tmp_path: Path) -> None:
 def test_what_a_classic_tiff_cannot_hold_is_written_as_a_bigtiff(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "_MOST_CLASSIC_BYTES", STACK.nbytes - 1)
+    assert not tiff.fits_classic_tiff(2**32)
+    monkeypatch.setattr(tiff, "fits_classic_tiff", lambda n_bytes: False)
     volume = volume_from_array(STACK, spacing=(3.0, 0.5, 0.75))
     path = write_image(volume, tmp_path / "a.tif")
     with tifffile.TiffFile(path) as tif:

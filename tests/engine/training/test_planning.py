@@ -14,8 +14,8 @@ from medsaga.network.detail_head import DetailHead
 from medsaga.training import head_stage, outcome, steps
 from medsaga.training.pixel_fit import PixelFit
 from medsaga.training.plan.head import plan_fit, plan_views
+from medsaga.training.plan.running_time import RunningTime
 from medsaga.training.plan.steps import planned_steps
-from medsaga.training.running_time import RunningTime
 from medsaga.training.state import Pace
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from medsaga.data.sizing import IGNORE
-from medsaga.training.sampled_pixels import PixelQuota
+from medsaga.training.features.sampled_pixels import PixelQuota
 
 QUOTA = PixelQuota(per_class=100, background=300, n_classes=2, seed=0)
 

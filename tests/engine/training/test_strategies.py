@@ -25,11 +25,11 @@ from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.backbones.vit import ViTBackbone
 from medsaga.network.medsaga import MedSAGa
 from medsaga.settings.fine_tune import StrategyName
+from medsaga.training.features.pyramid_cache import PyramidCache
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.layerwise import LayerwiseOptimizer
 from medsaga.training.optim.low_rank import RANK, merge_low_rank_updates
 from medsaga.training.optim.strategy import STRATEGIES, apply_strategy
-from medsaga.training.pyramid_cache import PyramidCache
 
 ATTENTION = r"backbone\..*\.attn\.(qkv|proj)\."
 CHANGES = {

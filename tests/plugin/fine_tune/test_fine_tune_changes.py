@@ -29,9 +29,10 @@ from tests.plugin.fine_tune.dock import (
 )
 
 from medsaga import ModelLibrary, load_card
-from napari_medsaga.fine_tune import annotation as _annotation
-from napari_medsaga.fine_tune import panel as panel_module
+from medsaga.frontend import survey_annotation
+from napari_medsaga.fine_tune import annotation
 from napari_medsaga.fine_tune.training import TrainingResult
+from napari_medsaga.fine_tune.training_layers import tell_what_was_kept
 from napari_medsaga.layers.convert import world_affine
 
 
@@ -130,7 +131,7 @@ class TestLayersChangeUnderATraining:
         kept = TrainingResult(
             model=tmp_path / "liver", card=Mock(), mask=Mock(), n_left=170
         )
-        panel_module.tell_what_was_kept("stopped", kept)
+        tell_what_was_kept("stopped", kept)
         said = [notice.message for notice in notification_manager.records]
         assert "170 slices of the mask are empty" in said[-1]
         assert "kept as liver" in said[-1]
@@ -187,13 +188,11 @@ class TestWhatIsClickedIsWhatTrains:
 
     @pytest.fixture
     def slow(self, monkeypatch):
-        report = _annotation.report_annotation
-
-        def slowly(query):
+        def slowly(*args, **kwargs):
             time.sleep(0.4)
-            return report(query)
+            return survey_annotation(*args, **kwargs)
 
-        monkeypatch.setattr(_annotation, "report_annotation", slowly)
+        monkeypatch.setattr(annotation, "survey_annotation", slowly)
 
     def test_the_last_stroke_trains(self, slow, panel, layers, qtbot):
         wait_until_ready(panel, qtbot)

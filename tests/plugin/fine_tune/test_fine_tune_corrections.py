@@ -92,7 +92,7 @@ class TestWhatBelongsTogether:
         assert panel.data.image_layer() is not other
         remember_prediction(filling, predicted_on(other, model))
         assert panel.data.image_layer() is other
-        assert panel.plan.start_model() == model.path
+        assert panel.plan.origin_model() == model.path
         assert not panel.findChild(QComboBox, "axis").isEnabled()
 
     def test_hand_made_labels_bring_their_image_back(
@@ -186,9 +186,9 @@ class TestCorrections:
         predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
         qtbot.waitUntil(lambda: panel.data.labels.layer() is predicted)
         renamed = ModelLibrary().rename(ModelLibrary().entries()[0].path, "liver")
-        qtbot.waitUntil(lambda: panel.plan.start_model() == renamed, timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: panel.plan.origin_model() == renamed, timeout=TIMEOUT)
         panel.data.labels.choose(layers[1])
-        assert panel.plan.start_model() is None
+        assert panel.plan.origin_model() is None
         panel.data.labels.choose(predicted)
         click_and_wait(panel, qtbot)
         assert {e.card.base_weights for e in ModelLibrary().entries()} == {
@@ -201,9 +201,9 @@ class TestCorrections:
     ):
         panel.run.segments.setChecked(False)
         click_and_wait(panel, qtbot)
-        panel.plan.start.choose_model(ModelLibrary().entries()[0].path)
-        renamed = ModelLibrary().rename(panel.plan.start_model(), "liver")
-        qtbot.waitUntil(lambda: panel.plan.start_model() == renamed, timeout=TIMEOUT)
+        panel.plan.origin.choose_model(ModelLibrary().entries()[0].path)
+        renamed = ModelLibrary().rename(panel.plan.origin_model(), "liver")
+        qtbot.waitUntil(lambda: panel.plan.origin_model() == renamed, timeout=TIMEOUT)
         assert panel.plan.problem() is None
 
     def test_they_train_on_the_image_that_the_layer_was_predicted_on(
@@ -227,10 +227,10 @@ class TestCorrections:
         predicted = viewer.layers["blobs segmented"]
         predicted.data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
         assert panel.data.labels.layer() is predicted
-        assert panel.plan.start_model() is not None
+        assert panel.plan.origin_model() is not None
         layers[1].data_setitem((np.array([2]), np.array([3]), np.array([3])), 1)
         assert panel.data.labels.layer() is layers[1]
-        assert panel.plan.start_model() is None
+        assert panel.plan.origin_model() is None
         assert panel.plan.settings().backbone == "tiny"
 
     def test_a_dock_that_is_opened_later_follows_the_brush_too(
@@ -252,7 +252,7 @@ class TestCorrections:
         viewer.layers.remove(layers[1])
         again = open_second_dock(viewer)
         assert again.data.labels_layer() is viewer.layers["blobs segmented"]
-        assert again.plan.start_model() == ModelLibrary().entries()[0].path
+        assert again.plan.origin_model() == ModelLibrary().entries()[0].path
 
     def test_a_model_that_was_chosen_to_start_from_is_chosen_again(
         self, panel, viewer, layers, qtbot
@@ -262,12 +262,12 @@ class TestCorrections:
         own = ModelLibrary().entries()[0].path
         panel.run.segments.setChecked(True)
         click_and_wait(panel, qtbot)
-        panel.plan.start.choose_model(own)
+        panel.plan.origin.choose_model(own)
         predicted, where = viewer.layers["blobs segmented"], np.array([2])
         predicted.data_setitem((where, where, where), 1)
-        assert panel.plan.start_model() not in (None, own)
+        assert panel.plan.origin_model() not in (None, own)
         layers[1].data_setitem((where, where, where), 1)
-        assert panel.plan.start_model() == own
+        assert panel.plan.origin_model() == own
 
     def test_changed_and_original_slices_train_and_nothing_else(
         self, panel, viewer, layers, arrays, qtbot
@@ -289,7 +289,7 @@ class TestCorrections:
             )
         )
         assert "2 slices of the predicted layer changed, 4 more" in sentence(panel)
-        assert panel.plan.start_model() == first.path
+        assert panel.plan.origin_model() == first.path
         edited = predicted.data.copy()
         click_and_wait(panel, qtbot)
         card = next(e.card for e in ModelLibrary().entries() if e.path != first.path)

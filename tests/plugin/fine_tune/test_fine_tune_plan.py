@@ -75,7 +75,7 @@ class TestPlan:
     ):
         _, panel = viewer.window.add_plugin_dock_widget("napari-medsaga", "Fine-tune")
         assert panel.plan.settings() == preset("balanced")
-        assert panel.plan.start_model() is None
+        assert panel.plan.origin_model() is None
         start = panel.findChild(QComboBox, "start")
         assert start.currentText().startswith("LiteMedSAM")
         buttons = panel.plan.findChildren(QRadioButton)
@@ -388,5 +388,5 @@ def test_models_that_cannot_be_listed_leave_the_dock_as_it_is(
     monkeypatch.setenv("MEDSAGA_MODELS", str(file))
     panel = open_dock(viewer, qtbot)
     assert panel.plan.settings().backbone == "tiny"
-    panel.plan.start.choose_model(file / "liver")
+    panel.plan.origin.choose_model(file / "liver")
     assert "cannot be listed" in panel.plan.problem()

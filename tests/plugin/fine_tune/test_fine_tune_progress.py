@@ -20,7 +20,7 @@ from tests.plugin.fine_tune.dock import (
 from medsaga import FineTuneSettings
 from medsaga.events import Progress, SegmentedSlice, Stream
 from napari_medsaga.fine_tune import panel as panel_module
-from napari_medsaga.fine_tune import run_box as _run_box
+from napari_medsaga.fine_tune import run_box
 from napari_medsaga.fine_tune.training import (
     TrainingRequest,
     TrainingResult,
@@ -65,8 +65,8 @@ def test_the_bar_and_naparis_activity_move_with_the_steps(panel, viewer, qtbot):
 
 def test_neither_waiting_nor_a_pause_is_progress(qtbot, monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(_run_box.time, "monotonic", lambda: now[0])
-    box, shown = _run_box.RunBox(), []
+    monkeypatch.setattr(run_box.time, "monotonic", lambda: now[0])
+    box, shown = run_box.RunBox(), []
     qtbot.addWidget(box)
     box.advanced.connect(shown.append)
     box.begin(FineTuneSettings(minutes=2.0), {})

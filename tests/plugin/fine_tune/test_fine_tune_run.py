@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from unittest.mock import Mock
 
+import dask.array as da
 import numpy as np
 import pyqtgraph as pg
 import pytest
@@ -30,7 +31,6 @@ from tests.plugin.fine_tune.dock import (
 import medsaga
 from medsaga import MedsagaError, ModelLibrary, Stop
 from medsaga.events import Saved
-from napari_medsaga.fine_tune import annotation as _annotation
 from napari_medsaga.fine_tune import panel as panel_module
 from napari_medsaga.fine_tune.training import run_training
 from napari_medsaga.layers.convert import class_names, geometry_of
@@ -324,18 +324,21 @@ class TestErrors:
         )
 
     def test_layers_that_cannot_be_read_leave_the_dock_ready(
-        self, panel, layers, qtbot, monkeypatch
+        self, panel, viewer, layers, qtbot
     ):
         """A lazy layer may fail at any time, even at the look after the click."""
+        disk = Disk()
+        lazy = da.from_array(np.array(layers[1].data)).map_blocks(disk.read)
+        panel.data.labels.choose(viewer.add_labels(lazy, **placed_as(layers[1])))
         wait_until_ready(panel, qtbot)
-        with monkeypatch.context() as broken, qtbot.capture_exceptions() as caught:
-            look = Mock(side_effect=OSError("disk gone"))
-            broken.setattr(_annotation, "report_annotation", look)
+        disk.is_gone = True
+        with qtbot.capture_exceptions() as caught:
             panel.run.start.click()
             qtbot.waitUntil(lambda: bool(caught), timeout=TIMEOUT)
         assert caught[0][0] is OSError
         assert sentence(panel) == "The layers cannot be read: disk gone"
         assert panel.training is None
+        disk.is_gone = False
         panel.data.look_again()
         click_and_wait(panel, qtbot)
         assert len(ModelLibrary().entries()) == 1
@@ -345,6 +348,22 @@ class TestErrors:
         panel.plan.form.control("detail_head").setChecked(False)
         assert "switch detail_head on" in panel.run.plan.text()
         assert not panel.run.start.isEnabled()
+
+
+class Disk:
+    """Where a lazy layer lies."""
+
+    is_gone = False
+
+    def read(self, block):
+        if self.is_gone:
+            raise OSError("disk gone")
+        return block
+
+
+def placed_as(layer):
+    places = ("scale", "translate", "rotate", "shear", "units", "axis_labels")
+    return {place: getattr(layer, place) for place in places}
 
 
 def raising(error):

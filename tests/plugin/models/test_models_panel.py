@@ -41,6 +41,7 @@ from medsaga import (
     save_model,
     volume_from_array,
 )
+from napari_medsaga.models import panel as panel_module
 from napari_medsaga.models.panel import ModelsPanel
 from napari_medsaga.models.table import ModelsTable
 from napari_medsaga.widgets.model_list import LibraryWatcher, details, slices_text
@@ -403,11 +404,11 @@ def test_a_model_that_went_meanwhile_is_told(
     path = put("CT")
     panel = open_panel()
 
-    def ask(entry: object) -> bool:
+    def ask(parent: object, entry: object) -> bool:
         shutil.rmtree(path)
         return True
 
-    monkeypatch.setattr(panel, "_ask_to_delete", ask)
+    monkeypatch.setattr(panel_module, "ask_to_delete", ask)
     button(panel, "delete").click()
     assert "no model of the library" in message(panel)
     assert told == [message(panel)]
@@ -425,9 +426,9 @@ def test_export_and_import_bring_the_model_back(
     path = put("CT")
     panel = open_panel()
     target = tmp_path / "CT.zip"
-    monkeypatch.setattr(panel, "_ask_export_target", lambda entry: target)
-    monkeypatch.setattr(panel, "_ask_zip_file", lambda: target)
-    monkeypatch.setattr(panel, "_ask_model_folder", lambda: path)
+    monkeypatch.setattr(panel_module, "ask_export_target", lambda *_: target)
+    monkeypatch.setattr(panel_module, "ask_zip_file", lambda *_: target)
+    monkeypatch.setattr(panel_module, "ask_model_folder", lambda *_: path)
     button(panel, "export").click()
     assert not button(panel, "export").isEnabled()
     qtbot.waitUntil(lambda: is_ready(panel), timeout=5000)
@@ -450,9 +451,9 @@ def test_nothing_happens_when_the_user_thinks_better_of_it(
 ) -> None:
     put("CT")
     panel = open_panel()
-    for ask in ("_ask_zip_file", "_ask_model_folder"):
-        monkeypatch.setattr(panel, ask, lambda: None)
-    monkeypatch.setattr(panel, "_ask_export_target", lambda entry: None)
+    for ask in ("ask_zip_file", "ask_model_folder"):
+        monkeypatch.setattr(panel_module, ask, lambda *_: None)
+    monkeypatch.setattr(panel_module, "ask_export_target", lambda *_: None)
     button(panel, "export").click()
     for action in button(panel, "import").menu().actions():
         action.trigger()
@@ -470,7 +471,7 @@ def test_a_failed_import_is_told_once_and_the_dock_is_ready_again(
 ) -> None:
     panel = open_panel()
     (tmp_path / "bad.zip").write_bytes(b"no zip")
-    monkeypatch.setattr(panel, "_ask_zip_file", lambda: tmp_path / "bad.zip")
+    monkeypatch.setattr(panel_module, "ask_zip_file", lambda *_: tmp_path / "bad.zip")
     button(panel, "import").menu().actions()[0].trigger()
     qtbot.waitUntil(lambda: bool(message(panel)), timeout=5000)
     assert "bad.zip is no zip file" in message(panel)
@@ -492,7 +493,7 @@ def test_an_unexpected_error_reaches_napari_and_the_dock_is_ready_again(
 
     monkeypatch.setattr(ModelLibrary, "import_model", fail)
     panel = open_panel()
-    monkeypatch.setattr(panel, "_ask_zip_file", lambda: tmp_path)
+    monkeypatch.setattr(panel_module, "ask_zip_file", lambda *_: tmp_path)
     with qtbot.capture_exceptions() as raised:
         button(panel, "import").menu().actions()[0].trigger()
         qtbot.waitUntil(lambda: bool(raised), timeout=5000)
@@ -526,7 +527,7 @@ def test_copying_leaves_the_viewer_free(
     put("CT")
     gate = Gate(monkeypatch)
     panel = open_panel()
-    monkeypatch.setattr(panel, "_ask_model_folder", lambda: trained)
+    monkeypatch.setattr(panel_module, "ask_model_folder", lambda *_: trained)
     button(panel, "import").menu().actions()[1].trigger()
     qtbot.waitUntil(lambda: gate.thread is not None, timeout=5000)
     assert gate.thread is not threading.main_thread()
@@ -552,7 +553,7 @@ def test_a_dock_that_is_closed_while_copying_does_no_harm(
     gate = Gate(monkeypatch)
     viewer = make_napari_viewer(show=True)
     dock, panel = viewer.window.add_plugin_dock_widget("napari-medsaga", "Models")
-    monkeypatch.setattr(panel, "_ask_model_folder", lambda: trained)
+    monkeypatch.setattr(panel_module, "ask_model_folder", lambda *_: trained)
     button(panel, "import").menu().actions()[1].trigger()
     qtbot.waitUntil(lambda: gate.thread is not None, timeout=5000)
     viewer.window.remove_dock_widget(dock)

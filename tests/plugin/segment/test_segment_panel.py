@@ -51,7 +51,7 @@ from medsaga.frontend import LibraryEntry, kept_labels
 from napari_medsaga.jobs.job import Job, is_computing
 from napari_medsaga.layers.convert import volume_of, world_affine
 from napari_medsaga.layers.predictions import prediction_of
-from napari_medsaga.segment.plan import summary
+from napari_medsaga.segment.queue import summary
 from napari_medsaga.segment.results import ImageResult
 from napari_medsaga.segment.rows import Row
 

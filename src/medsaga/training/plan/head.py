@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from medsaga.training.features.sampled_pixels import (
+    feature_channels,
+    features_at,
+    start_fit,
+)
 from medsaga.training.optim.strategy import STRATEGIES
 from medsaga.training.plan.steps import SLOWDOWN
-from medsaga.training.sampled_pixels import feature_channels, features_at, start_fit
 from medsaga.training.validation import validated_slices
 
 if TYPE_CHECKING:

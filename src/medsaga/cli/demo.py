@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medsaga import PRESETS, FineTuneSettings, MedsagaError
-from medsaga.cli._finetune import make_settings, model_target, train
-from medsaga.cli._options import AsJson, PresetName, settings_options
-from medsaga.cli._run import (
+from medsaga.cli.finetune import make_settings, model_target, train
+from medsaga.cli.options import AsJson, PresetName, settings_options
+from medsaga.cli.run import (
     STOPPED,
     Run,
     check_writable,
@@ -22,7 +22,7 @@ from medsaga.cli._run import (
     reports_errors,
     start_run,
 )
-from medsaga.cli._tables import dice_table
+from medsaga.cli.tables import dice_table
 
 if TYPE_CHECKING:
     from medsaga import ModelCard, Scores, TrainedModel, Volume
@@ -155,7 +155,7 @@ def _write(
 ) -> _Result:
     """Write mask and sheet, and score the slices that were not annotated."""
     from medsaga import read_labels, score, volume_from_array, write_volume
-    from medsaga.cli._sheet import draw_sheet
+    from medsaga.cli.sheet import draw_sheet
 
     truth = read_labels(sample.truth)
     rest = tuple(_not_annotated(card, image))

@@ -42,7 +42,7 @@ class Origin:
 _BROWSE = Origin(backbone="")
 
 
-class StartChoice(QComboBox):
+class OriginChoice(QComboBox):
     """Offers the backbones, a file, and the library's models."""
 
     changed = Signal()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from medsaga.cli._options import AsJson
-from medsaga.cli._run import print_json, print_result, reports_errors
-from medsaga.cli._tables import class_table
+from medsaga.cli.options import AsJson
+from medsaga.cli.run import print_json, print_result, reports_errors
+from medsaga.cli.tables import class_table
 from medsaga.frontend import duration
 
 if TYPE_CHECKING:

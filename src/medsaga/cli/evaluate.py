@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import medsaga
-from medsaga.cli._options import AsJson
-from medsaga.cli._run import (
+from medsaga.cli.options import AsJson
+from medsaga.cli.run import (
     FAILED,
     STOPPED,
     print_json,
@@ -16,7 +16,7 @@ from medsaga.cli._run import (
     reports_errors,
     start_run,
 )
-from medsaga.cli._tables import make_table, number
+from medsaga.cli.tables import make_table, number
 
 if TYPE_CHECKING:
     from rich.table import Table

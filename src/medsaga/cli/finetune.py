@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medsaga import PRESETS, FineTuneSettings, MedsagaError, preset
-from medsaga.cli._options import (
+from medsaga.cli.options import (
     AsJson,
     Overwrite,
     PresetName,
@@ -18,7 +18,7 @@ from medsaga.cli._options import (
     parse_slices,
     settings_options,
 )
-from medsaga.cli._run import (
+from medsaga.cli.run import (
     STOPPED,
     Run,
     check_writable,
@@ -27,7 +27,7 @@ from medsaga.cli._run import (
     reports_errors,
     start_run,
 )
-from medsaga.cli._tables import class_table
+from medsaga.cli.tables import class_table
 
 if TYPE_CHECKING:
     from medsaga import ModelCard, TrainedModel

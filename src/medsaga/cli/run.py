@@ -17,7 +17,7 @@ import typer
 from rich.console import Console, RenderableType
 
 from medsaga import MedsagaError, drain
-from medsaga.cli._display import Display
+from medsaga.cli.display import Display
 from medsaga.events import Event, Stream
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medsaga import SegmentSettings
-from medsaga.cli._options import AsJson, Overwrite, settings_options
-from medsaga.cli._run import (
+from medsaga.cli.options import AsJson, Overwrite, settings_options
+from medsaga.cli.run import (
     FAILED,
     STOPPED,
     Run,
