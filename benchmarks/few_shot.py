@@ -29,7 +29,6 @@ import os
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
@@ -37,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 import medsaga
 from medsaga.computing import peak_memory, pick_device
+from medsaga.metrics import mean, mean_by_class
 from medsaga.segmentation.cleaning import clean_mask
 
 if TYPE_CHECKING:
@@ -142,28 +142,25 @@ def _uncleaned(way: medsaga.SegmentSettings) -> medsaga.SegmentSettings:
 def _summary(
     scores: list[medsaga.Scores], untouched: list[medsaga.Scores]
 ) -> dict[str, Any]:
-    dice = _means([found.dice for found in scores])
-    hd95 = _means([found.hd95 for found in scores])
+    dice = mean_by_class(found.dice for found in scores)
+    hd95 = mean_by_class(found.hd95 for found in scores)
     return {
         "mean_dice": _mean(dice),
         "mean_hd95": _mean(hd95),
         "hd95_missing": sum(len(found.missing) for found in scores),
-        "mean_dice_untouched": _mean(_means([found.dice for found in untouched])),
-        "dice": dice,
-        "hd95": hd95,
+        "mean_dice_untouched": _mean(mean_by_class(found.dice for found in untouched)),
+        "dice": _with_text_keys(dice),
+        "hd95": _with_text_keys(hd95),
     }
 
 
-def _mean(numbers: Mapping[str, float]) -> float | None:
-    return sum(numbers.values()) / len(numbers) if numbers else None
+def _mean(numbers: Mapping[int, float]) -> float | None:
+    return mean(numbers.values()) if numbers else None
 
 
-def _means(scores: list[Mapping[int, float]]) -> dict[str, float]:
-    rows: dict[int, list[float]] = defaultdict(list)
-    for row in scores:
-        for value, number in row.items():
-            rows[value].append(number)
-    return {str(value): sum(row) / len(row) for value, row in rows.items()}
+def _with_text_keys(numbers: Mapping[int, float]) -> dict[str, float]:
+    """As JSON has them, also of a cell that is not read from its file."""
+    return {str(value): number for value, number in numbers.items()}
 
 
 def parse_settings(texts: list[str], kind: type) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from monai.networks.nets import UNet
 from torch import Tensor, nn
 
 import medsaga
-from medsaga import FineTuneSettings, SegmentSettings, Stop, Volume, drain
+from medsaga import FineTuneSettings, SegmentSettings, Volume, drain
 from medsaga.computing import (
     FixedPrecision,
     autocast,
@@ -39,7 +39,7 @@ from medsaga.data.intensity import choose_intensity
 from medsaga.data.samples import build_samples, drawn_sample, working_image
 from medsaga.data.sizing import collate
 from medsaga.data.survey import finest_width
-from medsaga.events import Notice, Preview, Progress, Stream
+from medsaga.events import Notice, Preview, Progress
 from medsaga.network.backbones.catalogue import kind_of_weights
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.backbones.sam_format import read_checkpoint
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tasks import Task
 
-T = TypeVar("T")
 Predictor = Callable[[Volume, SegmentSettings], "NDArray[Any]"]
 """A volume, and how to segment it, to its mask."""
 _MULTIPLE = 32
@@ -93,7 +92,7 @@ def fit_medsaga(
     stream = medsaga.fine_tune(
         medsaga.TrainingData(images, labels, axis=task.axis), settings
     )
-    model = drain(_until_first_preview(stream) if stops_early else stream, note)
+    model = drain(stream, note, should_stop=lambda: stops_early and bool(previews))
     assert model is not None
     facts = {
         "first_preview_seconds": previews[0] if previews else None,
@@ -107,20 +106,6 @@ def fit_medsaga(
         return drain(medsaga.segment(model, volume, way)).mask.array
 
     return Fitted(predict, model.card.classes.values[1:], True, losses, facts)
-
-
-def _until_first_preview(stream: Stream[T]) -> Stream[T]:
-    try:
-        event = next(stream)
-        while not isinstance(event, Preview):
-            yield event
-            event = next(stream)
-        yield event
-        yield stream.throw(Stop())
-        return (yield from stream)
-    except StopIteration as end:
-        result: T = end.value
-        return result
 
 
 class _Prepared:

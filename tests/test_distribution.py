@@ -66,8 +66,8 @@ def test_the_wheel_holds_both_packages_and_nothing_else(
     }
     modules = {
         path.relative_to(repository / "src").as_posix()
-        for path in (repository / "src").glob("*/**/*.py")
-        if "sample_data" not in path.parts
+        for path in (repository / "src").glob("*/**/*.py*")  # and stubs
+        if "sample_data" not in path.parts and path.suffix != ".pyc"
     }
     assert modules <= set(names)
     assert {"medsaga/py.typed", "napari_medsaga/py.typed"} <= set(names)

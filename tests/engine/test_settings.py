@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, asdict, fields, replace
+from typing import get_args
 
 import pytest
 
 from medsaga.errors import MedsagaError
+from medsaga.network.backbones.catalogue import offered_backbones
 from medsaga.settings.fields import describe
-from medsaga.settings.fine_tune import FineTuneSettings
+from medsaga.settings.fine_tune import ONE_STAGE, FineTuneSettings, StrategyName
 from medsaga.settings.presets import PRESETS, preset
 from medsaga.settings.segment import SegmentSettings
+from medsaga.training.optim.strategy import STRATEGIES
 
 
 @pytest.mark.parametrize("kind", [FineTuneSettings, SegmentSettings])
@@ -81,3 +84,15 @@ def test_the_paper_preset_holds_the_papers_values():
 def test_an_unknown_preset_names_those_that_are():
     with pytest.raises(MedsagaError, match="quick, balanced, thorough, paper"):
         preset("fast")
+
+
+def test_every_strategy_that_can_be_chosen_is_in_the_table():
+    assert set(get_args(StrategyName)) == set(STRATEGIES)
+    assert set(STRATEGIES) >= set(ONE_STAGE)
+
+
+def test_the_backbones_that_the_help_names_are_those_of_the_table():
+    (backbone,) = (s for s in describe(FineTuneSettings) if s.name == "backbone")
+    offered = [kind.name for kind in offered_backbones()]
+    assert all(name in backbone.help for name in offered)
+    assert FineTuneSettings().backbone == offered[0]

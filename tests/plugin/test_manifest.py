@@ -15,6 +15,7 @@ from napari._app_model import get_app_model
 from napari.layers import Layer
 from npe2 import PluginManager, PluginManifest
 
+from medsaga.frontend import viewer_endings
 from napari_medsaga.files.sample_data import open_phantom, open_phantom_truth
 
 LayerDataTuple = tuple[np.ndarray, dict[str, Any], str]
@@ -35,6 +36,13 @@ def test_the_manifest_says_what_the_hub_shows(manifest: PluginManifest) -> None:
     assert manifest.display_name == "MedSAGa"
     assert manifest.is_visible
     assert manifest.categories == ["Annotation", "Segmentation", "IO"]
+
+
+def test_the_patterns_are_the_endings_of_the_engines_table(
+    manifest: PluginManifest,
+) -> None:
+    (reader,) = manifest.contributions.readers
+    assert set(reader.filename_patterns) == {f"*{e}" for e in viewer_endings()}
 
 
 def test_every_command_of_the_manifest_can_be_imported(

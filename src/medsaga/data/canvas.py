@@ -92,7 +92,7 @@ def choose_long_side(
     embedding_stride
         Pixels per feature of the backbone's embedding.
     finest
-        What :func:`~medsaga.data.structures.finest_width` gives; None where it is not
+        What :func:`~medsaga.data.survey.finest_width` gives; None where it is not
         known.
     """
     if settings.long_side > 0:

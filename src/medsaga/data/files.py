@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medsaga.data.formats.atomic import label_dtype
-from medsaga.data.formats.catalogue import FALLBACK, ending, format_names, format_of
+from medsaga.data.formats.catalogue import FALLBACK, format_names, format_of
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -67,12 +67,14 @@ def read_labels(path: Path | str) -> Volume:
     ------
     MedsagaError
         If the file cannot be read, or its values are fractions, colours or blurred by
-        JPEG compression.
+        the format's compression.
     """
     path = Path(path)
-    if ending(path) in (".jpg", ".jpeg"):
+    kind = format_of(path)
+    if kind is not None and kind.blurs:
         raise MedsagaError(
-            f"{path.name} is a JPEG, which blurs label values: save the labels as PNG."
+            f"{path.name} is a {kind.name}, which blurs label values: save the labels "
+            "as PNG."
         )
     volume = _read(path, as_labels=True)
     if volume.is_rgb:

@@ -158,14 +158,14 @@ def _name_outputs(
         return [None] * len(items)
     if out is None:
         raise MedsagaError("There is no folder for the results: give one.")
-    plan = OutputNames(
+    names = OutputNames(
         folder=Path(out).expanduser(),
         images={file.resolve() for file in files},
         card=model.card,
         settings=settings,
     )
     return [
-        plan.outputs(item.image) if isinstance(item.image, Path) else None
+        names.outputs(item.image) if isinstance(item.image, Path) else None
         for item in items
     ]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from medsaga.data.folders import output_path
+from medsaga.data.formats.catalogue import stand_in
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -115,10 +116,8 @@ class OutputNames:
                 f"The result for {image} would replace the image {path}: choose "
                 "another folder for the results."
             )
-        # Many file systems take both cases of a letter for the same, and TIFF stands
-        # in for what PNG cannot hold.
-        key = str(path.with_suffix(".tif") if path.suffix == ".png" else path)
-        other = self._taken.setdefault(key.casefold(), image)
+        # Many file systems take both cases of a letter for the same.
+        other = self._taken.setdefault(str(stand_in(path)).casefold(), image)
         if other != image:
             raise MedsagaError(
                 f"{other} and {image} would both be written to {path}: segment them "
@@ -131,9 +130,8 @@ def actual_path(path: Path) -> Path:
 
     Where neither is there, that is the planned path.
     """
-    tiff = path.with_suffix(".tif")
-    stands_in = path.suffix == ".png" and not path.exists() and tiff.exists()
-    return tiff if stands_in else path
+    instead = stand_in(path)
+    return instead if instead.exists() and not path.exists() else path
 
 
 def _class_suffixes(names: Sequence[str]) -> list[str]:

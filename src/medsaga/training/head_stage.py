@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from medsaga.training.state import TrainingState
 
 # A first look, so that a preview stands within ten seconds of the call: a fit on the
-# views so far or, where they are nearly done, the fit on all of them as far as it is.
+# views so far or, where the rest of them takes no longer, the fit on all of them as far
+# as it is.
 _LOOK_AT, _LOOK_AT_FIT, _LOOK_STEPS = 5.0, 8.5, 300
 _LOOK_SECONDS, _FEWEST_LOOK_STEPS = 1.5, 50
-_NEARLY_DONE_SECONDS = 1.5
 # Where the head is fitted anew in the end, the first fit is but there to start from and
 # takes a part of the views and steps.
 _FIRST_SHARE = 1 / 3
@@ -193,7 +193,7 @@ def _sample_views(
         reached = _progress(setup, "features", view + 1, total, math.nan, left)
         yield reached
         is_due = view + 1 >= FEWEST_VIEWS and state.time.seconds >= _LOOK_AT
-        if is_due and not state.is_usable and left > _NEARLY_DONE_SECONDS:
+        if is_due and not state.is_usable and left > _LOOK_SECONDS:
             yield from _look(setup, state, pixels, reached)
             yield previewer.show("head")
     state.pace.seconds_per_view = seconds / total

@@ -74,7 +74,7 @@ class TrainingState:
         What is decided from the time, what parts and steps take, and how long it runs.
     phase
         Where it is. The head's phase is short, and is gone through anew as a whole; a
-        training goes on from any step of the second, and from the begin of the third.
+        training goes on from any step of the second, and from where the third begins.
     is_usable
         Whether the network has learned anything.
     step

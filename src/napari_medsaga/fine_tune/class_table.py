@@ -9,11 +9,17 @@ from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from medsaga.frontend import ClassCount
 
-_COLUMNS = ("Value", "Name", "Slices", "Pixels", "")
+_COLUMNS: tuple[tuple[str, Callable[[ClassCount], str]], ...] = (
+    ("Value", lambda count: str(count.value)),
+    ("Name", lambda count: count.name),
+    ("Slices", lambda count: _in_thousands(count.n_slices)),
+    ("Pixels", lambda count: _in_thousands(count.n_pixels)),
+    ("", lambda count: "!" if count.warning else ""),
+)
 _NAME = 1
 _BACKGROUND_HELP = (
     "What is known to be background: the pixels painted with this value, and all of "
@@ -32,7 +38,7 @@ class ClassTableView(QTableWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, len(_COLUMNS), parent)
         self._values: list[int] = []
-        self.setHorizontalHeaderLabels(list(_COLUMNS))
+        self.setHorizontalHeaderLabels([title for title, _ in _COLUMNS])
         self.verticalHeader().hide()
         self.setTabKeyNavigation(False)
         self.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
@@ -82,16 +88,8 @@ class ClassTableView(QTableWidget):
         self._fit_height()
 
     def _fill_row(self, row: int, count: ClassCount, colour: str | None) -> None:
-        warning = "" if count.warning is None else "!"
-        texts = (
-            str(count.value),
-            count.name,
-            f"{count.n_slices:,}".replace(",", " "),
-            f"{count.n_pixels:,}".replace(",", " "),
-            warning,
-        )
-        for column, text in enumerate(texts):
-            item = QTableWidgetItem(text)
+        for column, (_, text_of) in enumerate(_COLUMNS):
+            item = QTableWidgetItem(text_of(count))
             item.setToolTip(count.warning or self.toolTip())
             if column != _NAME:
                 item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
@@ -120,3 +118,7 @@ class ClassTableView(QTableWidget):
     def _on_item_changed(self, item: QTableWidgetItem) -> None:
         if item.column() == _NAME:
             self.renamed.emit(self._values[item.row()], item.text().strip())
+
+
+def _in_thousands(number: int) -> str:
+    return f"{number:,}".replace(",", " ")

@@ -11,7 +11,7 @@ from tests.real_images import DATA
 
 from medsaga.data.files import read_labels, read_volume, write_volume
 from medsaga.data.folders import image_files, output_path, pair_files
-from medsaga.data.formats.catalogue import stem
+from medsaga.data.formats.catalogue import Format, stem
 from medsaga.data.volume import Volume, check_pair, volume_from_array
 from medsaga.errors import MedsagaError
 
@@ -160,9 +160,24 @@ def test_a_mask_is_written_in_the_format_of_the_path(tmp_path: Path) -> None:
         path = write_volume(mask, tmp_path / name)
         assert path == tmp_path / "a" / written
         np.testing.assert_array_equal(read_labels(path).array, mask.array)
-    for name in ("m.mgz", "m.jpg", "m"):
-        with pytest.raises(MedsagaError):
+
+
+def test_formats_that_lose_values_are_not_written(tmp_path: Path) -> None:
+    mask = volume_from_array(np.arange(60).reshape(3, 4, 5))
+    for name in ("m.mgz", "m.jpg", "m.gif", "m"):
+        with pytest.raises(MedsagaError, match=r"\.nii\.gz, \.png"):
             write_volume(mask, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reader_that_is_not_installed_is_asked_for_by_its_extra() -> None:
+    kind = Format(
+        name="NRRD", endings=(".nrrd",), reader="no_such_package:read", extra="nrrd"
+    )
+    with pytest.raises(
+        MedsagaError, match=r"NRRD file.* pip install \"napari-medsaga\[nrrd\]\""
+    ):
+        kind.read(Path("ct.nrrd"), as_labels=False)
 
 
 def test_where_nothing_can_be_written_says_so(tmp_path: Path) -> None:

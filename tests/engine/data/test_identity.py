@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from tests.engine.training.conftest import begin
 from tests.phantom import keep_slices, make_phantom, slice_of, train
 
-from medsaga import ModelLibrary, Volume, load_card, load_model
+from medsaga import FineTuneSettings, ModelLibrary, Volume, load_card, load_model
 from medsaga.data.identity import fingerprint
 from medsaga.frontend import SliceId, kept_labels
 from medsaga.training.plan.head import is_of_one_image
@@ -143,6 +143,7 @@ def test_a_model_of_version_2_is_read_and_trains_on(of_version_2, image, labels,
     (entry,) = ModelLibrary(of_version_2.parent).entries()
     assert entry.n_images == 1
     assert load_model(of_version_2).card.training_slices == card.training_slices
+    assert FineTuneSettings(**card.settings).seed == quick.seed  # one is gone since
     new = keep_slices(labels.array, [4])
     more, *_ = begin(
         image, new, quick, start=of_version_2, earlier=card.training_slices[:1]

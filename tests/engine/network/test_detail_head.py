@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from medsaga.network.backbones.base import Level
 from medsaga.network.backbones.tiny import build_tiny
 from medsaga.network.backbones.vit import ViTBackbone
+from medsaga.network.backbones.vit_size import ViTSize
 from medsaga.network.detail_head import DetailHead, sample_pyramid
 from medsaga.network.medsaga import MedSAGa
 
@@ -53,4 +54,4 @@ class TestStem:
 
 
 def _small_vit():
-    return ViTBackbone("small", width=32, depth=2, heads=2, global_blocks=(0,))
+    return ViTBackbone("small", ViTSize(width=32, depth=2, heads=2, global_blocks=(0,)))

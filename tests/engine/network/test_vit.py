@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -9,23 +10,20 @@ from torch import nn
 
 from medsaga.network.backbones.attention import LinearMemoryAttention
 from medsaga.network.backbones.base import Level
-from medsaga.network.backbones.vit import ViTBackbone, build_vit
+from medsaga.network.backbones.catalogue import BACKBONES
+from medsaga.network.backbones.vit import ViTBackbone
+from medsaga.network.backbones.vit_size import ViTSize
 
 MEAN = (123.675, 116.28, 103.53)
 STD = (58.395, 57.12, 57.375)
 
 
 def _small(**changes) -> ViTBackbone:
-    settings = {
-        "width": 32,
-        "depth": 3,
-        "heads": 2,
-        "global_blocks": (1, 2),
-        "window": 3,
-        "image_size": 128,
-    }
+    size = ViTSize(
+        width=32, depth=3, heads=2, global_blocks=(1, 2), window=3, image_size=128
+    )
     torch.manual_seed(0)
-    backbone = ViTBackbone("small", **(settings | changes))
+    backbone = ViTBackbone("small", replace(size, **changes))
     _fill_position_tables(backbone.encoder)
     return backbone
 
@@ -59,7 +57,9 @@ def _gradients(loss: torch.Tensor, **tensors: torch.Tensor) -> dict:
 
 
 def test_equals_sams_encoder_at_its_size_and_width():
-    backbone = ViTBackbone("two", width=768, depth=2, heads=12, global_blocks=(1,))
+    backbone = ViTBackbone(
+        "two", ViTSize(width=768, depth=2, heads=12, global_blocks=(1,))
+    )
     torch.manual_seed(0)
     _fill_position_tables(backbone.encoder)
     twin = _sam_twin(
@@ -197,7 +197,7 @@ def test_parameters_are_those_of_sams_own_models(name):
 
     with torch.device("meta"):
         sam = sam_model_registry[name]()
-        backbone = build_vit(name)
+        backbone = BACKBONES[name].build()
     assert backbone.name == name
     ours = {n: t.shape for n, t in backbone.encoder.state_dict().items()}
     assert ours == {n: t.shape for n, t in sam.image_encoder.state_dict().items()}

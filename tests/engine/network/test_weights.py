@@ -15,18 +15,21 @@ from medsaga.network.backbones.sam_format import (
     read_checkpoint,
 )
 from medsaga.network.backbones.vit import ViTBackbone
+from medsaga.network.backbones.vit_size import ViTSize
 
 
 def _small(seed: int = 0, image_size: int = 64) -> ViTBackbone:
     torch.manual_seed(seed)
     backbone = ViTBackbone(
         "small",
-        width=32,
-        depth=2,
-        heads=2,
-        global_blocks=(1,),
-        window=3,
-        image_size=image_size,
+        ViTSize(
+            width=32,
+            depth=2,
+            heads=2,
+            global_blocks=(1,),
+            window=3,
+            image_size=image_size,
+        ),
     )
     for parameter in backbone.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from medsaga.network.backbones.tiny import build_tiny
 from medsaga.network.backbones.vit import ViTBackbone
+from medsaga.network.backbones.vit_size import ViTSize
 from medsaga.network.detail_head import sample_pyramid
 from medsaga.network.medsaga import MedSAGa
 from medsaga.training.pixel_fit import PixelFit
@@ -94,7 +95,9 @@ def test_both_the_decoder_and_the_head_say_something_after_the_fit():
 def test_the_stem_tells_apart_what_lies_within_one_token():
     """Blocks of 4 pixels, four by four of them in each token of a ViT."""
     torch.manual_seed(0)
-    small = ViTBackbone("small", width=32, depth=2, heads=2, global_blocks=(0,))
+    small = ViTBackbone(
+        "small", ViTSize(width=32, depth=2, heads=2, global_blocks=(0,))
+    )
     network = MedSAGa(small, 2).eval()
     blocks = torch.randint(2, (1, 1, 16, 16))
     target = F.interpolate(blocks.float(), scale_factor=4)[0, 0].long()

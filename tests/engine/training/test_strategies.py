@@ -23,6 +23,7 @@ from medsaga import (
 from medsaga.events import Progress
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.backbones.vit import ViTBackbone
+from medsaga.network.backbones.vit_size import ViTSize
 from medsaga.network.medsaga import MedSAGa
 from medsaga.settings.fine_tune import StrategyName
 from medsaga.training.features.pyramid_cache import PyramidCache
@@ -60,7 +61,9 @@ def build(backbone: str, name: StrategyName) -> MedSAGa:
     built = (
         build_backbone("lite_medsam")
         if backbone == "lite_medsam"
-        else ViTBackbone("small", width=32, depth=2, heads=2, global_blocks=(1,))
+        else ViTBackbone(
+            "small", ViTSize(width=32, depth=2, heads=2, global_blocks=(1,))
+        )
     )
     return MedSAGa(built, 3, detail_head=name not in ONE_STAGE)
 

@@ -203,6 +203,7 @@ class TestPlan:
 
     def test_a_model_to_continue_from_is_planned_as_what_it_is(self, panel, qtbot):
         """Not at the speed of the preset's backbone, which is not what trains."""
+        qtbot.waitUntil(lambda: panel.computer.speed is not None, timeout=TIMEOUT)
         click_and_wait(panel, qtbot)
         (entry,) = ModelLibrary().entries()
         panel.plan.set_settings(PRESETS["balanced"])

@@ -33,16 +33,17 @@ class Format:
         Of its files, in lower case; those of several parts come first.
     reader
         ``module:function`` from a path, and whether it is to give labels, to a volume.
+        What the module imports at its top is what the `extra` brings.
     writer
         ``module:function`` of a volume, a path, and whether these are labels, which
         gives the path that was written; None where it is only read.
-    has_place
-        Whether it says where a volume lies in space. Such a file is known by its
-        ending, a picture by its content.
+    blurs
+        Whether its compression changes values, so that it cannot hold labels.
     mask_ending
         Of the mask of such an image; None for the image's own.
     partner
-        Where an image is in two files: begin of the ending of the one with its voxels.
+        Where an image is in two files: how the ending of the one with the voxels
+        begins.
     opens_in_viewer
         Whether napari is to open it by this reader rather than by its own.
     extra
@@ -54,7 +55,7 @@ class Format:
     endings: tuple[str, ...]
     reader: str
     writer: str | None = None
-    has_place: bool = False
+    blurs: bool = False
     mask_ending: str | None = None
     partner: str | None = None
     opens_in_viewer: bool = False
@@ -101,19 +102,21 @@ def _volume(
         name=name,
         endings=endings,
         reader=f"{_NIBABEL}:read_nifti",
-        has_place=True,
         mask_ending=".nii.gz",
         partner=partner,
         opens_in_viewer=opens,
     )
 
 
-def _picture(name: str, *endings: str, is_written: bool = False) -> Format:
+def _picture(
+    name: str, *endings: str, is_written: bool = False, blurs: bool = False
+) -> Format:
     return Format(
         name=name,
         endings=endings,
         reader=f"{_PICTURES}:read_image",
         writer=f"{_PICTURES}:write_image" if is_written else None,
+        blurs=blurs,
         mask_ending=".png",
     )
 
@@ -124,7 +127,6 @@ FORMATS: tuple[Format, ...] = (
         endings=(".nii.gz", ".nii"),
         reader=f"{_NIBABEL}:read_nifti",
         writer=f"{_NIBABEL}:write_nifti",
-        has_place=True,
         opens_in_viewer=True,
     ),
     _volume("NIfTI", ".nii.bz2"),
@@ -143,7 +145,7 @@ FORMATS: tuple[Format, ...] = (
         mask_ending=".tif",
     ),
     _picture("PNG", ".png", is_written=True),
-    _picture("JPEG", ".jpeg", ".jpg"),
+    _picture("JPEG", ".jpeg", ".jpg", blurs=True),
     _picture("BMP", ".bmp"),
     _picture("GIF", ".gif"),
     _picture("WebP", ".webp"),
@@ -184,6 +186,11 @@ def ending(path: Path) -> str:
 def stem(path: Path) -> str:
     """Give a file's name without its endings: ``ct`` for ``ct.nii.gz``."""
     return path.name[: len(path.name) - len(ending(path))]
+
+
+def stand_in(path: Path) -> Path:
+    """Give the TIFF that stands in where a PNG could not hold what is to be written."""
+    return path.with_suffix(".tif") if path.suffix.lower() == ".png" else path
 
 
 def format_names() -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL.Image import DecompressionBombError
 
 from medsaga.data.formats.atomic import reading, replacing, storable
-from medsaga.data.formats.catalogue import ending, stem
+from medsaga.data.formats.catalogue import ending, stand_in, stem
 from medsaga.data.formats.tiff import Pixels, read_tiff, without_alpha, write_tiff
 from medsaga.data.volume import Volume, volume_from_array
 from medsaga.errors import MedsagaError
@@ -85,25 +85,20 @@ def write_image(volume: Volume, path: Path, *, is_labels: bool = False) -> Path:
     Raises
     ------
     MedsagaError
-        If the path has another ending or the file cannot be written.
+        If the file cannot be written.
     """
     kind = ending(path)
     array = volume.array if volume.is_rgb else storable(volume.array)
     if volume.is_2d:
         array = array[0]
     if kind == ".png" and not _fits_png(array, volume):
-        path, kind = path.with_name(f"{stem(path)}.tif"), ".tif"
-    if kind not in (".png", ".npy", ".tif", ".tiff", ".ome.tif", ".ome.tiff"):
-        raise MedsagaError(
-            f"{path.name} does not keep values: end the name in .png, .tif or .npy."
-        )
+        path, kind = stand_in(path), ".tif"
     with replacing(path) as temporary:
         if kind == ".png":
             iio.imwrite(temporary, array, plugin="pillow", extension=".png")
         elif kind == ".npy":
-            with temporary.open(
-                "wb"
-            ) as file:  # a name in capitals would get .npy added
+            # A name in capitals would get .npy added.
+            with temporary.open("wb") as file:
                 np.save(file, array)
         else:
             write_tiff(temporary, array, volume)

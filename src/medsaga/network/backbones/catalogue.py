@@ -19,6 +19,7 @@ from medsaga.network.backbones.checkpoints import (
     OfficialCheckpoint,
     PackagedCheckpoint,
 )
+from medsaga.network.backbones.vit_size import ViTSize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,8 +41,9 @@ class BackboneKind:
     title
         What people call it.
     builder
-        ``module:function`` that builds it with random weights; takes the name and
-        whether each block is computed twice to keep its activations out of memory.
+        ``module:function`` that builds it with random weights; takes the name, the
+        `size` if there is one, and whether each block is computed twice to keep its
+        activations out of memory.
     checkpoint
         The file with its pretrained weights; None for one that has none, which no user
         is offered.
@@ -49,6 +51,8 @@ class BackboneKind:
         Whether weights in SAM's format are of this kind.
     translator
         ``module:function`` from such weights to those of its encoder by its own names.
+    size
+        Where several kinds have one builder: how large this one is.
     levels_since_2
         Places and channels of the maps of its pyramid that models of format version 1
         did not see.
@@ -60,6 +64,7 @@ class BackboneKind:
     checkpoint: Checkpoint | None
     recognises: Callable[[Weights], bool]
     translator: str
+    size: ViTSize | None = None
     levels_since_2: Mapping[int, int] = field(default_factory=dict)
 
     @property
@@ -69,8 +74,9 @@ class BackboneKind:
 
     def build(self, *, checkpointing: bool = False) -> Backbone:
         """Build it with random weights."""
+        sizes = () if self.size is None else (self.size,)
         built: Backbone = resolve_name(self.builder)(
-            self.name, checkpointing=checkpointing
+            self.name, *sizes, checkpointing=checkpointing
         )
         return built
 
@@ -93,30 +99,31 @@ def _is_lite_medsam(state: Weights) -> bool:
     return weight is not None and tuple(weight.shape[2:]) == (1, 1)
 
 
-def _is_vit(width: int, depth: int) -> Callable[[Weights], bool]:
+def _is_vit(size: ViTSize) -> Callable[[Weights], bool]:
     def recognises(state: Weights) -> bool:
         blocks = {match[1] for name in state if (match := _BLOCK.match(name))}
         return (
             _LITE_PATCH_EMBED not in state
             and _PATCH_EMBED in state
-            and (state[_PATCH_EMBED].shape[0], len(blocks)) == (width, depth)
+            and (state[_PATCH_EMBED].shape[0], len(blocks)) == (size.width, size.depth)
         )
 
     return recognises
 
 
 def _vit(
-    name: str, file_name: str, n_bytes: int, sha256: str, *, width: int, depth: int
+    name: str, file_name: str, n_bytes: int, sha256: str, size: ViTSize
 ) -> BackboneKind:
     return BackboneKind(
         name=name,
         title=f"SAM {name}",
-        builder=f"{_PACKAGE}.vit:build_vit",
+        builder=f"{_PACKAGE}.vit:ViTBackbone",
         checkpoint=OfficialCheckpoint(
             title=name, url=f"{_META}/{file_name}", n_bytes=n_bytes, sha256=sha256
         ),
-        recognises=_is_vit(width, depth),
+        recognises=_is_vit(size),
         translator=f"{_PACKAGE}.vit:translate_vit",
+        size=size,
     )
 
 
@@ -142,24 +149,21 @@ _KINDS = (
         "sam_vit_b_01ec64.pth",
         375_042_383,
         "ec2df62732614e57411cdcf32a23ffdf28910380d03139ee0f4fcbe91eb8c912",
-        width=768,
-        depth=12,
+        ViTSize(width=768, depth=12, heads=12, global_blocks=(2, 5, 8, 11)),
     ),
     _vit(
         "vit_l",
         "sam_vit_l_0b3195.pth",
         1_249_524_607,
         "3adcc4315b642a4d2101128f611684e8734c41232a17c648ed1693702a49a622",
-        width=1024,
-        depth=24,
+        ViTSize(width=1024, depth=24, heads=16, global_blocks=(5, 11, 17, 23)),
     ),
     _vit(
         "vit_h",
         "sam_vit_h_4b8939.pth",
         2_564_550_879,
         "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
-        width=1280,
-        depth=32,
+        ViTSize(width=1280, depth=32, heads=16, global_blocks=(7, 15, 23, 31)),
     ),
     BackboneKind(
         name="tiny",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from segment_anything.modeling import ImageEncoderViT
@@ -20,41 +20,15 @@ from medsaga.network.backbones.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
+
+    from medsaga.network.backbones.vit_size import ViTSize
 
 _PATCH = 16
 _EMBEDDING = 256
 # SAM's pixel means and deviations are for 0..255, our images are in [0, 1].
 _MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 _STD = (58.395 / 255, 57.12 / 255, 57.375 / 255)
-
-
-class _Architecture(NamedTuple):
-    width: int
-    depth: int
-    heads: int
-    global_blocks: tuple[int, ...]
-
-
-_ARCHITECTURES: dict[str, _Architecture] = {
-    "vit_b": _Architecture(768, 12, 12, (2, 5, 8, 11)),
-    "vit_l": _Architecture(1024, 24, 16, (5, 11, 17, 23)),
-    "vit_h": _Architecture(1280, 32, 16, (7, 15, 23, 31)),
-}
-
-
-def build_vit(name: str, *, checkpointing: bool = False) -> Backbone:
-    """Build one of SAM's encoders with random weights.
-
-    Parameters
-    ----------
-    name
-        ``vit_b``, ``vit_l`` or ``vit_h``.
-    checkpointing
-        Compute each block twice to keep its activations out of memory.
-    """
-    architecture = _ARCHITECTURES[name]._asdict()
-    return ViTBackbone(name, **architecture, checkpointing=checkpointing)
 
 
 def translate_vit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -77,15 +51,8 @@ class ViTBackbone(Backbone):
     ----------
     name
         What the user calls it.
-    width, depth, heads
-        Channels of a token, number of blocks, attention heads in each.
-    global_blocks
-        Indices of the blocks that attend over the whole image.
-    window
-        Tokens along a side of the windows that the other blocks attend in.
-    image_size
-        Pixels along a side that the position tables are made for. Images of other
-        sizes, rectangular ones too, get interpolated tables.
+    size
+        How large it is.
     checkpointing
         Compute each block twice to keep its activations out of memory. It can be
         switched at any time and changes no result.
@@ -94,13 +61,8 @@ class ViTBackbone(Backbone):
     def __init__(
         self,
         name: str,
+        size: ViTSize,
         *,
-        width: int,
-        depth: int,
-        heads: int,
-        global_blocks: Sequence[int],
-        window: int = 14,
-        image_size: int = 1024,
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -108,22 +70,22 @@ class ViTBackbone(Backbone):
         self.size_multiple = _PATCH
         self.checkpointing = checkpointing
         self.encoder = ImageEncoderViT(
-            img_size=image_size,
+            img_size=size.image_size,
             patch_size=_PATCH,
-            embed_dim=width,
-            depth=depth,
-            num_heads=heads,
+            embed_dim=size.width,
+            depth=size.depth,
+            num_heads=size.heads,
             out_chans=_EMBEDDING,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
             use_rel_pos=True,
-            window_size=window,
-            global_attn_indexes=tuple(global_blocks),
+            window_size=size.window,
+            global_attn_indexes=size.global_blocks,
         )
         for block in self.encoder.blocks:
             block.attn = LinearMemoryAttention.from_sam(block.attn)
-        self._tapped = frozenset(global_blocks) | {depth - 1}
+        self._tapped = frozenset(size.global_blocks) | {size.depth - 1}
         self.levels = (
-            *(Level(width, _PATCH) for _ in self._tapped),
+            *(Level(size.width, _PATCH) for _ in self._tapped),
             Level(_EMBEDDING, _PATCH),
         )
 

@@ -1,0 +1,158 @@
+"""Canonical order: an oriented file's voxels as a volume, and where they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from nibabel.affines import voxel_sizes
+from nibabel.nifti1 import Nifti1Header
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+from medsaga.data.formats.catalogue import stem
+from medsaga.data.volume import Volume
+from medsaga.errors import MedsagaError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+# An orientation has a row per file axis: the canonical axis, and 1 or -1 for its sense.
+CANONICAL = np.array([[0, 1], [1, 1], [2, 1]], float)
+
+
+@dataclass(frozen=True, eq=False)
+class FileSpace:
+    """Where a volume came from, so that a mask can be put back in the same place.
+
+    Attributes
+    ----------
+    header
+        A NIfTI header for the mask: the file's own, or a new one for other formats.
+    affine
+        4 x 4, of the file's voxels, in the file's own units, to RAS+.
+    shape
+        Of the file's array, axes of length 1 after the third included.
+    orientation
+        (3, 2), nibabel's orientation of the file's axes.
+    """
+
+    header: Any
+    affine: NDArray[np.float64]
+    shape: tuple[int, ...]
+    orientation: NDArray[np.float64]
+
+
+def canonical_volume(
+    data: NDArray[Any],
+    affine: NDArray[np.float64],
+    path: Path,
+    *,
+    mask_header: Any | None = None,
+    mm_per_unit: float = 1.0,
+    holds_labels: bool = False,
+) -> Volume:
+    """Turn what an oriented file holds into canonical order.
+
+    Parameters
+    ----------
+    data
+        (i, j[, k[, 1 ...]]) as stored, numbers or structured colours.
+    affine
+        4 x 4, from (i, j, k) to RAS+: right, front and head are positive.
+    path
+        The file.
+    mask_header
+        A NIfTI header for its mask; by default a new one.
+    mm_per_unit
+        Of the affine's unit.
+    holds_labels
+        Whether the file says so.
+
+    Returns
+    -------
+    Volume
+        As :func:`~medsaga.data.formats.nifti.read_nifti` describes it; its source is a
+        :class:`FileSpace`.
+
+    Raises
+    ------
+    MedsagaError
+        If there are several volumes or complex numbers, or the affine has no inverse.
+    """
+    shape = data.shape
+    data = _three_axes(_plain(data, path), len(shape), path)
+    orientation = _orientation(affine, len(shape), path)
+    header = new_header(affine) if mask_header is None else mask_header
+    scale = np.diag([*[mm_per_unit] * 3, 1.0])
+    canonical = scale @ affine @ inv_ornt_aff(orientation, data.shape[:3])
+    data = apply_orientation(data, orientation)  # (x, y, z) or (x, y, z, 3)
+    data = data.transpose((2, 1, 0, 3) if data.ndim == 4 else (2, 1, 0))
+    x, y, z = (float(size) for size in voxel_sizes(canonical))
+    return Volume(
+        # torch takes neither negative strides nor foreign byte orders.
+        array=np.ascontiguousarray(data, dtype=data.dtype.newbyteorder("=")),
+        affine=canonical,
+        spacing=(z, y, x),
+        name=stem(path),
+        is_2d=len(shape) == 2,
+        source=FileSpace(header, affine, shape, orientation),
+        holds_labels=holds_labels,
+    )
+
+
+def new_header(affine: NDArray[np.float64] | None) -> Any:
+    """Make a NIfTI header that says where the voxels lie, in mm."""
+    header = Nifti1Header()
+    if affine is not None:
+        header.set_sform(affine, code=1)
+        header.set_qform(affine, code=1)
+        if not np.allclose(header.get_qform(), affine, atol=1e-3):
+            header.set_qform(affine, code=0)  # a quaternion cannot say a shear
+        header.set_xyzt_units("mm")
+    return header
+
+
+def _plain(data: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Numbers without structure: RGB24 and RGBA32 get a trailing axis of 3."""
+    names = data.dtype.names
+    if names is not None and names[:3] == ("R", "G", "B"):
+        return np.stack([data[channel] for channel in "RGB"], axis=-1)
+    if data.dtype.kind not in "biuf":
+        raise MedsagaError(
+            f"{path.name} holds complex or structured values: save one number for each "
+            "voxel, such as the magnitude."
+        )
+    return data
+
+
+def _three_axes(data: NDArray[Any], n_axes: int, path: Path) -> NDArray[Any]:
+    """Bring (i, j[, k[, 1 ...]][, 3]) to (i, j, k[, 3])."""
+    spatial, colour = data.shape[:n_axes], data.shape[n_axes:]
+    if n_axes < 2 or 0 in spatial:
+        raise MedsagaError(
+            f"{path.name} has the shape {spatial}: give a 2-D image or a 3-D volume."
+        )
+    n_volumes = prod(spatial[3:])
+    if n_volumes > 1:
+        raise MedsagaError(
+            f"{path.name} holds {n_volumes} volumes: pick one volume and save it as a "
+            "file of its own."
+        )
+    return data.reshape(*(*spatial, 1)[:3], *colour)
+
+
+def _orientation(
+    affine: NDArray[np.float64], n_axes: int, path: Path
+) -> NDArray[np.float64]:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-30:
+        raise MedsagaError(
+            f"The affine of {path.name} has no inverse, so that its axes are unknown: "
+            "give the file a valid affine."
+        )
+    # A 2-D image has no slice to turn: it stays as it is in the file.
+    orientation = io_orientation(affine) if n_axes > 2 else CANONICAL
+    return np.asarray(orientation, np.float64)
