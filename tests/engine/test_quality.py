@@ -23,7 +23,7 @@ from medsaga import (
     segment,
 )
 
-SETTINGS = replace(FineTuneSettings(), steps=40, head_views=16, head_steps=400)
+SETTINGS = replace(FineTuneSettings(), steps=20, head_views=16, head_steps=400)
 
 
 def _mean_dice(
@@ -45,9 +45,8 @@ def test_five_slices_of_the_sample_give_the_rest(repository):
         read_labels(folder / "phantom_truth.nii.gz"),
         SETTINGS,
     )
-    # After 40 steps it moves by 0.02 with the last digits of an augmented view: 0.895
-    # to 0.919 in four trainings. A classifier of intensities alone reaches 0.24.
-    assert dice >= 0.88
+    # 0.953 to 0.955 with three seeds. A classifier of intensities alone reaches 0.24.
+    assert dice >= 0.93
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real images are not here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Callable
@@ -32,10 +33,19 @@ def models_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def engine() -> None:
-    """Torch and the rest, imported at once: in a thread it takes far longer."""
-    import medsaga
+    """Torch and the rest, imported at once: in a thread it takes far longer.
 
-    medsaga.frontend.warm_up("galore")
+    So does the speed of the computer: a dock begins anew to measure it where a job
+    comes in between. All this is frozen, as whenever a viewer is closed everything is
+    searched for garbage.
+    """
+    from medsaga import drain, frontend, preset
+    from napari_medsaga.jobs import computer
+
+    frontend.warm_up("galore")
+    computer.known_speed = drain(frontend.measure_speed(preset("balanced")))
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

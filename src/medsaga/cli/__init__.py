@@ -1,5 +1,5 @@
 """The command line: fine-tune, segment, evaluate, look at a model, see a demo."""
 
-from medsaga.cli.app import main
+from medsaga.cli.commands import app, main
 
-__all__ = ["main"]
+__all__ = ["app", "main"]

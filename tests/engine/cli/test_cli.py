@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 import medsaga
 from medsaga import PRESETS, FineTuneSettings, MedsagaError, SegmentSettings, Stop
-from medsaga.cli.app import app
+from medsaga.cli import app
 from medsaga.cli.display import Display
 from medsaga.cli.finetune import make_settings
 from medsaga.cli.options import parse_axis, parse_names, parse_slices
@@ -769,7 +769,7 @@ def test_texts_of_options_are_understood():
 def test_help_is_quick_because_nothing_heavy_is_imported():
     code = (
         "import sys\n"
-        "from medsaga.cli.app import app\n"
+        "from medsaga.cli import app\n"
         "app(['finetune', '--help'], standalone_mode=False)\n"
         "print(*sys.modules, file=sys.stderr)"
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import medsaga
-from medsaga.cli.app import app
+from medsaga.cli import app
 from medsaga.cli.display import Display
 
 SHORT = shlex.split(

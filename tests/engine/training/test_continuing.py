@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from itertools import groupby
 
@@ -10,13 +11,14 @@ import dask.array
 import numpy as np
 import pytest
 import torch
-from tests.phantom import keep_slices, train
+from tests.phantom import TINY, keep_slices, train
 
 from medsaga import (
     ModelLibrary,
     SegmentSettings,
     Stop,
     TrainingData,
+    Volume,
     drain,
     fine_tune,
     load_model,
@@ -38,9 +40,17 @@ def _weights(model):
     return {k: v.clone() for k, v in model.network.state_dict().items()}
 
 
+@pytest.fixture(scope="module")
+def trained_once(phantom):
+    arrays = phantom[0], keep_slices(phantom[1], [1, 4, 7, 10])
+    volumes = (Volume(array=a, spacing=(2, 1, 1), name="phantom") for a in arrays)
+    return drain(fine_tune(TrainingData(*volumes), TINY))
+
+
 @pytest.fixture
-def trained(image, labels, quick):
-    return drain(fine_tune(TrainingData(image, labels), quick))
+def trained(trained_once):
+    """A model to do anything with."""
+    return deepcopy(trained_once)
 
 
 class TestTheSameClasses:

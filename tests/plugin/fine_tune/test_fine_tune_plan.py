@@ -22,12 +22,13 @@ from qtpy.QtWidgets import (
 )
 from tests.plugin.fine_tune.dock import (
     TIMEOUT,
+    TINY,
     click_and_wait,
     open_dock,
     wait_until_ready,
 )
 
-from medsaga import PRESETS, FineTuneSettings, ModelLibrary, preset
+from medsaga import PRESETS, FineTuneSettings, ModelLibrary, frontend, preset
 from medsaga.frontend import Setting, describe, estimate_time
 from medsaga.network.backbones.catalogue import BACKBONES
 from napari_medsaga.fine_tune.plan_sentence import describe_plan
@@ -221,6 +222,8 @@ class TestPlan:
     ):
         qtbot.waitUntil(lambda: panel.computer.speed is not None, timeout=TIMEOUT)
         monkeypatch.setattr(computer, "known_speed", None)
+        measure = frontend.measure_speed  # the same of another model, in no time
+        monkeypatch.setattr(frontend, "measure_speed", lambda _: measure(TINY))
         click_and_wait(panel, qtbot)
         qtbot.waitUntil(lambda: panel.computer.speed is not None, timeout=TIMEOUT)
 

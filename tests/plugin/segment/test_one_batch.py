@@ -26,7 +26,7 @@ from medsaga import (
     fine_tune,
     segment_batch,
 )
-from medsaga.cli.app import app
+from medsaga.cli import app
 from medsaga.segmentation import batch
 
 N_SLICES = 6
