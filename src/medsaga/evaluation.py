@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from medsaga.data.files import read_labels
-from medsaga.data.folders import image_files, pair_files
+from medsaga.data.folders import listed, pair_files
 from medsaga.data.formats.catalogue import stem
-from medsaga.data.volume import check_pair
+from medsaga.data.matching import match_labels
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import Notice, Scoring, Stop
 from medsaga.metrics import Scores, mean, score
@@ -100,8 +100,8 @@ def evaluate(prediction: Path | str, truth: Path | str) -> Stream[Evaluation]:
     Parameters
     ----------
     prediction, truth
-        Two files, or two folders whose files are paired by name; predictions without
-        a truth are left out. HD95 is in mm where the truth (or else the prediction)
+        Two files, or two folders whose files are paired by name; what is without the
+        other is named. HD95 is in mm where the truth (or else the prediction)
         has a spacing.
 
     Yields
@@ -120,16 +120,16 @@ def evaluate(prediction: Path | str, truth: Path | str) -> Stream[Evaluation]:
         If nothing can be paired, several masks have one name, or the only pair cannot
         be scored: its files cannot be read, or differ in shape.
     """
-    pairs = pair_files(prediction, truth)
-    _check_names(pairs, prediction)
-    judged = {true.name for _, true in pairs}
-    left_out = sorted({file.name for file in image_files(truth)} - judged)
+    found = pair_files(prediction, truth)
+    pairs = found.pairs
     scores: dict[str, Scores] = {}
     failed: dict[str, str] = {}
     is_complete = False
     try:
-        if left_out:
-            yield Notice(message=f"No prediction for: {', '.join(left_out)}.")
+        if found.labels_alone:
+            yield Notice(message=f"No prediction for: {listed(found.labels_alone)}.")
+        if found.images_alone:
+            yield Notice(message=f"No truth for: {listed(found.images_alone)}.")
         for done, pair in enumerate(pairs):
             yield Scoring(done=done, total=len(pairs))
             try:
@@ -145,23 +145,19 @@ def evaluate(prediction: Path | str, truth: Path | str) -> Stream[Evaluation]:
     return Evaluation(
         scores=scores,
         failed=failed,
-        without_prediction=tuple(left_out),
+        without_prediction=tuple(file.name for file in found.labels_alone),
         is_complete=is_complete,
     )
-
-
-def _check_names(pairs: list[Pair], folder: Path | str) -> None:
-    name, times = Counter(stem(mask) for mask, _ in pairs).most_common(1)[0]
-    if times > 1:
-        raise MedsagaError(
-            f"{folder} has {times} masks for {name}: keep one of them there."
-        )
 
 
 def _score_pair(pair: Pair) -> Stream[Scores]:
     with memory_explained(_NOT_ENOUGH_MEMORY):
         predicted, true = map(read_labels, pair)
-        warning = check_pair(predicted, true)
+        # The one that says where it lies decides on the axes, and so on the spacing.
+        if true.spacing is not None:
+            predicted, warning = match_labels(true, predicted)
+        else:
+            true, warning = match_labels(predicted, true)
         if warning is not None:
             yield Notice(message=warning)
         return score(

@@ -4,10 +4,10 @@ from .data.classes import ClassTable as ClassTable
 from .data.formats.catalogue import viewer_endings as viewer_endings
 from .data.identity import SliceId as SliceId
 from .data.intensity import display_limits as display_limits
+from .data.matching import check_pair as check_pair
 from .data.survey import ClassCount as ClassCount
 from .data.survey import survey_annotation as survey_annotation
 from .data.volume import AXIS_NAMES as AXIS_NAMES
-from .data.volume import check_pair as check_pair
 from .data.volume import slice_place as slice_place
 from .models.folder import check_model_target as check_model_target
 from .models.kept_slices import kept_labels as kept_labels

@@ -129,5 +129,5 @@ def test_a_stop_gives_the_scores_so_far(folders):
 def test_two_masks_of_one_name_are_refused(folders):
     masks, truths = folders
     save(blobs(1), masks / "a.nii.gz")
-    with pytest.raises(MedsagaError, match="2 masks for a"):
+    with pytest.raises(MedsagaError, match="2 files for a"):
         drain(evaluate(masks, truths))

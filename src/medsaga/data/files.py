@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 # Scaled label files miss whole numbers by a rounding error.
 _WHOLE = 1e-4
+_LARGEST_LABEL = 2**63 - 1
 
 
 def read_volume(path: Path | str) -> Volume:
@@ -61,7 +63,7 @@ def read_labels(path: Path | str) -> Volume:
     Returns
     -------
     Volume
-        (z, y, x) integers, as `read_volume` would order them.
+        (z, y, x) integers, as `read_volume` would order them; NaN is 0.
 
     Raises
     ------
@@ -86,7 +88,23 @@ def read_labels(path: Path | str) -> Volume:
         return volume.with_array(volume.array.astype(np.uint8))
     if volume.array.dtype.kind == "f":
         return volume.with_array(_whole_numbers(volume.array, path))
+    check_label_values(volume)
     return volume
+
+
+def check_label_values(labels: Volume) -> None:
+    """Check that whole numbers are such as a label can be.
+
+    Raises
+    ------
+    MedsagaError
+        If one is 2**63 or larger.
+    """
+    if labels.array.dtype == np.uint64 and labels.array.max() > _LARGEST_LABEL:
+        raise MedsagaError(
+            f"{labels.name} holds label values of 2**63 and more: number the labels "
+            "anew, from 1 upwards."
+        )
 
 
 def write_volume(volume: Volume, path: Path | str, *, is_labels: bool = False) -> Path:
@@ -122,6 +140,11 @@ def write_volume(volume: Volume, path: Path | str, *, is_labels: bool = False) -
 def _read(path: Path, *, as_labels: bool = False) -> Volume:
     if path.is_dir():
         raise MedsagaError(f"{path} is a folder: give a file in it.")
+    if path.is_symlink() and not path.exists():
+        raise MedsagaError(
+            f"{path} is a link to a file that is not there, {os.readlink(path)}: fetch "
+            "that file, or delete the link."
+        )
     if not path.is_file():
         raise MedsagaError(f"There is no file {path}: check the name.")
     kind = format_of(path)
@@ -163,6 +186,8 @@ def _finite(array: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
 
 
 def _whole_numbers(array: NDArray[Any], path: Path) -> NDArray[Any]:
+    if np.isnan(array).any():  # as some programs write where nothing is labelled
+        array = np.where(np.isnan(array), 0, array)
     # Infinity is its own rounding, and float64 counts exactly only up to 2 ** 53.
     in_range = np.abs([array.min(), array.max()]).max() <= 2.0**53
     if not in_range or any(np.abs(s - np.rint(s)).max() > _WHOLE for s in array):

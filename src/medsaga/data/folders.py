@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medsaga.data.formats.catalogue import (
     FALLBACK,
@@ -14,12 +16,18 @@ from medsaga.data.formats.catalogue import (
 )
 from medsaga.errors import MedsagaError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_MOST_LISTED = 10
+
 
 def image_files(path: Path | str) -> list[Path]:
     """List the image files of a folder, sorted by name; a file gives itself.
 
     Hidden files, folders and files that are no images are left out. An image in two
-    files (``.hdr`` and ``.img``, ``.HEAD`` and ``.BRIK``) is listed once.
+    files (``.hdr`` and ``.img``, ``.HEAD`` and ``.BRIK``) is listed once, and a link to
+    a file that is not there too: it must not be missing in silence.
 
     Raises
     ------
@@ -31,7 +39,7 @@ def image_files(path: Path | str) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise MedsagaError(f"There is no file or folder {path}: check the name.")
-    found = [f for f in sorted(path.iterdir()) if _is_image_name(f) and f.is_file()]
+    found = [f for f in sorted(path.iterdir()) if _is_image_name(f) and not f.is_dir()]
     files = [f for f in found if not _has_partner(f, found)]
     if not files:
         raise MedsagaError(
@@ -40,25 +48,37 @@ def image_files(path: Path | str) -> list[Path]:
     return files
 
 
-def pair_files(images: Path | str, labels: Path | str) -> list[tuple[Path, Path]]:
+@dataclass(frozen=True, kw_only=True)
+class PairedFiles:
+    """Images with their labels, and what is left over.
+
+    Attributes
+    ----------
+    pairs
+        (image, labels), sorted by the images' names.
+    images_alone, labels_alone
+        Those without the other.
+    """
+
+    pairs: tuple[tuple[Path, Path], ...]
+    images_alone: tuple[Path, ...] = ()
+    labels_alone: tuple[Path, ...] = ()
+
+
+def pair_files(images: Path | str, labels: Path | str) -> PairedFiles:
     """Pair images with their labels.
 
     Parameters
     ----------
     images, labels
         Two files, or two folders whose files are paired by name, whatever their
-        endings. Images without labels are left out.
-
-    Returns
-    -------
-    list of (image, labels)
-        Sorted by the images' names.
+        endings.
 
     Raises
     ------
     MedsagaError
-        If a file meets a folder, both folders are the same, several label files have
-        one name, or no names match.
+        If a file meets a folder, both folders are the same, several files of one of
+        them have one name, or no names match.
     """
     images, labels = Path(images), Path(labels)
     image_list, label_list = image_files(images), image_files(labels)
@@ -68,26 +88,43 @@ def pair_files(images: Path | str, labels: Path | str) -> list[tuple[Path, Path]
             "folders."
         )
     if not images.is_dir():
-        return [(images, labels)]
+        return PairedFiles(pairs=((images, labels),))
     if images.samefile(labels):
         raise MedsagaError(
             f"{images} is given for the images and for the labels: put the labels into "
             "a folder of their own, under the images' names."
         )
-    name, count = Counter(map(stem, label_list)).most_common(1)[0]
-    if count > 1:
-        raise MedsagaError(
-            f"{labels} has {count} label files for {name}: keep one of them there."
-        )
-    by_name = {stem(label): label for label in label_list}
-    pairs = [(i, by_name[stem(i)]) for i in image_list if stem(i) in by_name]
+    by_name = _by_name(labels, label_list)
+    _by_name(images, [i for i in image_list if stem(i) in by_name])
+    pairs = tuple((i, by_name[stem(i)]) for i in image_list if stem(i) in by_name)
     if not pairs:
         raise MedsagaError(
             f"No labels in {labels} have the name of an image in {images}: call the "
             f"labels of {image_list[0].name} {stem(image_list[0])} too, with any "
             f"ending (there is {label_list[0].name})."
         )
-    return pairs
+    used = {file for pair in pairs for file in pair}
+    return PairedFiles(
+        pairs=pairs,
+        images_alone=tuple(i for i in image_list if i not in used),
+        labels_alone=tuple(m for m in label_list if m not in used),
+    )
+
+
+def listed(files: Sequence[Path]) -> str:
+    """Name files in a sentence, the first ten of many."""
+    names = ", ".join(file.name for file in files[:_MOST_LISTED])
+    more = len(files) - _MOST_LISTED
+    return f"{names} and {more} more" if more > 0 else names
+
+
+def _by_name(folder: Path, files: Sequence[Path]) -> dict[str, Path]:
+    for name, times in Counter(map(stem, files)).most_common(1):
+        if times > 1:
+            raise MedsagaError(
+                f"{folder} has {times} files for {name}: keep one of them there."
+            )
+    return {stem(file): file for file in files}
 
 
 def output_path(image_path: Path, folder: Path, suffix: str = "") -> Path:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from medsaga.data.files import read_labels, read_volume
-from medsaga.data.folders import pair_files
-from medsaga.data.volume import Volume, check_pair, volume_from_array
+from medsaga.data.files import check_label_values, read_labels, read_volume
+from medsaga.data.folders import PairedFiles, listed, pair_files
+from medsaga.data.matching import match_labels
+from medsaga.data.volume import Volume, volume_from_array
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def as_volume_pairs(
     label_volumes = [
         _as_labels(mask, v) for mask, v in zip(masks, volumes, strict=True)
     ]
-    return volumes, label_volumes, _check(volumes, label_volumes)
+    return volumes, *_matched(volumes, label_volumes)
 
 
 def _read_pairs(
@@ -106,10 +107,12 @@ def _read_pairs(
 ) -> tuple[list[Volume], list[Volume], list[str]]:
     volumes: list[Volume] = []
     label_volumes: list[Volume] = []
-    pairs = pair_files(images, labels)
-    for image_path, label_path in pairs:
+    found = pair_files(images, labels)
+    unpainted: list[Path] = []
+    for image_path, label_path in found.pairs:
         label_volume = read_labels(label_path)
-        if len(pairs) > 1 and not np.any(label_volume.array):
+        if len(found.pairs) > 1 and not np.any(label_volume.array):
+            unpainted.append(label_path)
             continue
         label_volumes.append(label_volume)
         volumes.append(read_volume(image_path))
@@ -119,7 +122,18 @@ def _read_pairs(
             "paint at least one slice, then start again."
         )
     volumes = _told_apart(volumes)
-    return volumes, label_volumes, _check(volumes, label_volumes)
+    matched, notes = _matched(volumes, label_volumes)
+    return volumes, matched, [*_left_out(found, unpainted), *notes]
+
+
+def _left_out(found: PairedFiles, unpainted: Sequence[Path]) -> list[str]:
+    """Name all that is not used, once."""
+    reasons = (
+        ("Labels without an image of their name are not used", found.labels_alone),
+        ("Images without labels are not used", found.images_alone),
+        ("Label files without any label are not used", unpainted),
+    )
+    return [f"{reason}: {listed(files)}." for reason, files in reasons if files]
 
 
 def _told_apart(volumes: Sequence[Volume]) -> list[Volume]:
@@ -141,14 +155,18 @@ def _as_list(items: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
 
 
 def _as_labels(mask: ImageLike, volume: Volume) -> Volume:
-    if isinstance(mask, Volume):
-        return mask
     if isinstance(mask, (str, Path)):
         return read_labels(Path(mask))
-    array = np.asarray(mask)
-    return volume_from_array(array, name=volume.name, rgb=False)
+    if not isinstance(mask, Volume):
+        mask = volume_from_array(np.asarray(mask), name=volume.name, rgb=False)
+    check_label_values(mask)
+    return mask
 
 
-def _check(volumes: Sequence[Volume], labels: Sequence[Volume]) -> list[str]:
+def _matched(
+    volumes: Sequence[Volume], labels: Sequence[Volume]
+) -> tuple[list[Volume], list[str]]:
+    """Give the labels on the grids of their images, and what to warn of."""
     pairs = zip(volumes, labels, strict=True)
-    return [note for v, m in pairs if (note := check_pair(v, m)) is not None]
+    matched, notes = zip(*(match_labels(v, m) for v, m in pairs), strict=True)
+    return list(matched), [note for note in notes if note is not None]

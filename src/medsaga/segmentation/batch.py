@@ -160,7 +160,7 @@ def _name_outputs(
         raise MedsagaError("There is no folder for the results: give one.")
     names = OutputNames(
         folder=Path(out).expanduser(),
-        images={file.resolve() for file in files},
+        images=files,
         card=model.card,
         settings=settings,
     )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsaga.data.folders import output_path
-from medsaga.data.formats.catalogue import stand_in
+from medsaga.data.formats.catalogue import stand_in, stem
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-    from pathlib import Path
 
     from medsaga.models.card import ModelCard
     from medsaga.settings.segment import SegmentSettings
@@ -70,9 +73,10 @@ class OutputNames:
     Attributes
     ----------
     folder
-        Where they go.
+        Where they go. Where images of several folders have one name, as in
+        ``patients/*/ct.nii.gz``, they keep the tree below the folder that all share.
     images
-        All the images, with their resolved paths.
+        All the images.
     card
         Of the model: its classes name the probabilities.
     settings
@@ -94,24 +98,44 @@ class OutputNames:
             If one of them would replace an image, or the output of another image.
         """
         wanted = self.settings
+        folder = self._folder_of(image)
         names = self.card.classes.names if wanted.probabilities else ()
         outputs = Outputs(
             image=image,
-            mask=output_path(image, self.folder),
+            mask=output_path(image, folder),
             probabilities=tuple(
-                output_path(image, self.folder, suffix)
-                for suffix in _class_suffixes(names)
+                output_path(image, folder, suffix) for suffix in _class_suffixes(names)
             ),
-            entropy=output_path(image, self.folder, "_entropy")
-            if wanted.entropy
-            else None,
+            entropy=output_path(image, folder, "_entropy") if wanted.entropy else None,
         )
         for path in outputs.paths:
             self._take(path, image)
         return outputs
 
+    def _folder_of(self, image: Path) -> Path:
+        """Give the folder for an image's outputs: most of them lie side by side."""
+        if self._shared is None:
+            return self.folder
+        return self.folder / image.absolute().parent.relative_to(self._shared)
+
+    @cached_property
+    def _shared(self) -> Path | None:
+        """The folder that all images share, where some have one name."""
+        names = Counter(stem(image).casefold() for image in self.images)
+        folders = {image.absolute().parent for image in self.images}
+        if len(folders) < 2 or max(names.values()) < 2:
+            return None
+        try:
+            return Path(os.path.commonpath(folders))
+        except ValueError:  # two drives
+            return None
+
+    @cached_property
+    def _resolved(self) -> set[Path]:
+        return {image.resolve() for image in self.images}
+
     def _take(self, path: Path, image: Path) -> None:
-        if path.resolve() in self.images:
+        if path.resolve() in self._resolved:
             raise MedsagaError(
                 f"The result for {image} would replace the image {path}: choose "
                 "another folder for the results."

@@ -76,13 +76,14 @@ def _as_labels(volume: Volume, path: Path) -> Volume | None:
     """Give a file's volume as labels if that is what it holds, else None."""
     if volume.is_rgb:
         return None
-    # Integers that are scaled on disk have become fractions here.
-    is_integer = volume.array.dtype.kind in "iu"
-    if volume.holds_labels:
-        return volume if is_integer else _read_whole_numbers(path)
     is_named_so = _LABEL_NAME.search(volume.name.lower()) is not None
-    if is_integer and is_named_so and _are_few(volume.array):
-        return volume
+    if not volume.holds_labels and not is_named_so:
+        return None
+    # Integers that are scaled on disk, and what numpy has saved, are fractions here.
+    is_integer = volume.array.dtype.kind in "iu"
+    labels = volume if is_integer else _read_whole_numbers(path)
+    if labels is None or volume.holds_labels or _are_few(labels.array):
+        return labels
     return None
 
 

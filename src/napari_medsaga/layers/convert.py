@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,8 +145,9 @@ def labels_on(labels: Labels, image: Layer) -> Volume:
     """Give a Labels layer as a volume on the grid of an image; nothing is copied.
 
     Layers of one shape need not lie on each other: napari mirrors a new Labels layer
-    against the images if several of them are selected. Another shape is left to
-    `medsaga.frontend.check_pair`.
+    against the images if several of them are selected. Labels that lie on the image
+    have its place, whatever the file says that they were read from: what is seen
+    trains. Another shape is left to `medsaga.frontend.check_pair`.
 
     Raises
     ------
@@ -162,7 +164,8 @@ def labels_on(labels: Labels, image: Layer) -> Volume:
             "painted on it, or give both layers the same scale and position."
         )
     axes = tuple(axis + volume.is_2d for axis in mirrored)
-    return volume.with_array(np.flip(volume.array, axes)) if axes else volume
+    array = np.flip(volume.array, axes) if axes else volume.array
+    return replace(volume_of(image), array=array, name=labels.name)
 
 
 def _spacing_in_mm(layer: Layer) -> tuple[float, ...] | None:

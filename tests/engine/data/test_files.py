@@ -1,18 +1,23 @@
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 
 import imageio.v3 as iio
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from tests.real_images import DATA
 
 from medsaga.data.files import read_labels, read_volume, write_volume
-from medsaga.data.folders import image_files, output_path, pair_files
+from medsaga.data.folders import image_files, listed, output_path, pair_files
 from medsaga.data.formats.catalogue import Format, stem
-from medsaga.data.volume import Volume, check_pair, volume_from_array
+from medsaga.data.inputs import as_volume_pairs
+from medsaga.data.matching import check_pair
+from medsaga.data.volume import Volume, volume_from_array
 from medsaga.errors import MedsagaError
 
 GREY = np.arange(12 * 9, dtype=np.uint8).reshape(12, 9)
@@ -126,7 +131,80 @@ def test_whole_numbers_are_labels(
     np.testing.assert_array_equal(labels.array, np.rint(array))
 
 
-@pytest.mark.parametrize("bad", [0.5, np.nan, np.inf, 1e300])
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [(range(1, 13), np.uint8), ((1, 5, 117), np.int16), ((3, 250), np.uint8)],
+)
+def test_labels_stored_as_steps_of_a_scale_are_whole_again(
+    values, kind, tmp_path: Path
+) -> None:
+    """As numbers with a point come to lie in a file with the header of a CT."""
+    labels = np.zeros((3, 8, 8))
+    labels.flat[: len(values)] = values
+    path = tmp_path / "seg.nii.gz"
+    image = nib.Nifti1Image(labels.transpose(2, 1, 0), np.eye(4))
+    image.header.set_data_dtype(kind)
+    nib.save(image, path)
+    np.testing.assert_array_equal(read_labels(path).array, labels)
+
+
+def test_a_map_that_was_stored_so_is_no_labels(tmp_path: Path) -> None:
+    chances = np.linspace(0, 1, 60).reshape(3, 4, 5)
+    image = nib.Nifti1Image(chances, np.eye(4))
+    image.header.set_data_dtype(np.uint8)
+    nib.save(image, tmp_path / "a.nii.gz")
+    with pytest.raises(MedsagaError, match="no whole numbers"):
+        read_labels(tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.npy", "a.tif"])
+def test_not_a_number_is_no_label(name: str, tmp_path: Path) -> None:
+    labels = np.full((3, 4, 5), np.nan, np.float32)
+    labels[1, 2] = 7
+    path = tmp_path / name
+    if name == "a.nii.gz":
+        save_nifti(labels, path)
+    elif name == "a.npy":
+        np.save(path, labels)
+    else:
+        tifffile.imwrite(path, labels, photometric="minisblack")
+    np.testing.assert_array_equal(read_labels(path).array, np.nan_to_num(labels))
+
+
+def test_labels_beyond_what_counts_are_refused(tmp_path: Path) -> None:
+    labels = np.zeros((3, 4, 5), np.uint64)
+    labels[1] = 2**63
+    np.save(tmp_path / "a.npy", labels)
+    for read in (read_labels, partial(as_volume_pairs, np.zeros((3, 4, 5)))):
+        given = tmp_path / "a.npy" if read is read_labels else labels
+        with pytest.raises(MedsagaError, match=r"2\*\*63"):
+            read(given)
+    labels[1] = 2**63 - 1
+    np.save(tmp_path / "a.npy", labels)
+    assert int(read_labels(tmp_path / "a.npy").array.max()) == 2**63 - 1
+
+
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_a_name_may_say_wrongly_that_a_file_is_packed(kind, tmp_path: Path) -> None:
+    array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    for true, wrong in (("a.nii", "b.nii.gz"), ("c.nii.gz", "d.nii")):
+        nib.save(kind(array, np.diag([2, 3, 4, 1])), tmp_path / true)
+        (tmp_path / true).rename(tmp_path / wrong)
+        volume = read_volume(tmp_path / wrong)
+        assert volume.spacing == (4, 3, 2)
+        np.testing.assert_array_equal(volume.array, array.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".png", ".tif", ".npy"])
+def test_a_name_may_be_as_long_as_names_can_be(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / ("x" * (255 - len(ending)) + ending)
+    mask = volume_from_array(np.eye(5, dtype=np.uint8))
+    assert write_volume(mask, path) == path
+    np.testing.assert_array_equal(read_labels(path).array, mask.array)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("bad", [0.5, np.inf, 1e300])
 def test_other_numbers_are_no_labels(bad: float, tmp_path: Path) -> None:
     array = np.zeros((3, 4, 5))
     array[1, 2, 3] = bad
@@ -211,11 +289,49 @@ def test_folders_without_images_are_refused(tmp_path: Path) -> None:
 def test_files_pair_up_by_name_whatever_their_endings(tmp_path: Path) -> None:
     images = touch(tmp_path / "i", "b.jpg", "a.nii.gz", "c.png", "d.tif")
     labels = touch(tmp_path / "l", "a.nii", "b.png", "d.ome.tif", "e.png")
-    pairs = [(i.name, m.name) for i, m in pair_files(images, labels)]
+    found = pair_files(images, labels)
+    pairs = [(i.name, m.name) for i, m in found.pairs]
     expected = [("a.nii.gz", "a.nii"), ("b.jpg", "b.png"), ("d.tif", "d.ome.tif")]
     assert pairs == expected
+    assert [file.name for file in found.images_alone] == ["c.png"]
+    assert [file.name for file in found.labels_alone] == ["e.png"]
     one = (images / "b.jpg", labels / "e.png")
-    assert pair_files(*one) == [one]
+    assert pair_files(*one).pairs == (one,)
+
+
+def test_what_trains_nothing_is_named_once(tmp_path: Path) -> None:
+    for name in ("a", "b", "alone"):
+        touch(tmp_path / "i")
+        np.save(tmp_path / "i" / f"{name}.npy", np.zeros((3, 4, 5)))
+    touch(tmp_path / "l", ".hidden.npy")
+    for name, value in (("a", 1), ("b", 0), ("b_v2", 1)):
+        np.save(tmp_path / "l" / f"{name}.npy", np.full((3, 4, 5), value))
+    *_, notes = as_volume_pairs(tmp_path / "i", tmp_path / "l")
+    assert notes == [
+        "Labels without an image of their name are not used: b_v2.npy.",
+        "Images without labels are not used: alone.npy.",
+        "Label files without any label are not used: b.npy.",
+    ]
+
+
+def test_many_names_are_counted(tmp_path: Path) -> None:
+    files = [tmp_path / f"{n}.png" for n in range(13)]
+    assert listed(files).endswith("8.png, 9.png and 3 more")
+
+
+def test_two_forms_of_one_image_are_refused(tmp_path: Path) -> None:
+    images = touch(tmp_path / "i", "a.nii", "a.nii.gz", "b.nii", "b.png")
+    with pytest.raises(MedsagaError, match="2 files for a"):
+        pair_files(images, touch(tmp_path / "l", "a.nii"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a right there")
+def test_a_link_to_what_is_not_there_is_no_gap(tmp_path: Path) -> None:
+    folder = touch(tmp_path / "d", "a.png")
+    (folder / "b.nii.gz").symlink_to("gone.nii.gz")
+    assert [f.name for f in image_files(folder)] == ["a.png", "b.nii.gz"]
+    with pytest.raises(MedsagaError, match="link to a file that is not there"):
+        read_volume(folder / "b.nii.gz")
 
 
 def test_what_does_not_pair_up_is_refused(tmp_path: Path) -> None:
@@ -226,7 +342,7 @@ def test_what_does_not_pair_up_is_refused(tmp_path: Path) -> None:
         pair_files(images, tmp_path / "l" / "x.png")
     with pytest.raises(MedsagaError, match="two files or two folders"):
         pair_files(images / "a.png", tmp_path / "l")
-    with pytest.raises(MedsagaError, match="2 label files for a"):
+    with pytest.raises(MedsagaError, match="2 files for a"):
         pair_files(images, touch(tmp_path / "twice", "a.png", "a.nii"))
     with pytest.raises(MedsagaError, match="folder of their own"):
         pair_files(images, images)
@@ -321,5 +437,5 @@ def test_real_pairs_fit() -> None:
         assert check_pair(volume, mask) is None
         assert mask.array.any()
     pairs = pair_files(DATA / "chest-xray/images", DATA / "chest-xray/masks")
-    assert len(pairs) == 41
+    assert len(pairs.pairs) == 41
     assert len(image_files(DATA / "nuclei-microscopy/images")) == 66

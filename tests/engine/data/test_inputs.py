@@ -40,7 +40,7 @@ def test_of_folders_only_the_labelled_pairs_are_read(folders):
     volumes, labels, warnings = as_volume_pairs(*folders)
     assert [v.name for v in volumes] == ["a", "c"]
     assert all(m.array.any() for m in labels)
-    assert warnings == []
+    assert not any("affine" in warning for warning in warnings)
 
 
 def test_single_files_and_sequences_pair_up(folders):

@@ -125,15 +125,29 @@ def test_a_stop_at_the_last_slice_keeps_the_item(model):
 
 def test_no_output_replaces_an_image_or_another_output(model, tmp_path):
     """It is found out before anything is segmented."""
-    a, b = tmp_path / "a", tmp_path / "b"
-    files = save(a, "x.npy") + save(b, "x.npy", "y.npy")
-    before = files[1].read_bytes()
-    for out, sentence in ((b, "would replace|is the folder"), (tmp_path / "c", "both")):
+    a, b, c = tmp_path / "a", tmp_path / "b", tmp_path / "c"
+    of_two_folders = save(a, "x.npy") + save(b, "y.npy")
+    of_two_cases = save(a, "x.npy", "X.npy")  # one file to many file systems
+    before = of_two_folders[1].read_bytes()
+    for files, out, sentence in (
+        (of_two_folders, b, "would replace|is the folder"),
+        (of_two_cases, c, "both"),
+    ):
         stream = segment_batch(model, files, out=out, replaces=True)
         with pytest.raises(MedsagaError, match=sentence):
             next(stream)
-    assert files[1].read_bytes() == before
-    assert not (tmp_path / "c").exists()
+    assert of_two_folders[1].read_bytes() == before
+    assert not c.exists()
+
+
+def test_images_of_one_name_in_many_folders_keep_their_tree(model, tmp_path):
+    patients, out = tmp_path / "patients", tmp_path / "out"
+    patients.mkdir()
+    files = [save(patients / p, "ct.npy")[0] for p in ("p1", "p2")]
+    results = drain(segment_batch(model, files, out=out))
+    assert [r.written for r in results] == [(out / p / "ct.npy",) for p in ("p1", "p2")]
+    again = drain(segment_batch(model, files, out=out))
+    assert [r.status for r in again] == ["kept"] * 2
 
 
 def test_files_need_a_folder_for_their_results(model, tmp_path):

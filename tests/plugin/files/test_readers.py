@@ -98,11 +98,20 @@ def test_an_image_of_a_labels_name_stays_an_image(
 ) -> None:
     save_volume(tmp_path / "seg_many.nii", dtype="int16")  # 504 values
     save_volume(tmp_path / "seg_float.nii", dtype="float32")
-    scaled = nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4))
+    scaled = nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4))
     scaled.header.set_slope_inter(0.5, 0)
     scaled.to_filename(tmp_path / "seg_scaled.nii")
     for name in ("seg_many", "seg_float", "seg_scaled"):
         assert isinstance(opened(tmp_path / f"{name}.nii"), Image)
+
+
+def test_labels_that_numpy_saved_with_a_point_are_labels(tmp_path: Path) -> None:
+    data = np.zeros((8, 8, 4))
+    data[2:5, 2:5, 1:3] = 2
+    nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "ct_seg.nii.gz")
+    layer = opened(tmp_path / "ct_seg.nii.gz")
+    assert isinstance(layer, Labels)
+    assert set(np.unique(layer.data)) == {0, 2}
 
 
 def test_as_many_values_as_256_are_labels(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from medsaga.data.formats.catalogue import ending
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -99,7 +100,9 @@ def replacing(path: Path) -> Iterator[Path]:
     MedsagaError
         If the file cannot be written there.
     """
-    temporary = path.with_name(f".{uuid4().hex[:8]}-{path.name}")
+    # Short, as the file's own name may be as long as names can be; the ending stays,
+    # by which writers know what to write.
+    temporary = path.with_name(f".{uuid4().hex[:16]}{ending(path)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from nibabel.affines import voxel_sizes
 from nibabel.nifti1 import Nifti1Header
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.orientations import (
+    apply_orientation,
+    inv_ornt_aff,
+    io_orientation,
+    ornt2axcodes,
+    ornt_transform,
+)
 
 from medsaga.data.formats.catalogue import stem
 from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -38,12 +45,43 @@ class FileSpace:
         Of the file's array, axes of length 1 after the third included.
     orientation
         (3, 2), nibabel's orientation of the file's axes.
+    forms
+        Every affine that the file gives, in mm, first the one that is used: NIfTI has
+        room for two. Without any the file does not say how it is oriented, and the
+        orientation is the format's guess.
     """
 
     header: Any
     affine: NDArray[np.float64]
     shape: tuple[int, ...]
     orientation: NDArray[np.float64]
+    forms: tuple[NDArray[np.float64], ...] = ()
+
+    def stored(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Turn grey voxels in canonical order (z, y, x) back to (i, j, k) as stored."""
+        back = ornt_transform(CANONICAL, self.orientation)
+        return np.asarray(apply_orientation(array.transpose(2, 1, 0), back))
+
+    def canonical(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Turn grey voxels as stored (i, j, k) to canonical order (z, y, x)."""
+        return np.asarray(apply_orientation(array, self.orientation).transpose(2, 1, 0))
+
+
+class PlainFile:
+    """Where a volume came from whose format does not say how it is oriented.
+
+    Such a file is taken to hold (z, y, x), as programs write it that turn nothing.
+    """
+
+    forms: tuple[NDArray[np.float64], ...] = ()
+
+    def stored(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Give grey voxels (z, y, x) as (i, j, k)."""
+        return array.transpose(2, 1, 0)
+
+    def canonical(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Give grey voxels (i, j, k) as (z, y, x)."""
+        return array.transpose(2, 1, 0)
 
 
 def canonical_volume(
@@ -51,6 +89,7 @@ def canonical_volume(
     affine: NDArray[np.float64],
     path: Path,
     *,
+    forms: Sequence[NDArray[np.float64]] = (),
     mask_header: Any | None = None,
     mm_per_unit: float = 1.0,
     holds_labels: bool = False,
@@ -65,6 +104,8 @@ def canonical_volume(
         4 x 4, from (i, j, k) to RAS+: right, front and head are positive.
     path
         The file.
+    forms
+        Every affine that the file gives, `affine` first; none if it is a guess.
     mask_header
         A NIfTI header for its mask; by default a new one.
     mm_per_unit
@@ -99,7 +140,9 @@ def canonical_volume(
         spacing=(z, y, x),
         name=stem(path),
         is_2d=len(shape) == 2,
-        source=FileSpace(header, affine, shape, orientation),
+        source=FileSpace(
+            header, affine, shape, orientation, tuple(scale @ form for form in forms)
+        ),
         holds_labels=holds_labels,
     )
 
@@ -114,6 +157,33 @@ def new_header(affine: NDArray[np.float64] | None) -> Any:
             header.set_qform(affine, code=0)  # a quaternion cannot say a shear
         header.set_xyzt_units("mm")
     return header
+
+
+def turned_to_canonical(
+    array: NDArray[Any], affine: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[Any]]:
+    """Turn voxels (i, j, k) as an affine says: its canonical form, and (x, y, z)."""
+    orientation = io_orientation(affine)
+    canonical = affine @ inv_ornt_aff(orientation, array.shape)
+    return canonical, np.asarray(apply_orientation(array, orientation))
+
+
+def turned_back(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
+    """Undo :func:`turned_to_canonical`."""
+    back = ornt_transform(CANONICAL, io_orientation(affine))
+    return np.asarray(apply_orientation(array, back))
+
+
+def axis_codes(space: FileSpace) -> str:
+    """Name where the axes of a file lead, such as LPS: left, posterior, superior."""
+    return "".join(ornt2axcodes(space.orientation))
+
+
+def is_invertible(affine: NDArray[np.float64]) -> bool:
+    """Whether an affine says where each voxel lies."""
+    return bool(
+        np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= 1e-30
+    )
 
 
 def _plain(data: NDArray[Any], path: Path) -> NDArray[Any]:
@@ -148,7 +218,7 @@ def _three_axes(data: NDArray[Any], n_axes: int, path: Path) -> NDArray[Any]:
 def _orientation(
     affine: NDArray[np.float64], n_axes: int, path: Path
 ) -> NDArray[np.float64]:
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-30:
+    if not is_invertible(affine):
         raise MedsagaError(
             f"The affine of {path.name} has no inverse, so that its axes are unknown: "
             "give the file a valid affine."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import imageio.v3 as iio
@@ -9,6 +10,7 @@ import numpy as np
 from PIL.Image import DecompressionBombError
 
 from medsaga.data.formats.atomic import reading, replacing, storable
+from medsaga.data.formats.canonical import PlainFile
 from medsaga.data.formats.catalogue import ending, stand_in, stem
 from medsaga.data.formats.tiff import Pixels, read_tiff, without_alpha, write_tiff
 from medsaga.data.volume import Volume, volume_from_array
@@ -65,7 +67,8 @@ def read_image(path: Path, *, as_labels: bool = False) -> Volume:
     volume = volume_from_array(
         _native(pixels.array), spacing=pixels.spacing, name=stem(path), rgb=pixels.rgb
     )
-    return volume.with_array(_grey_if_equal(volume.array))
+    array = _grey_if_equal(volume.array)
+    return replace(volume, array=array, source=PlainFile())
 
 
 def write_image(volume: Volume, path: Path, *, is_labels: bool = False) -> Path:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import gzip
+from os.path import exists
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
-from nibabel.orientations import apply_orientation, ornt_transform
-from nibabel.spatialimages import SpatialImage
+from nibabel.freesurfer.mghformat import MGHHeader
+from nibabel.spatialimages import HeaderDataError, SpatialImage
 
 from medsaga.data.formats.atomic import reading, replacing, storable
 from medsaga.data.formats.canonical import (
-    CANONICAL,
     FileSpace,
     canonical_volume,
+    is_invertible,
     new_header,
 )
+from medsaga.data.formats.catalogue import ending
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -27,6 +30,17 @@ if TYPE_CHECKING:
     from medsaga.data.volume import Volume
 
 _LABEL_INTENT = 1002
+_GZIP_MAGIC = b"\x1f\x8b"
+_PACKED_ENDINGS = (".gz", ".mgz")
+# Formats of a single file, which nibabel packs or not as the name says.
+_FAMILIES = {
+    ".nii": nib.Nifti1Image,
+    ".nii.gz": nib.Nifti1Image,
+    ".mgh": nib.MGHImage,
+    ".mgz": nib.MGHImage,
+}
+# From it on all numbers are within half a step of a whole one.
+_LARGEST_STEP = 1.0
 _MM_PER_UNIT = {1: 1000.0, 3: 0.001}  # NIfTI's codes for metre and micron
 
 
@@ -38,7 +52,8 @@ def read_nifti(path: Path, *, as_labels: bool = False) -> Volume:
     path
         Anything that nibabel reads as a spatial image.
     as_labels
-        Makes no difference: numbers are given as they are either way.
+        Round numbers that are whole ones but for the steps in which a scaled integer
+        type could store them.
 
     Returns
     -------
@@ -54,11 +69,13 @@ def read_nifti(path: Path, *, as_labels: bool = False) -> Volume:
         If the file is broken or no image, holds several volumes or complex numbers, or
         its affine has no inverse.
     """
-    image, data = _load(path)
+    image, data = _load(path, as_labels)
+    forms = _forms(image)
     return canonical_volume(
         data,
-        np.asarray(image.affine, np.float64),
+        forms[0] if forms else np.asarray(image.affine, np.float64),
         path,
+        forms=forms,
         mask_header=_mask_header(image.header),
         mm_per_unit=_mm_per_unit(image.header),
         holds_labels=_says_label(image.header),
@@ -89,11 +106,11 @@ def write_nifti(volume: Volume, path: Path, *, is_labels: bool = False) -> Path:
     """
     if volume.is_rgb:
         raise MedsagaError("A colour image is not written as NIfTI: choose TIFF.")
-    data = storable(volume.array).transpose(2, 1, 0)  # (x, y, z)
+    array = storable(volume.array)
     if isinstance(volume.source, FileSpace):
-        image = _in_place_of(volume.source, data)
+        image = _in_place_of(volume.source, array)
     else:
-        image = _placed_anew(volume, data)
+        image = _placed_anew(volume, array.transpose(2, 1, 0))
     if is_labels:
         image.header.set_intent("label")
     with replacing(path) as temporary:
@@ -101,15 +118,40 @@ def write_nifti(volume: Volume, path: Path, *, is_labels: bool = False) -> Path:
     return path
 
 
-def _load(path: Path) -> tuple[Any, NDArray[Any]]:
+def _load(path: Path, as_labels: bool) -> tuple[Any, NDArray[Any]]:
     with reading(path):
-        # A memory map would keep the file open, and change when it is overwritten.
-        image = nib.load(path, mmap=False)
+        image = _open(path)
         if not isinstance(image, SpatialImage):
             raise MedsagaError(
                 f"{path.name} holds no image: give a volume, such as a NIfTI file."
             )
+        if as_labels:
+            return image, _label_numbers(image.dataobj)
         return image, _numbers(image.dataobj)
+
+
+def _open(path: Path) -> Any:
+    """Open a file by its content: its name may say wrongly whether it is packed."""
+    with path.open("rb") as file:
+        is_packed = file.read(2) == _GZIP_MAGIC
+    kind = _FAMILIES.get(ending(path))
+    if kind is None or is_packed == ending(path).endswith(_PACKED_ENDINGS):
+        # A memory map would keep the file open, and change when it is overwritten.
+        return nib.load(path, mmap=False)
+    content = gzip.decompress(path.read_bytes()) if is_packed else path.read_bytes()
+    is_nifti2 = content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # 540 bytes of header
+    return (nib.Nifti2Image if is_nifti2 else kind).from_bytes(content)
+
+
+def _label_numbers(stored: Any) -> NDArray[Any]:
+    """Read labels; those that were stored as steps of a scale become whole again."""
+    numbers: NDArray[Any] = np.asanyarray(stored)
+    slope = getattr(stored, "slope", 1)
+    if stored.dtype.kind not in "iu" or not 0 < abs(slope) < _LARGEST_STEP:
+        return numbers
+    whole: NDArray[Any] = np.rint(numbers)
+    is_near = bool((np.abs(numbers - whole) <= abs(slope) / 2).all())
+    return whole if is_near else numbers
 
 
 def _numbers(stored: Any) -> NDArray[Any]:
@@ -126,6 +168,37 @@ def _numbers(stored: Any) -> NDArray[Any]:
     scaled *= np.float32(stored.slope)
     scaled += np.float32(stored.inter)
     return scaled
+
+
+def _forms(image: Any) -> list[NDArray[np.float64]]:
+    """Give the affines that a file says, the one to use first; not nibabel's guess.
+
+    Of NIfTI's two the sform comes first, unless it is broken and the qform is not.
+    """
+    header = image.header
+    if isinstance(header, nib.Nifti1Header):
+        coded = [header.get_sform(coded=True), _qform(header)]
+        given = [np.asarray(form, np.float64) for form, code in coded if code]
+        return [form for form in given if is_invertible(form)] or given
+    says_nothing = (
+        (isinstance(header, MGHHeader) and not header["goodRASFlag"])
+        # SPM keeps what its Analyze files say in a file of its own.
+        or (isinstance(header, nib.AnalyzeHeader) and not _has_mat_file(image))
+    )
+    return [] if says_nothing else [np.asarray(image.affine, np.float64)]
+
+
+def _qform(header: Any) -> tuple[NDArray[np.float64] | None, int]:
+    try:
+        form: tuple[NDArray[np.float64] | None, int] = header.get_qform(coded=True)
+    except HeaderDataError:  # no rotation
+        return None, 0
+    return form
+
+
+def _has_mat_file(image: Any) -> bool:
+    mat = image.file_map.get("mat")
+    return mat is not None and mat.filename is not None and exists(mat.filename)
 
 
 def _mm_per_unit(header: Any) -> float:
@@ -148,9 +221,8 @@ def _mask_header(header: Any) -> Any | None:
     return None
 
 
-def _in_place_of(source: FileSpace, data: NDArray[Any]) -> Any:
-    back = ornt_transform(CANONICAL, source.orientation)
-    data = apply_orientation(data, back).reshape(source.shape)
+def _in_place_of(source: FileSpace, array: NDArray[Any]) -> Any:
+    data = source.stored(array).reshape(source.shape)
     return _image(data, source.affine, source.header.copy())
 
 

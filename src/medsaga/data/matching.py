@@ -1,0 +1,217 @@
+"""Labels and their image: that their voxels are the same ones, whatever turned them.
+
+A file is read in canonical order by what its header says. Where the header of one of
+two says nothing, or the two go by different forms of one header, their voxels are
+turned apart although they are stored side by side. So a pair is looked at as stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from medsaga.data.formats.canonical import (
+    FileSpace,
+    PlainFile,
+    axis_codes,
+    turned_back,
+    turned_to_canonical,
+)
+from medsaga.errors import MedsagaError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from medsaga.data.volume import Volume
+
+_Stored: TypeAlias = FileSpace | PlainFile
+
+
+def match_labels(image: Volume, labels: Volume) -> tuple[Volume, str | None]:
+    """Give labels on the grid of their image, and a sentence where there is a doubt.
+
+    Two files that both say how they are oriented lie where they say. Else what was
+    stored side by side belongs together; so it does where one of the two places that
+    the header of one gives (NIfTI's sform and qform) is the place of the other. Volumes
+    that come from no file are taken as they are.
+
+    Raises
+    ------
+    MedsagaError
+        If the shapes differ, the labels are a colour image, or they lie elsewhere and
+        are turned differently, so that nothing tells which voxels belong together.
+    """
+    here, there = image.source, labels.source
+    if not (isinstance(here, _Stored) and isinstance(there, _Stored)) or labels.is_rgb:
+        return labels, check_pair(image, labels)
+    if isinstance(here, FileSpace) and isinstance(there, FileSpace):
+        if _same_orientation(here, there):
+            return labels, check_pair(image, labels)
+        if here.forms and there.forms:
+            return _match_places(image, here, labels, there)
+    return _match_stored(image, here, labels, there)
+
+
+def check_pair(image: Volume, labels: Volume) -> str | None:
+    """Check that labels fit an image, voxel by voxel.
+
+    Returns
+    -------
+    str or None
+        A sentence of warning where the shapes agree but the places in space do not.
+
+    Raises
+    ------
+    MedsagaError
+        If the shapes differ, or the labels are a colour image.
+    """
+    if labels.is_rgb:
+        raise MedsagaError(
+            f"The labels of {image.name} are a colour image: give one whole number a "
+            "pixel, 0 where nothing is labelled."
+        )
+    if image.shape != labels.shape:
+        raise MedsagaError(
+            f"The image {image.name} has the shape {_sizes(image)}, its labels "
+            f"{labels.name} have {_sizes(labels)}: give labels that were drawn on this "
+            "image."
+        )
+    if image.affine is None or labels.affine is None:
+        return None
+    if _same_place(image.affine, labels.affine, image.shape):
+        return None
+    if image.is_2d != labels.is_2d:  # the axes of one have been turned, not the other's
+        raise MedsagaError(
+            f"Of the image {image.name} and its labels one is a 2-D image, the other a "
+            "volume of a single slice, which lies elsewhere: save both as the same."
+        )
+    return (
+        f"The labels of {image.name} lie elsewhere in space than the image (their "
+        "affines differ): they are matched voxel by voxel; check that they line up."
+    )
+
+
+def _match_places(
+    image: Volume, here: FileSpace, labels: Volume, there: FileSpace
+) -> tuple[Volume, str | None]:
+    """Match by a place that both headers give: the ones in use, or others."""
+    if image.is_2d != labels.is_2d:
+        return labels, check_pair(image, labels)
+    voxels, marks = here.stored(_grey(image)), there.stored(labels.array)
+    forms = list(product(here.forms, there.forms))
+    # What has the very place of the other was stored with it, even if in the places in
+    # use the two fill the same box.
+    if voxels.shape == marks.shape and any(
+        _same_place(form, other, marks.shape[::-1]) for form, other in forms
+    ):
+        return _on_grid(image, labels, here.canonical(marks)), _by_other_form(
+            image, labels
+        )
+    fitting = [
+        _on_grid(image, labels, here.canonical(turned_back(turned, form)))
+        for form, other in forms
+        if (turned := _turned_onto(voxels, form, marks, other)) is not None
+    ]
+    if any(not np.array_equal(one.array, fitting[0].array) for one in fitting):
+        raise MedsagaError(
+            f"Of {image.name} and {labels.name} one has a header that gives two places "
+            "(sform and qform), and the labels fit both: save it again with the right "
+            "one in both."
+        )
+    if fitting:
+        is_used = _turned_onto(voxels, forms[0][0], marks, forms[0][1]) is not None
+        return fitting[0], None if is_used else _by_other_form(image, labels)
+    if image.shape != labels.shape:
+        check_pair(image, labels)  # says so
+    raise MedsagaError(
+        f"The labels {labels.name} lie elsewhere in space than the image {image.name}, "
+        f"and are turned differently ({axis_codes(here)} and {axis_codes(there)}), so "
+        "that no voxel is known to belong to another: save the labels on the image's "
+        f"grid again. Affine of the image: {_written(here.affine)}; of the labels: "
+        f"{_written(there.affine)}."
+    )
+
+
+def _turned_onto(
+    voxels: NDArray[Any],
+    form: NDArray[np.float64],
+    marks: NDArray[Any],
+    other: NDArray[np.float64],
+) -> NDArray[Any] | None:
+    """Give labels in canonical order (x, y, z) if they then lie on the image's grid."""
+    place, image = turned_to_canonical(voxels, form)
+    other_place, turned = turned_to_canonical(marks, other)
+    fits = turned.shape == image.shape and _same_place(
+        place, other_place, turned.shape[::-1]
+    )
+    return turned if fits else None
+
+
+def _by_other_form(image: Volume, labels: Volume) -> str:
+    return (
+        f"{image.name} and {labels.name} go by different ones of the two places that a "
+        "NIfTI header gives (sform and qform): the labels are matched by the one that "
+        "both have; check that they line up."
+    )
+
+
+def _match_stored(
+    image: Volume, here: _Stored, labels: Volume, there: _Stored
+) -> tuple[Volume, str | None]:
+    """Match voxels as they are stored: one of the two says nothing of orientation."""
+    stored = there.stored(labels.array)
+    if stored.shape != here.stored(_grey(image)).shape:
+        return labels, check_pair(image, labels)
+    array = here.canonical(stored)
+    silent = labels if not there.forms else image
+    if array.shape == labels.shape and np.array_equal(array, labels.array):
+        return _on_grid(image, labels, array), None
+    return _on_grid(image, labels, array), (
+        f"{silent.name} does not say how it is oriented: {image.name} and its labels "
+        "are matched in the order in which both are stored; check that they line up."
+    )
+
+
+def _grey(image: Volume) -> NDArray[Any]:
+    array: NDArray[Any] = image.array[..., 0] if image.is_rgb else image.array
+    return array
+
+
+def _on_grid(image: Volume, labels: Volume, array: NDArray[Any]) -> Volume:
+    return replace(
+        image.with_array(np.ascontiguousarray(array)),
+        name=labels.name,
+        holds_labels=labels.holds_labels,
+    )
+
+
+def _same_orientation(here: FileSpace, there: FileSpace) -> bool:
+    return np.array_equal(here.orientation, there.orientation)
+
+
+def _sizes(volume: Volume) -> str:
+    shape = volume.shape[1:] if volume.is_2d else volume.shape
+    return " x ".join(map(str, shape))
+
+
+def _written(affine: NDArray[np.float64]) -> str:
+    rows = ("[" + " ".join(f"{n:.4g}" for n in row) + "]" for row in affine[:3])
+    return " ".join(rows)
+
+
+def _same_place(
+    a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, ...]
+) -> bool:
+    """Whether two grids (z, y, x) agree, up to what a header's rounding may move.
+
+    Quaternions in single precision turn a volume by up to half a thousandth, which
+    moves the origin of a large one by a fraction of a voxel: hence the centres.
+    """
+    voxel = np.linalg.norm(a[:3, :3], axis=0)
+    centre = np.array([*((n - 1) / 2 for n in shape[::-1]), 1.0])
+    turned = np.abs(a[:3, :3] - b[:3, :3]) > 1e-3 * voxel
+    shift = np.linalg.norm(((a - b) @ centre)[:3])
+    return not turned.any() and bool(shift < 0.25 * voxel.min())
