@@ -294,3 +294,30 @@ def test_what_a_classic_tiff_cannot_hold_is_written_as_a_bigtiff(
     with tifffile.TiffFile(path) as tif:
         assert tif.is_bigtiff
     np.testing.assert_array_equal(read_image(path).array, STACK)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.9, 0.97])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"metadata": None},
+        {"compression": "zlib"},
+        {"imagej": True, "metadata": {"axes": "ZYX"}},
+        {"ome": True, "metadata": {"axes": "ZYX"}},
+        {"ome": True, "metadata": {"axes": "ZYX"}, "compression": "zlib"},
+        {"tile": (32, 32)},
+        {"bigtiff": True},
+        {"bigtiff": True, "compression": "zlib", "metadata": None},
+    ],
+    ids=str,
+)
+def test_a_stack_that_is_cut_off_is_no_smaller_stack(options, share, tmp_path) -> None:
+    stack = np.random.default_rng(0).integers(0, 255, (20, 64, 64), dtype=np.uint8)
+    path = tmp_path / ("a.ome.tif" if options.get("ome") else "a.tif")
+    tifffile.imwrite(path, stack, photometric="minisblack", **options)
+    np.testing.assert_array_equal(read_image(path).array, stack)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(MedsagaError, match=r"cut off|broken"):
+        read_image(path)

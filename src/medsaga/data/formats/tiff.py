@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
+from struct import unpack
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -45,9 +46,10 @@ def read_tiff(path: Path) -> Pixels:
     Raises
     ------
     MedsagaError
-        If it holds more than one volume, or channels other than colours.
+        If it holds more than one volume, channels other than colours, or is cut off.
     """
     with tifffile.TiffFile(path) as tif:
+        _check_is_whole(tif, path)
         series = [s for s in tif.series if not s.keyframe.is_reduced] or tif.series
         if len({(s.shape, s.axes) for s in series}) > 1:
             raise MedsagaError(
@@ -67,6 +69,29 @@ def read_tiff(path: Path) -> Pixels:
             array = _read_pages(path).reshape(shape)
         pixels = _arrange(array, axes, path)
         return pixels._replace(spacing=_tiff_spacing(tif, pixels))
+
+
+def _check_is_whole(tif: tifffile.TiffFile, path: Path) -> None:
+    """Refuse a file that ends early: tifffile gives the pages before, and no error.
+
+    The last page says that there is none after it, and all pixels lie in the file.
+    """
+    size, form = tif.filehandle.size, tif.tiff
+    last = tif.pages[-1]
+    tif.filehandle.seek(last.offset)
+    (n_tags,) = unpack(form.tagnoformat, tif.filehandle.read(form.tagnosize))
+    tif.filehandle.seek(last.offset + form.tagnosize + n_tags * form.tagsize)
+    has_another = any(tif.filehandle.read(form.offsetsize))
+    ends = (
+        offset + count
+        for page in tif.pages
+        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
+    )
+    if has_another or max(ends, default=0) > size:
+        raise MedsagaError(
+            f"{path.name} is cut off: it has {len(tif.pages)} whole pages, and says "
+            "that there is more; copy or export it again."
+        )
 
 
 def _read_pages(path: Path) -> NDArray[Any]:
