@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 # Scaled label files miss whole numbers by a rounding error.
 _WHOLE = 1e-4
+# Of grey between an image's darkest and brightest voxel.
+_FEWEST_LEVELS = 4096
 _LARGEST_LABEL = 2**63 - 1
 
 
@@ -34,8 +37,8 @@ def read_volume(path: Path | str) -> Volume:
     -------
     Volume
         (z, y, x) or (z, y, x, 3), volumes in canonical order. Integers keep their
-        type, fractions are float32; the lowest finite value stands for NaN and
-        infinity.
+        type, fractions are float32, or float64 where single precision would take their
+        contrast; the lowest finite value stands for NaN and infinity.
 
     Raises
     ------
@@ -47,9 +50,10 @@ def read_volume(path: Path | str) -> Volume:
     array = volume.array
     if array.dtype == bool:
         array = array.astype(np.uint8)
+    n_not_finite = 0
     if array.dtype.kind == "f":
-        array = _finite(_single(array), path)
-    return volume.with_array(array)
+        array, n_not_finite = _finite(_in_precision(array), path)
+    return replace(volume, array=array, n_not_finite=n_not_finite)
 
 
 def read_labels(path: Path | str) -> Volume:
@@ -165,16 +169,24 @@ def _advice(path: Path) -> str:
     return " (dcm2niix converts DICOM to NIfTI)" if is_dicom else ""
 
 
-def _single(array: NDArray[Any]) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # too large becomes infinite, and then finite
-        single: NDArray[np.float32] = array.astype(np.float32, copy=False)
-    return single
+def _in_precision(array: NDArray[Any]) -> NDArray[Any]:
+    """Give numbers in single precision, if that holds them and their differences."""
+    if array.dtype.itemsize <= 4:
+        return array.astype(np.float32, copy=False)
+    finite = (part[np.isfinite(part)] for part in array)
+    ends = [end for part in finite if part.size for end in (part.min(), part.max())]
+    low, high = float(min(ends, default=0)), float(max(ends, default=0))
+    largest, single = max(-low, high), np.finfo(np.float32)
+    levels = (high - low) / (largest * float(single.eps)) if largest else np.inf
+    is_held = largest <= float(single.max) and (levels > _FEWEST_LEVELS or low == high)
+    return array.astype(np.float32 if is_held else np.float64, copy=False)
 
 
-def _finite(array: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+def _finite(array: NDArray[Any], path: Path) -> tuple[NDArray[Any], int]:
+    """Put the lowest finite value in the place of those that are not; count them."""
     finite = np.isfinite(array)
     if finite.all():
-        return array
+        return array, 0
     if not finite.any():
         raise MedsagaError(
             f"{path.name} holds no finite value: export the image again."
@@ -182,7 +194,7 @@ def _finite(array: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
     lowest = array.min(where=finite, initial=np.inf)
     array = array.copy()
     array[~finite] = lowest
-    return array
+    return array, int(finite.size - np.count_nonzero(finite))
 
 
 def _whole_numbers(array: NDArray[Any], path: Path) -> NDArray[Any]:

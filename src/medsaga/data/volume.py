@@ -45,6 +45,9 @@ class Volume:
         of the file that this was read from; None for arrays.
     holds_labels
         Whether the file that this was read from says that it holds labels.
+    n_not_finite
+        How many of the file's voxels were NaN or infinite, for which another value
+        stands here.
     """
 
     array: NDArray[Any]
@@ -54,6 +57,7 @@ class Volume:
     is_2d: bool = False
     source: Any = None
     holds_labels: bool = False
+    n_not_finite: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:

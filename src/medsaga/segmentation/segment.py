@@ -20,10 +20,11 @@ from medsaga.computing import (
     pick_precision,
 )
 from medsaga.data.inputs import ImageLike, as_volume
+from medsaga.data.intensity import image_doubts
 from medsaga.data.samples import working_image
 from medsaga.data.volume import slice_place
 from medsaga.errors import memory_explained
-from medsaga.events import Event, SegmentedSlice, Stop, Stream, VotedSlice
+from medsaga.events import Event, Notice, SegmentedSlice, Stop, Stream, VotedSlice
 from medsaga.models.folder import TrainedModel, load_model
 from medsaga.network.inference import predict_image
 from medsaga.segmentation.cleaning import clean_mask
@@ -106,6 +107,8 @@ def segment(
 
     Yields
     ------
+    Notice
+        What is to be said of the image, such as that the model sees nothing in it.
     SegmentedSlice
         Each slice's mask, as the model predicts it in its own plane. With smoothing it
         comes once the next slice is predicted too.
@@ -149,6 +152,8 @@ def _segment(
                 size = volume.slice_shape(axis)
                 return predict_image(network, image, content, size, precision)
 
+        for doubt in image_doubts(volume, model.card.intensity):
+            yield Notice(message=doubt)
         for axis in planes:
             stack = (predict(axis, index) for index in range(volume.shape[axis]))
             smoothed = smooth_as_asked(stack, settings.smooth, volume, axis)

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from medsaga.events import ItemEvent, ItemStarted, SegmentedSlice, VotedSlice
+from medsaga.events import (
+    ItemEvent,
+    ItemStarted,
+    Notice,
+    SegmentedSlice,
+    VotedSlice,
+)
 from medsaga.frontend import count
 from napari_medsaga.jobs.job import Job
 from napari_medsaga.layers.result_layer import add_quietly
@@ -145,6 +151,8 @@ class SegmentRun(QObject):
                 row.state, row.n_done = "running", 0
             case ItemEvent(event=SegmentedSlice() | VotedSlice() as done):
                 self._show_slice(row, done)
+            case ItemEvent(event=Notice() as notice):
+                row.message = notice.message
             case ItemEnded():
                 self._show_ended(row, event)
         self.row_changed.emit(row)
@@ -162,7 +170,7 @@ class SegmentRun(QObject):
             row.state, row.message, row.item = "stopped", _SKIPPED, None
 
     def _show_ended(self, row: Row, ended: ItemEnded) -> None:
-        outcome, result = ended.result, row.result
+        outcome, result, told = ended.result, row.result, row.message
         if row.state == "stopped":  # skipped, which the row says already
             return
         row.state, row.message, row.item = outcome.status, outcome.message, None
@@ -172,7 +180,8 @@ class SegmentRun(QObject):
                 row.details = "".join(format_exception(outcome.unexpected))
             _leave(row)
             return
-        row.message = _KEPT if outcome.status == "kept" else self._note(row, ended)
+        note = _KEPT if outcome.status == "kept" else self._note(row, ended)
+        row.message = note or told
         if result is not None and ended.segmentation is not None:
             if result.mask.is_gone:
                 row.state, row.message = "stopped", _SKIPPED

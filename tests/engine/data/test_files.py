@@ -70,9 +70,31 @@ def test_not_finite_values_become_the_lowest(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.array, expected)
 
 
-def test_too_large_for_single_precision_is_not_finite(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.array([[1.0, 2.0, 1e300, 3.0]]))
-    assert read_volume(tmp_path / "a.npy").array.ravel().tolist() == [1, 2, 1, 3]
+@pytest.mark.parametrize(
+    ("low", "high"), [(1e300, 2e300), (1e9, 1e9 + 200), (-1e9 - 3, -1e9)]
+)
+def test_double_precision_stays_where_single_takes_the_contrast(
+    low: float, high: float, tmp_path: Path
+) -> None:
+    array = np.linspace(low, high, 60).reshape(3, 4, 5)
+    np.save(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.npy").array, array)
+    save_nifti(array, tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz").array, array)
+
+
+def test_a_scale_that_begins_far_from_zero_keeps_its_steps(tmp_path: Path) -> None:
+    image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4))
+    image.header.set_slope_inter(1, 1e9)
+    nib.save(image, tmp_path / "a.nii")
+    assert len(np.unique(read_volume(tmp_path / "a.nii").array)) == 60
+
+
+def test_what_is_not_finite_is_counted(tmp_path: Path) -> None:
+    array = np.ones((3, 4, 5), np.float32)
+    array[0, 0, :3] = np.nan, np.inf, -np.inf
+    np.save(tmp_path / "a.npy", array)
+    assert read_volume(tmp_path / "a.npy").n_not_finite == 3
 
 
 def test_bool_is_read_as_zero_and_one(tmp_path: Path) -> None:

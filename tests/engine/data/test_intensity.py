@@ -1,6 +1,7 @@
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
+import dask.array
 import numpy as np
 import pytest
 from tests.real_images import DATA
@@ -9,6 +10,7 @@ from medsaga.data.intensity import (
     WINDOWS,
     IntensityRule,
     choose_intensity,
+    image_doubts,
     looks_like_hounsfield,
     to_unit,
 )
@@ -262,3 +264,83 @@ def test_real_mri_gets_percentiles():
     for image in images:
         unit = to_unit(image.array, rule.limits(image))
         assert 0.1 < unit.mean() < 0.9
+
+
+MARKERS = [-32768, -9999, 1e20, -1e20, float(np.finfo(np.float32).max), 65535]
+
+
+@pytest.mark.parametrize("marker", MARKERS)
+@pytest.mark.parametrize("share", [0.0005, 0.2, 0.7])
+def test_a_marker_takes_no_contrast(marker, share):
+    random = np.random.default_rng(0)
+    tissue = random.uniform(0, 900, (12, 40, 40)).astype(np.float32)
+    marked = np.where(random.random(tissue.shape) < share, marker, tissue)
+    rule = IntensityRule(kind="percentiles", low=0.5, high=99.5)
+    limits = rule.limits(volume_from_array(marked.astype(np.float32)))
+    assert limits == pytest.approx((4.5, 895.5), abs=6)
+
+
+@pytest.mark.parametrize("marker", MARKERS)
+def test_padding_makes_no_ct_of_an_mri_and_an_mri_of_no_ct(marker):
+    random = np.random.default_rng(0)
+    mri = random.uniform(0, 900, (12, 40, 40))
+    ct = random.choice([-1000.0, -100, 40, 60, 400], (12, 40, 40))
+    for image, is_ct in ((mri, False), (ct, True)):
+        image[:, :, :8] = marker
+        assert looks_like_hounsfield(volume_from_array(image)) == is_ct
+
+
+def test_small_bright_objects_are_no_markers():
+    image = np.random.default_rng(0).integers(90, 110, (100, 100)).astype(np.uint16)
+    image[40:44, 40:44] = np.arange(1000, 5000, 250).reshape(4, 4)
+    rule = IntensityRule(kind="percentiles", low=0.5, high=99.5)
+    assert rule.limits(volume_from_array(image))[1] > 1000
+    saturated = np.where(image > 1000, 255, np.clip(image, 0, 200)).astype(np.uint8)
+    assert rule.limits(volume_from_array(saturated))[1] > 140
+
+
+class TestDoubts:
+    WINDOW = IntensityRule(kind="window", low=-160, high=240)
+    PERCENTILES = IntensityRule(kind="percentiles", low=0.5, high=99.5)
+
+    @pytest.fixture
+    def ct(self):
+        array = np.random.default_rng(0).uniform(-1000, 1000, (4, 30, 30))
+        return volume_from_array(array, name="ct")
+
+    def test_an_image_of_the_kind_that_trained_has_none(self, ct):
+        assert image_doubts(ct, self.WINDOW) == image_doubts(ct, self.PERCENTILES) == []
+
+    def test_an_image_that_was_scaled_is_one_grey(self, ct):
+        scaled = ct.with_array((ct.array + 1000) / 2000)
+        (doubt,) = image_doubts(scaled, self.WINDOW)
+        assert "ct ranges from" in doubt
+        assert "the model sees -160 to 240: to it the image is nearly one grey" in doubt
+        assert image_doubts(scaled, self.PERCENTILES) == []
+
+    def test_an_image_without_negative_values_is_hardly_hounsfield(self, ct):
+        (doubt,) = image_doubts(ct.with_array(np.abs(ct.array) / 4), self.WINDOW)
+        assert "is this a CT in Hounsfield units?" in doubt
+
+    def test_a_constant_image_is_said(self, ct):
+        for rule in (self.WINDOW, self.PERCENTILES):
+            assert image_doubts(ct.with_array(np.full((4, 9, 9), 7)), rule) == [
+                "ct is 7 everywhere: nothing is seen in it."
+            ]
+
+    def test_what_is_not_finite_is_counted(self, ct):
+        array = ct.array.copy()
+        array[0, 0, :5] = np.nan
+        (doubt,) = image_doubts(ct.with_array(array), self.WINDOW)
+        assert doubt.startswith("ct has 5 voxels of no finite value")
+        (doubt,) = image_doubts(replace(ct, n_not_finite=1), self.WINDOW)
+        assert doubt.startswith("ct has 1 voxel of")
+
+    def test_a_lazy_array_is_not_computed_for_it(self, ct):
+        def compute(block):
+            raise AssertionError
+
+        lazy = dask.array.from_array(np.zeros((4, 9, 9))).map_blocks(
+            compute, dtype=float
+        )
+        assert image_doubts(ct.with_array(lazy), self.WINDOW) == []

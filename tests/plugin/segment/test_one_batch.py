@@ -27,6 +27,7 @@ from medsaga import (
     segment_batch,
 )
 from medsaga.cli import app
+from medsaga.events import Notice
 from medsaga.segmentation import batch
 
 N_SLICES = 6
@@ -195,3 +196,26 @@ def test_all_three_say_and_give_the_same(
     assert list(first.masks) == [
         f"{n}.nii.gz" for n, d in zip("abc", done, strict=True) if d
     ]
+
+
+def test_what_is_said_of_an_image_is_said_by_all_three(
+    model: Path,
+    images: Path,
+    tmp_path: Path,
+    make_napari_viewer: Callable[..., Viewer],
+    qtbot: Any,
+) -> None:
+    grey = np.full((40, 40, N_SLICES), 7, np.int16)
+    nib.save(nib.Nifti1Image(grey, np.eye(4)), images / "b.nii.gz")
+    sentence = "b is 7 everywhere: nothing is seen in it."
+    said: list[Any] = []
+    drain(segment_batch(model, images, out=tmp_path / "out"), said.append)
+    assert [
+        e.event.message for e in said if isinstance(getattr(e, "event", None), Notice)
+    ] == [sentence]
+    command = ["segment", str(model), str(images), "--out", str(tmp_path / "shell")]
+    assert sentence in CliRunner().invoke(app, command).stderr
+    dock = Dock(make_napari_viewer(), qtbot)
+    outcome = dock(model, images, tmp_path / "dock", Stopping(happens=False))
+    assert outcome.statuses == ["done"] * 3
+    assert outcome.sentences == ["", sentence, ""]
