@@ -12,6 +12,7 @@ import numpy as np
 from medsaga.data.annotation import annotated_slices, iterate_slices
 from medsaga.data.canvas import physical_shape
 from medsaga.data.classes import class_table
+from medsaga.data.label_doubts import label_doubts
 from medsaga.data.volume import Volume
 from medsaga.wording import count
 
@@ -102,11 +103,14 @@ class AnnotationSurvey:
     finest
         How wide the finest class is, as part of a slice's long side; None where that
         is not known.
+    doubts
+        Questions about labels that are hardly meant as classes.
     """
 
     counts: tuple[ClassCount, ...]
     background: ClassCount | None
     finest: float | None
+    doubts: tuple[str, ...] = ()
 
 
 def survey_annotation(
@@ -156,6 +160,7 @@ def survey_annotation(
         counts=tuple(count_classes(volumes, annotation, table)),
         background=count_background(volumes, annotation, table),
         finest=finest_width([image], [labels], found),
+        doubts=tuple(label_doubts([labels], found)),
     )
 
 

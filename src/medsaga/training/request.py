@@ -11,6 +11,7 @@ from medsaga.data.annotation import annotated_slices
 from medsaga.data.classes import class_table
 from medsaga.data.inputs import as_volume_pairs
 from medsaga.data.intensity import choose_intensity, image_doubts
+from medsaga.data.label_doubts import label_doubts
 from medsaga.data.survey import label_check
 from medsaga.models.card import load_card
 from medsaga.models.folder import TrainedModel
@@ -104,6 +105,7 @@ class Request:
         table = class_table(labels, annotation, names, colours, besides=elsewhere)
         rule, why = _choose_rule(card, settings, volumes, labels, data.window)
         checked = label_check(labels, annotation, table, elsewhere)
+        checked += label_doubts(labels, annotation)
         doubts = [doubt for v in volumes for doubt in image_doubts(v, rule)]
         return cls(
             volumes=volumes,

@@ -86,6 +86,10 @@ class TrainingState:
         Of the weights over the last steps.
     best, dice_at_start
         What scored best so far, and what the stage began with.
+    rate_scale
+        What the learning rates are multiplied by, since losses were not finite.
+    n_not_finite
+        Losses in a row that were not.
     measured
         What the card is to tell.
     """
@@ -100,6 +104,8 @@ class TrainingState:
     step: int = 0
     optimizer: LayerwiseOptimizer | None = None
     dice_at_start: float = math.nan
+    rate_scale: float = 1.0
+    n_not_finite: int = 0
     measured: dict[str, Any] = field(default_factory=dict)
     average: WeightAverage = field(init=False)
     best: BestWeights = field(init=False)
@@ -171,6 +177,8 @@ class TrainingState:
             "is_usable": self.is_usable,
             "step": self.step,
             "dice_at_start": self.dice_at_start,
+            "rate_scale": self.rate_scale,
+            "n_not_finite": self.n_not_finite,
             "measured": self.measured,
             "n_averaged": self.average.n_updates,
             "best": self.best.notes(),
@@ -183,3 +191,5 @@ class TrainingState:
         self.phase, self.step = notes["phase"], notes["step"]
         self.is_usable, self.measured = notes["is_usable"], notes["measured"]
         self.dice_at_start = notes["dice_at_start"]
+        self.rate_scale = notes["rate_scale"]
+        self.n_not_finite = notes["n_not_finite"]

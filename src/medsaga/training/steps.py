@@ -6,32 +6,20 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from medsaga.computing import peak_memory, seeded
-from medsaga.data.samples import drawn_sample
-from medsaga.data.sizing import collate
+from medsaga.computing import peak_memory
 from medsaga.events import Event, Notice, Progress, Stop, Validated
-from medsaga.training.features.pyramid_cache import PyramidCache
 from medsaga.training.head_stage import refit_head
 from medsaga.training.lost_classes import lost_classes, refit_class
-from medsaga.training.optim.losses import SegmentationLoss
 from medsaga.training.optim.strategy import STRATEGIES
 from medsaga.training.outcome import comparable_dice, keep_better
 from medsaga.training.plan.head import plan_refit, refits_head
-from medsaga.training.plan.steps import (
-    NO_FILLING,
-    lr_factor,
-    planned_steps,
-    steps_to_plan,
-)
+from medsaga.training.plan.steps import planned_steps, steps_to_plan
+from medsaga.training.stepper import Stepper, learning_rate_factor
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator
 
-    from torch import Tensor
-
-    from medsaga.training.optim.layerwise import LayerwiseOptimizer
-    from medsaga.training.plan.steps import Filling
     from medsaga.training.preview import Previewer
     from medsaga.training.setup import Setup
     from medsaga.training.state import TrainingState
@@ -40,8 +28,8 @@ _MOST_VALIDATIONS = 5
 # The part of the minutes that they may take; it leaves a slow computer one or two.
 _VALIDATED_SHARE = 0.05
 _AVERAGED_SHARE = 0.25
-# Numbers of augmented views: those of the GaLore stage come after the head stage's.
-_FIRST_VIEW = 1_000_000
+# Losses in a row that are not finite.
+_MOST_NOT_FINITE = 3
 
 
 def run_galore_stage(
@@ -112,84 +100,6 @@ def _train(
     return is_whole
 
 
-class Stepper:
-    """Takes the steps of a training one by one; all that they change is in its state.
-
-    Parameters
-    ----------
-    setup, state
-        The training.
-    optimizer
-        Of its network, attached.
-    """
-
-    def __init__(
-        self, setup: Setup, state: TrainingState, optimizer: LayerwiseOptimizer
-    ) -> None:
-        self.setup, self.state = setup, state
-        self._optimizer, self._augment = optimizer, setup.augmenter()
-        self._loss_of = SegmentationLoss(
-            setup.settings.loss_dice_weight,
-            keep_strokes=any(sample.known is not None for sample in setup.training),
-        )
-        self._cache: PyramidCache | None = None
-        if STRATEGIES[setup.settings.strategy].freezes_encoder:
-            budget_mb = state.plan.feature_cache_mb
-            self._cache = PyramidCache(setup, state.network, budget_mb)
-
-    @property
-    def filling(self) -> Filling:
-        """What the next steps take longer, until a cache is full."""
-        return NO_FILLING if self._cache is None else self._cache.filling
-
-    def take(self) -> float:
-        """Take the next step, and return its loss.
-
-        One that has failed, for want of memory say, can be taken again.
-        """
-        setup, state = self.setup, self.state
-        state.clock.restart()
-        self._optimizer.set_lr_factor(learning_rate_factor(setup, state, state.step))
-        views, images, targets = self._batch(state.step)
-        images = setup.to_device(images)
-        # Dropout: the same numbers in every training of this seed, at this step.
-        with seeded(setup.device, setup.settings.seed, state.step), setup.autocast():
-            logits = self._logits(views, images)
-        loss = self._loss_of(logits, targets.to(setup.device))
-        with self._optimizer.step():
-            loss.backward()
-        state.step += 1
-        state.is_usable = True
-        state.clock.tick(0.0 if self._cache is None else self._cache.seconds)
-        return float(loss.item())
-
-    def _logits(self, views: Sequence[int], images: Tensor) -> Tensor:
-        network = self.state.network
-        if self._cache is None:
-            logits: Tensor = network(images)
-            return logits
-        return network.logits(self._cache.pyramid(views, images), images)
-
-    def _batch(self, step: int) -> tuple[list[int], Tensor, Tensor]:
-        """Give numbers, images and targets of the augmented views of a step.
-
-        The order is shuffled anew in each round over the slices.
-        """
-        setup, cache = self.setup, self._cache
-        seed, size = setup.settings.seed, setup.settings.batch_size
-        views, pairs = [], []
-        for number in range(step * size, (step + 1) * size):
-            view = number if cache is None else number % cache.n_views
-            n = len(setup.training)
-            sample = setup.training[drawn_sample(seed, view, n)]
-            pair = self._augment(
-                sample.image, sample.labels, _FIRST_VIEW + view, sample.content
-            )
-            pairs.append(pair if cache is None else cache.pad(*pair))
-            views.append(view)
-        return views, *collate(pairs)
-
-
 def _take_steps(stepper: Stepper, previewer: Previewer) -> Generator[Event, None, None]:
     setup, state = stepper.setup, stepper.state
     settings = setup.settings
@@ -197,7 +107,9 @@ def _take_steps(stepper: Stepper, previewer: Previewer) -> Generator[Event, None
         loss = stepper.take()
         if not state.plan.steps and state.clock.is_enough(settings.warmup_steps):
             state.revise(steps=_affordable_steps(stepper))
-        if _is_averaged(setup, state):
+        if state.n_not_finite:
+            yield from _tell_not_finite(state)
+        elif _is_averaged(setup, state):
             state.average.update()
         yield _progress(stepper, loss)
         yield from previewer.show_if_due("galore")
@@ -209,6 +121,21 @@ def _take_steps(stepper: Stepper, previewer: Previewer) -> Generator[Event, None
             if (yield from _mend(setup, state, scores)):
                 # Or the lost output would come back with the mean.
                 state.average.restart()
+
+
+def _tell_not_finite(state: TrainingState) -> Generator[Notice, None, None]:
+    """Say that a loss was not finite; ends the steps where that goes on."""
+    if state.n_not_finite < _MOST_NOT_FINITE:
+        yield Notice(
+            message=f"The loss of step {state.step} is not finite: the step is left "
+            "out, and the learning rates are halved."
+        )
+        return
+    yield Notice(
+        message=f"The loss is not finite in {state.n_not_finite} steps in a row: the "
+        "training ends with the best so far. Choose lower learning rates."
+    )
+    raise Stop
 
 
 def _mend(
@@ -245,13 +172,6 @@ def _affordable_steps(stepper: Stepper) -> int:
         state.clock.n_steps,
         stepper.filling,
     )
-
-
-def learning_rate_factor(setup: Setup, state: TrainingState, step: int) -> float:
-    """Give what the learning rates are multiplied by in a step, counted from 0."""
-    settings = setup.settings
-    total = state.plan.steps or None
-    return lr_factor(step, total, settings.warmup_steps, settings.decay_power)
 
 
 def _is_averaged(setup: Setup, state: TrainingState) -> bool:

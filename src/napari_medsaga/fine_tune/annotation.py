@@ -83,6 +83,8 @@ class AnnotationReport:
     finest
         How wide the finest class on them is, where it is known; those of `earlier` are
         not counted.
+    doubts
+        Questions about labels that are hardly meant as classes.
     is_usable
         Whether a training can start from it.
     """
@@ -99,6 +101,7 @@ class AnnotationReport:
     counts: tuple[ClassCount, ...] = ()
     background: ClassCount | None = None
     finest: float | None = None
+    doubts: tuple[str, ...] = ()
     is_usable: bool = False
 
     def labels_of(self, slices: Iterable[int]) -> Volume:
@@ -243,5 +246,6 @@ def _count(
         counts=found.counts,
         background=found.background,
         finest=found.finest,
+        doubts=found.doubts,
         is_usable=bool(found.counts),
     )

@@ -285,6 +285,7 @@ class DataBox(QWidget):
         background = report.background if counts and report is not None else None
         rows = [*([] if background is None else [background]), *counts]
         warnings = [c.warning for c in rows if c.warning]
+        warnings += report.doubts if report is not None else ()
         self._sentence.setText("\n".join([sentence, *warnings]))
         colours = class_colours(labels, [c.value for c in rows]) if rows else {}
         self._classes.show_counts(counts, colours, background)

@@ -17,6 +17,7 @@ from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError
 from medsaga.events import Notice, Preview, Progress, Stop, Validated
 from medsaga.training.optim.layerwise import LayerwiseOptimizer
+from medsaga.training.optim.losses import SegmentationLoss
 
 
 def _dice(mask, truth):
@@ -310,3 +311,45 @@ class TestOutOfMemory:
         fails_at(2, RuntimeError("shapes do not match"))
         with pytest.raises(RuntimeError, match="shapes"):
             train(image, labels, quick)
+
+
+class TestALossThatIsNotFinite:
+    @pytest.fixture
+    def spoil(self, monkeypatch):
+        """Let the network's logits be infinite in some steps, counted from 1."""
+
+        def spoil(*steps):
+            n_seen = count(1)
+            forward = SegmentationLoss.forward
+
+            def spoiled(self, logits, targets):
+                factor = math.inf if next(n_seen) in steps else 1.0
+                return forward(self, logits * factor, targets)
+
+            monkeypatch.setattr(SegmentationLoss, "forward", spoiled)
+
+        return spoil
+
+    def test_it_is_said_and_its_step_undone(self, image, labels, quick, spoil):
+        settings = replace(quick, stages="galore", steps=6, refit_head=False)
+        spoil(3)
+        model, events = train(image, labels, settings)
+        said = [e.message for e in events if isinstance(e, Notice)]
+        (sentence,) = (m for m in said if "not finite" in m)
+        assert sentence.startswith("The loss of step 3 is not finite")
+        losses = [e.loss for e in events if isinstance(e, Progress)]
+        assert [math.isfinite(loss) for loss in losses] == [n != 3 for n in range(1, 7)]
+        weights = model.network.state_dict()
+        assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+
+    def test_one_that_goes_on_ends_the_training_with_the_best(
+        self, image, labels, quick, spoil
+    ):
+        spoil(*range(4, 100))
+        model, events = train(image, labels, replace(quick, steps=20))
+        said = [e.message for e in events if isinstance(e, Notice)]
+        assert any("3 steps in a row" in sentence for sentence in said)
+        steps = [e for e in events if isinstance(e, Progress) and e.stage == "galore"]
+        assert len(steps) == 5
+        weights = model.network.state_dict()
+        assert all(torch.isfinite(tensor).all() for tensor in weights.values())

@@ -69,7 +69,7 @@ def test_one_that_was_written_goes_on_as_if_it_had_never_stopped(
 def test_a_failed_step_can_be_taken_again(image, labels, quick, monkeypatch):
     """With what it had updated in it, and in the same order of the data."""
     from medsaga.training.optim.galore import Projector
-    from medsaga.training.steps import Stepper
+    from medsaga.training.stepper import Stepper
 
     setup, state, _ = begin(image, labels, replace(quick, stages="galore"))
     with state.make_optimizer(setup.settings) as optimizer:

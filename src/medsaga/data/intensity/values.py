@@ -21,8 +21,9 @@ _MARKERS = frozenset(
 )
 _LARGEST_MEASURED = 1e15
 # How many times the range of all other values a marker lies beyond them. Any value that
-# lies so far away that the others would become one grey is taken for one.
-_GAP, _GAP_OF_OTHERS, _SMALLEST_OTHER = 1, 10, 1000
+# lies so far away that the others would become one grey is taken for one, but for what
+# CT and cameras of 12 bits give: air, and what is saturated.
+_GAP, _GAP_OF_OTHERS, _SMALLEST_OTHER = 1, 10, 4096
 
 
 def sample_values(volume: Volume, most: int = SAMPLE_SIZE) -> NDArray[np.float64]:
