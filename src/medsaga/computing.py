@@ -125,14 +125,22 @@ def pick_precision(
     """
     if wanted != "auto":
         return wanted
-    if device.type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if has_bf16 else "fp32"
-    if torch.backends.cpu.get_cpu_capability() == "AVX2":
+    if not computes_natively("bf16", device):
         return "fp32"
+    if device.type == "cuda":
+        return "bf16"
     if size not in _faster.setdefault(network, {}):
         _faster[network][size] = _measure_faster(network, device, size)
     return _faster[network][size]
+
+
+def computes_natively(precision: FixedPrecision, device: torch.device) -> bool:
+    """Whether a device has the arithmetic of a number format, as far as is known."""
+    if precision == "fp32":
+        return True
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return torch.backends.cpu.get_cpu_capability() != "AVX2"
 
 
 def _measure_faster(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from medsaga.data.files import read_labels
 from medsaga.data.folders import listed, pair_files
 from medsaga.data.formats.catalogue import stem
@@ -18,8 +20,10 @@ from medsaga.metrics import Scores, mean, score
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from medsaga.data.volume import Volume
     from medsaga.events import Stream
 
+_MOST_VALUES = 256
 _NOT_ENOUGH_MEMORY = (
     "The memory does not suffice to score these masks: close other programs, or score "
     "fewer voxels."
@@ -152,7 +156,7 @@ def evaluate(prediction: Path | str, truth: Path | str) -> Stream[Evaluation]:
 
 def _score_pair(pair: Pair) -> Stream[Scores]:
     with memory_explained(_NOT_ENOUGH_MEMORY):
-        predicted, true = map(read_labels, pair)
+        predicted, true = map(_read_mask, pair)
         # The one that says where it lies decides on the axes, and so on the spacing.
         if true.spacing is not None:
             predicted, warning = match_labels(true, predicted)
@@ -163,3 +167,17 @@ def _score_pair(pair: Pair) -> Stream[Scores]:
         return score(
             predicted.array, true.array, spacing=true.spacing or predicted.spacing
         )
+
+
+def _read_mask(path: Path) -> Volume:
+    """Read a mask; an image of whole numbers would be scored for each of its greys."""
+    mask = read_labels(path)
+    values: set[int] = set()
+    for part in mask.array:
+        values.update(np.unique(part).tolist())
+        if len(values) > _MOST_VALUES:
+            raise MedsagaError(
+                f"{path.name} holds more than {_MOST_VALUES} values, as an image does: "
+                "give masks, with one value for each class."
+            )
+    return mask

@@ -131,3 +131,10 @@ def test_two_masks_of_one_name_are_refused(folders):
     save(blobs(1), masks / "a.nii.gz")
     with pytest.raises(MedsagaError, match="2 files for a"):
         drain(evaluate(masks, truths))
+
+
+def test_an_image_is_no_mask(folders):
+    masks, truths = folders
+    save(np.arange(6 * 12 * 12).reshape(6, 12, 12), masks / "a.nii")
+    with pytest.raises(MedsagaError, match="more than 256 values, as an image does"):
+        drain(evaluate(masks / "a.nii", truths / "a.nii.gz"))

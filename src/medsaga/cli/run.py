@@ -1,4 +1,4 @@
-"""What all commands share: running a stream, Ctrl-C, exit codes, results."""
+"""What all commands share: running a stream, signals, exit codes, results."""
 
 import functools
 import json
@@ -33,6 +33,7 @@ class Run:
     def __init__(self, display: Display) -> None:
         self.display = display
         self.is_stopped = False
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
 
     def drain(
         self, stream: Stream[T], on_event: Callable[[Event], object] | None = None
@@ -68,10 +69,21 @@ class Run:
         with suppress(OSError):
             os.write(2, _STOPPING)
 
+    def on_termination(self, number: int, frame: FrameType | None) -> None:
+        """Ask for the end, as a batch scheduler or a logout does; however often."""
+        self.is_stopped = True
+
+    def on_hangup(self, number: int, frame: FrameType | None) -> None:
+        """Ask for the end, with nobody left to tell: the terminal is gone."""
+        self.is_stopped = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in self._terminals:
+            os.dup2(nowhere, descriptor)
+
 
 @contextmanager
 def start_run() -> Iterator[Run]:
-    """Show progress, handle Ctrl-C, and keep stdout free for the results."""
+    """Show progress, stop in order at a signal, keep stdout free for the results."""
     with redirect_stdout(sys.stderr), Display() as display:
         run = Run(display)
         with _signals_to(run):
@@ -84,11 +96,22 @@ def _signals_to(run: Run) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may handle signals
         return
-    before = signal.signal(signal.SIGINT, run.on_interrupt)
+    handlers = {
+        "SIGINT": run.on_interrupt,
+        "SIGTERM": run.on_termination,
+        "SIGHUP": run.on_hangup,  # which Windows does not have
+    }
+    before: dict[int, Any] = {}
+    for name, handler in handlers.items():
+        number = getattr(signal, name, None)
+        # Under nohup a hangup is ignored, and stays so.
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            before[number] = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:

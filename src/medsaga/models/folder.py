@@ -18,6 +18,7 @@ from medsaga.models.card import CARD, FORMAT_VERSION, WEIGHTS, ModelCard, load_c
 from medsaga.models.kept_slices import KEPT_SLICES
 from medsaga.network.backbones.catalogue import BACKBONES
 from medsaga.network.backbones.pretrained import build_backbone
+from medsaga.network.backbones.sam_format import check_is_finite
 from medsaga.network.medsaga import MedSAGa
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def load_model(folder: Path | str) -> TrainedModel:
         if card.format_version == 1:
             weights = _from_version_1(weights, card.backbone)
         network.load_state_dict(weights)
+        check_is_finite(weights, folder)
     except (RuntimeError, SafetensorError, OSError) as error:
         raise MedsagaError(
             f"The weights in {folder} are damaged or do not belong to their card: "

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from medsaga.computing import (
     FixedPrecision,
+    computes_natively,
     computing_threads,
     evaluating,
     pick_device,
@@ -175,11 +176,11 @@ def _planes(
 def _pick_precision(
     model: TrainedModel, settings: SegmentSettings, device: torch.device
 ) -> FixedPrecision:
-    """Measure only where the model was not trained on a device of this kind."""
-    trained_on, trained_in = model.card.measured["device"], model.card.settings
-    same_kind = torch.device(trained_on).type == device.type
-    if settings.precision == "auto" and same_kind and trained_in["precision"] == "fp32":
-        return "fp32"
+    """Take the format that the card names; on another kind of device, the faster."""
+    trained_in: FixedPrecision = model.card.settings["precision"]
+    same_kind = torch.device(model.card.measured["device"]).type == device.type
+    if settings.precision == "auto" and same_kind:
+        return trained_in if computes_natively(trained_in, device) else "fp32"
     return pick_precision(
         settings.precision, model.network, device, model.card.canvas.long_side
     )

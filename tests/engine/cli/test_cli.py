@@ -655,7 +655,9 @@ def test_a_stopped_segmentation_can_be_continued(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGINT for one process there")
-def test_ctrl_c_in_a_shell_keeps_the_best_model_so_far(images, tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_keeps_the_best_model_so_far(name, images, tmp_path):
+    """Ctrl-C, a batch scheduler or a shutdown, and a logout."""
     image, labels = images / "ct.nii.gz", images.parent / "labels" / "ct.nii.gz"
     arguments = ["finetune", image, labels, "--out", tmp_path / "model", *TINY]
     process = subprocess.Popen(
@@ -672,7 +674,7 @@ def test_ctrl_c_in_a_shell_keeps_the_best_model_so_far(images, tmp_path):
             seen.append(line)
             if line.startswith("GaLore stage"):
                 break
-        process.send_signal(signal.SIGINT)
+        process.send_signal(getattr(signal, name))
         stdout, stderr = process.communicate()
     finally:
         killer.cancel()
@@ -685,6 +687,17 @@ def test_ctrl_c_in_a_shell_keeps_the_best_model_so_far(images, tmp_path):
         *("model", "model/card.json", "model/weights.safetensors")
     }
     assert medsaga.load_model(tmp_path / "model").card.classes.values == (0, *VALUES)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGHUP there")
+def test_under_nohup_a_hangup_is_nothing(images, tmp_path):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with start_run() as running:
+            signal.raise_signal(signal.SIGHUP)
+            assert not running.is_stopped
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 # The options themselves

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from medsaga import TrainingData, drain, fine_tune
 from medsaga.errors import MedsagaError
@@ -151,3 +152,14 @@ def test_nothing_beside_a_model_is_lost_with_it(model, tmp_path):
     with pytest.raises(MedsagaError, match="holds masks beside the model"):
         save_model(model, folder)
     assert (folder / "masks" / "ct.nii.gz").exists()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_their_name(model, bad, tmp_path):
+    folder = save_model(model, tmp_path / "model")
+    weights = load_file(folder / "weights.safetensors")
+    name = next(n for n, t in weights.items() if t.is_floating_point() and t.ndim > 1)
+    weights[name].view(-1)[0] = bad
+    save_file(weights, folder / "weights.safetensors")
+    with pytest.raises(MedsagaError, match=f"not finite.* in {re.escape(name)}:"):
+        load_model(folder)

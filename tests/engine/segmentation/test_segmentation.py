@@ -281,3 +281,29 @@ def test_a_single_slice_has_one_plane(model, shape):
     assert result.n_slices == 1
     plain = drain(segment(model, array)).mask.array
     np.testing.assert_array_equal(result.mask.array, plain)
+
+
+@pytest.mark.parametrize(
+    ("trained_in", "capability", "expected"),
+    [
+        ("bf16", "AVX512", "bf16"),
+        ("fp32", "AVX512", "fp32"),
+        ("bf16", "AVX2", "fp32"),  # which would take ten times as long
+    ],
+)
+def test_a_model_segments_in_the_format_that_its_card_names(
+    model, trained_in, capability, expected, monkeypatch
+):
+    """A measurement gives now one, now the other, on a computer that has other work."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    settings = {**model.card.settings, "precision": trained_in}
+    measured = {**model.card.measured, "device": "cpu"}
+    card = replace(model.card, settings=settings, measured=measured)
+    used = []
+    hook = model.network.register_forward_hook(
+        lambda *_: used.append("bf16" if torch.is_autocast_enabled("cpu") else "fp32")
+    )
+    with hook:
+        drain(segment(replace(model, card=card), make_phantom()[0][:2]))
+    assert set(used) == {expected}

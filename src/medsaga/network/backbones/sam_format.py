@@ -33,7 +33,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises
     ------
     MedsagaError
-        If the file cannot be read or has no SAM image encoder in it.
+        If the file cannot be read, has no SAM image encoder in it, or a weight is not
+        finite.
     """
     advice = "pass a file with the weights of a Segment Anything model."
     if not path.is_file():
@@ -54,7 +55,24 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     }
     if not any(name.startswith("image_encoder.") for name in state):
         raise MedsagaError(f"{path} has no SAM image encoder in it: {advice}")
+    check_is_finite(state, path)
     return state
+
+
+def check_is_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights of which a tensor holds NaN or infinity, by its name.
+
+    Raises
+    ------
+    MedsagaError
+        If there is one.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise MedsagaError(
+                f"The weights in {path} are not finite (NaN or infinity) in {name}: "
+                "get the file again, or train the model anew."
+            )
 
 
 def _unwrap(content: object) -> Mapping[object, object]:
