@@ -21,7 +21,7 @@ from .models.folder import save_model as save_model
 from .models.library import ModelLibrary as ModelLibrary
 from .segmentation.batch import ItemResult as ItemResult
 from .segmentation.batch import segment_batch as segment_batch
-from .segmentation.segment import Segmentation as Segmentation
+from .segmentation.result import Segmentation as Segmentation
 from .segmentation.segment import segment as segment
 from .settings.fine_tune import FineTuneSettings as FineTuneSettings
 from .settings.presets import PRESETS as PRESETS

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from medsaga.events import Stream
     from medsaga.models.folder import TrainedModel
     from medsaga.segmentation.outputs import Outputs
-    from medsaga.segmentation.segment import Segmentation
+    from medsaga.segmentation.result import Segmentation
 
 Status = Literal["done", "kept", "failed", "stopped"]
 """What became of an image: `kept` is one whose files were all there already."""

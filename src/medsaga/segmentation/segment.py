@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +21,11 @@ from medsaga.computing import (
 from medsaga.data.inputs import ImageLike, as_volume
 from medsaga.data.intensity import image_doubts
 from medsaga.data.samples import working_image
-from medsaga.data.volume import slice_place
 from medsaga.errors import memory_explained
-from medsaga.events import Event, Notice, SegmentedSlice, Stop, Stream, VotedSlice
+from medsaga.events import Notice, Stop, Stream
 from medsaga.models.folder import TrainedModel, load_model
 from medsaga.network.inference import predict_image
-from medsaga.segmentation.cleaning import clean_mask
+from medsaga.segmentation.result import ResultArrays
 from medsaga.segmentation.smoothing import smooth_as_asked
 from medsaga.settings.segment import SegmentSettings
 
@@ -37,54 +34,8 @@ NOT_ENOUGH_MEMORY = (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from numpy.typing import NDArray
-
-    from medsaga.data.classes import ClassTable
     from medsaga.data.volume import Volume
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Segmentation:
-    """What a model makes of an image.
-
-    Attributes
-    ----------
-    mask
-        (z, y, x) label values, in the image's place in space.
-    probabilities
-        (k, z, y, x) float16, classes in the card's order, background first; or None.
-        They are what the model says, whatever was cleaned of the mask.
-    entropy
-        (z, y, x) float32: entropy of the probabilities over its largest possible
-        value, so from 0 (sure) to 1 (undecided); or None.
-    n_segmented
-        Slices done; fewer than there are when it was stopped. The mask is then not
-        cleaned. Stopped in the model's own plane, the other slices are 0; stopped in
-        a later one, the planes before it have voted, and there are no probabilities.
-    n_slices
-        Slices that there are, in all the planes that vote.
-    """
-
-    mask: Volume
-    probabilities: NDArray[np.float16] | None
-    entropy: Volume | None
-    n_segmented: int
-    n_slices: int
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every slice was segmented."""
-        return self.n_segmented == self.n_slices
-
-    def volumes(self) -> Iterator[Volume]:
-        """Give all that there is to write: float32 maps, entropy and last the mask."""
-        for chance in () if self.probabilities is None else self.probabilities:
-            yield self.mask.with_array(chance.astype(np.float32))
-        if self.entropy is not None:
-            yield self.entropy
-        yield self.mask
+    from medsaga.segmentation.result import Segmentation
 
 
 def segment(
@@ -140,7 +91,7 @@ def _segment(
     if any(planes):
         # Each slice across the stack of a lazy array would compute all of it.
         volume = volume.with_array(np.asarray(volume.array))
-    output = _Output.allocate(model, volume, planes, settings)
+    output = ResultArrays.allocate(model, volume, planes, settings)
     with computing_threads(), suppress(Stop):
         device = pick_device()
         network = model.network.to(device)
@@ -184,115 +135,3 @@ def _pick_precision(
     return pick_precision(
         settings.precision, model.network, device, model.card.canvas.long_side
     )
-
-
-@dataclass(eq=False, kw_only=True)
-class _Output:
-    """The arrays that are filled slice by slice.
-
-    `chances` are probabilities, of several planes their sum.
-    """
-
-    volume: Volume
-    table: ClassTable
-    planes: tuple[int, ...]
-    mask: NDArray[np.integer]
-    chances: NDArray[np.float16] | None
-    entropy: NDArray[np.float32] | None
-    done: int = 0
-
-    @classmethod
-    def allocate(
-        cls,
-        model: TrainedModel,
-        volume: Volume,
-        planes: tuple[int, ...],
-        settings: SegmentSettings,
-    ) -> _Output:
-        table, shape = model.card.classes, volume.shape
-        needs_chances = settings.probabilities or len(planes) > 1
-        return cls(
-            volume=volume,
-            table=table,
-            planes=planes,
-            mask=np.zeros(shape, table.dtype),
-            chances=np.zeros((len(table), *shape), np.float16)
-            if needs_chances
-            else None,
-            entropy=np.zeros(shape, np.float32) if settings.entropy else None,
-        )
-
-    @property
-    def total(self) -> int:
-        """Slices that there are in all planes."""
-        return sum(self.volume.shape[axis] for axis in self.planes)
-
-    def take(self, axis: int, index: int, logits: Tensor) -> Event:
-        """Take in one slice, and give the event that says so."""
-        self.done += 1
-        if axis != self.planes[0]:
-            return self._vote(axis, index, logits)
-        place = slice_place(axis, index)
-        mask = self.table.to_values(logits.argmax(0).cpu().numpy())
-        self.mask[place] = mask
-        if self.chances is not None or self.entropy is not None:
-            chances = torch.softmax(logits, 0)
-            if self.chances is not None:
-                self.chances[(slice(None), *place)] = chances.cpu().numpy()
-            if self.entropy is not None:
-                self.entropy[place] = self._entropy_of(chances)
-        return SegmentedSlice(
-            image_name=self.volume.name,
-            axis=axis,
-            index=index,
-            total=self.total,
-            mask=mask,
-        )
-
-    def _vote(self, axis: int, index: int, logits: Tensor) -> VotedSlice:
-        assert self.chances is not None
-        place = (slice(None), *slice_place(axis, index))
-        # In single precision: numpy has no fast sum of halves.
-        chances = torch.softmax(logits, 0).cpu().numpy()
-        self.chances[place] = self.chances[place] + chances
-        if index == self.volume.shape[axis] - 1:
-            self._count(self.chances, self.planes.index(axis) + 1)
-        return VotedSlice(
-            image_name=self.volume.name,
-            axis=axis,
-            index=index,
-            done=self.done,
-            total=self.total,
-        )
-
-    def _count(self, chances: NDArray[np.float16], n_planes: int) -> None:
-        """Decide on the mean of the planes that are through, slice by slice."""
-        is_last = n_planes == len(self.planes)
-        for index in range(self.volume.shape[0]):
-            mean = chances[:, index].astype(np.float32) / n_planes
-            self.mask[index] = self.table.to_values(mean.argmax(0))
-            if self.entropy is not None:
-                self.entropy[index] = self._entropy_of(torch.from_numpy(mean))
-            if is_last:
-                chances[:, index] = mean
-
-    def _entropy_of(self, chances: Tensor) -> NDArray[np.float32]:
-        entropy = torch.special.entr(chances).sum(0) / math.log(len(self.table))
-        found: NDArray[np.float32] = entropy.cpu().numpy()
-        return found
-
-    def result(self, settings: SegmentSettings) -> Segmentation:
-        is_complete, mask = self.done == self.total, self.mask
-        if is_complete:
-            mask = clean_mask(mask, self.table.values[1:], settings)
-        # After a stop in a later plane they are sums, of that plane in part.
-        are_means = is_complete or self.done <= self.volume.shape[self.planes[0]]
-        wanted = settings.probabilities and are_means
-        entropy = self.entropy
-        return Segmentation(
-            mask=self.volume.with_array(mask),
-            probabilities=self.chances if wanted else None,
-            entropy=None if entropy is None else self.volume.with_array(entropy),
-            n_segmented=self.done,
-            n_slices=self.total,
-        )

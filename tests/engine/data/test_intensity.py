@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from dataclasses import asdict, replace
 
 import dask.array
@@ -344,3 +345,13 @@ class TestDoubts:
             compute, dtype=float
         )
         assert image_doubts(ct.with_array(lazy), self.WINDOW) == []
+
+
+def test_scaling_takes_little_more_memory_than_it_gives():
+    image = np.random.default_rng(0).integers(0, 255, (3000, 3000), dtype=np.uint8)
+    tracemalloc.start()
+    unit = to_unit(image, (0, 255))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < unit.nbytes + 64 * 2**20  # all rows at once take 216 MB
+    np.testing.assert_array_equal(unit, (image / 255.0).astype(np.float32))

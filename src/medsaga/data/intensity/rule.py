@@ -37,6 +37,7 @@ tissue's level, for which 40 is as usual as its 50.
 # The span from the percentiles to the last tenth of what is left out of them (0.05 % at
 # each end), at most so many times that between them.
 _MOST_BEYOND = 3
+_VALUES_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +121,15 @@ def to_unit(array: NDArray[Any], limits: tuple[float, float]) -> NDArray[np.floa
         What :meth:`IntensityRule.limits` gives for the image.
     """
     low, high = limits
-    # In double precision: whole numbers above 2**24 lose their differences in single.
-    scaled = (np.asarray(array, dtype=np.float64) - low) / (high - low)
-    return np.nan_to_num(np.clip(scaled, 0.0, 1.0), nan=0.0).astype(np.float32)
+    unit = np.empty(array.shape, np.float32)
+    step = max(1, _VALUES_AT_ONCE // max(1, array[:1].size))
+    for first in range(0, len(array), step):
+        # In double precision: whole numbers above 2**24 lose their differences in
+        # single. All rows at once would take eight times the memory.
+        rows = np.asarray(array[first : first + step], dtype=np.float64)
+        scaled = np.clip((rows - low) / (high - low), 0.0, 1.0)
+        unit[first : first + step] = np.nan_to_num(scaled, nan=0.0)
+    return unit
 
 
 def looks_like_hounsfield(volume: Volume) -> bool:
