@@ -163,10 +163,16 @@ def _match_stored(
 ) -> tuple[Volume, str | None]:
     """Match voxels as they are stored: one of the two says nothing of orientation."""
     stored = there.stored(labels.array)
-    if stored.shape != here.stored(_grey(image)).shape:
-        return labels, check_pair(image, labels)
-    array = here.canonical(stored)
     silent = labels if not there.forms else image
+    if stored.shape != here.stored(_grey(image)).shape:
+        check_pair(image, labels)
+        return _on_grid(image, labels, labels.array), (
+            f"{silent.name} does not say how it is oriented, and of {image.name} and "
+            "its labels the shapes fit only in the order in which images are shown "
+            "(from foot to head, back to front, left to right): they are matched so; "
+            "check that they line up."
+        )
+    array = here.canonical(stored)
     if array.shape == labels.shape and np.array_equal(array, labels.array):
         return _on_grid(image, labels, array), None
     return _on_grid(image, labels, array), (

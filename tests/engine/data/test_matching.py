@@ -179,6 +179,18 @@ def test_labels_of_a_format_that_says_nothing(labels, codes, ending, tmp_path):
     ] * (codes != "RAS")
 
 
+def test_labels_that_fit_only_as_the_image_is_shown(labels, tmp_path):
+    shown = labels[:, :, :8]  # (x, y, z) of three different lengths
+    array, affine = stored(shown * 10, "PIR")
+    image = save(tmp_path / "ct.nii.gz", array, affine)
+    np.save(tmp_path / "seg.npy", shown.transpose(2, 1, 0))
+    (note,) = assert_matched(image, tmp_path / "seg.npy")
+    assert "the shapes fit only in the order in which images are shown" in note
+    np.save(tmp_path / "seg.npy", shown.transpose(1, 0, 2))
+    with pytest.raises(MedsagaError, match="shape"):
+        as_volume_pairs(image, tmp_path / "seg.npy")
+
+
 def test_a_picture_of_the_labels_of_a_single_slice(labels, tmp_path):
     array, affine = stored(labels[:, :, :1], "LPS")
     image = save(tmp_path / "ct.nii.gz", array * 10, affine)
