@@ -105,7 +105,10 @@ def _signals_to(run: Run) -> Iterator[None]:
     for name, handler in handlers.items():
         number = getattr(signal, name, None)
         # Under nohup a hangup is ignored, and stays so.
-        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+        if number is not None and signal.getsignal(number) not in (
+            None,  # set by another language, and not to be set back from here
+            signal.SIG_IGN,
+        ):
             before[number] = signal.signal(number, handler)
     try:
         yield

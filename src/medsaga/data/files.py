@@ -177,8 +177,12 @@ def _in_precision(array: NDArray[Any]) -> NDArray[Any]:
     ends = [end for part in finite if part.size for end in (part.min(), part.max())]
     low, high = float(min(ends, default=0)), float(max(ends, default=0))
     largest, single = max(-low, high), np.finfo(np.float32)
-    levels = (high - low) / (largest * float(single.eps)) if largest else np.inf
-    is_held = largest <= float(single.max) and (levels > _FEWEST_LEVELS or low == high)
+    levels = np.inf
+    if float(single.tiny) * 2**24 <= largest <= float(single.max):
+        levels = (high - low) / (largest * float(single.eps))
+    elif largest:
+        levels = 0.0
+    is_held = levels > _FEWEST_LEVELS or low == high
     return array.astype(np.float32 if is_held else np.float64, copy=False)
 
 

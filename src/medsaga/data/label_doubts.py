@@ -28,6 +28,8 @@ def label_doubts(labels: Sequence[Volume], annotation: Annotation) -> list[str]:
         annotation.read(labels[volume], index).values
         for volume, index in annotation.slices
     ]
+    if not slices:
+        return []
     doubts = (_numbered_objects(slices), _smoothed(slices), _two_ones(labels))
     return [doubt for doubt in doubts if doubt is not None]
 
@@ -83,6 +85,8 @@ def _smoothed(slices: Sequence[NDArray[np.integer]]) -> str | None:
 
 def _two_ones(labels: Sequence[Volume]) -> str | None:
     """Notice masks of one class that name it differently, such as 1 and 255."""
+    if len(labels) < 2:
+        return None
     named: dict[int, str] = {}
     for volume in labels:
         low, high = int(volume.array.min()), int(volume.array.max())

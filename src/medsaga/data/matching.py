@@ -102,19 +102,15 @@ def _match_places(
         return labels, check_pair(image, labels)
     voxels, marks = here.stored(_grey(image)), there.stored(labels.array)
     forms = list(product(here.forms, there.forms))
-    # What has the very place of the other was stored with it, even if in the places in
-    # use the two fill the same box.
-    if voxels.shape == marks.shape and any(
-        _same_place(form, other, marks.shape[::-1]) for form, other in forms
-    ):
-        return _on_grid(image, labels, here.canonical(marks)), _by_other_form(
-            image, labels
-        )
     fitting = [
         _on_grid(image, labels, here.canonical(turned_back(turned, form)))
         for form, other in forms
         if (turned := _turned_onto(voxels, form, marks, other)) is not None
     ]
+    if voxels.shape == marks.shape and any(
+        _same_place(form, other, marks.shape[::-1]) for form, other in forms
+    ):  # what has the very place of the other was stored with it
+        fitting.append(_on_grid(image, labels, here.canonical(marks)))
     if any(not np.array_equal(one.array, fitting[0].array) for one in fitting):
         raise MedsagaError(
             f"Of {image.name} and {labels.name} one has a header that gives two places "
@@ -177,7 +173,8 @@ def _match_stored(
         return _on_grid(image, labels, array), None
     return _on_grid(image, labels, array), (
         f"{silent.name} does not say how it is oriented: {image.name} and its labels "
-        "are matched in the order in which both are stored; check that they line up."
+        "are matched in the order in which both are stored, not as images are shown; "
+        "check that they line up, or save both as NIfTI."
     )
 
 
@@ -191,6 +188,7 @@ def _on_grid(image: Volume, labels: Volume, array: NDArray[Any]) -> Volume:
         image.with_array(np.ascontiguousarray(array)),
         name=labels.name,
         holds_labels=labels.holds_labels,
+        n_not_finite=labels.n_not_finite,
     )
 
 

@@ -116,13 +116,13 @@ class OutputNames:
         """Give the folder for an image's outputs: most of them lie side by side."""
         if self._shared is None:
             return self.folder
-        return self.folder / image.absolute().parent.relative_to(self._shared)
+        return self.folder / _folder(image).relative_to(self._shared)
 
     @cached_property
     def _shared(self) -> Path | None:
         """The folder that all images share, where some have one name."""
         names = Counter(stem(image).casefold() for image in self.images)
-        folders = {image.absolute().parent for image in self.images}
+        folders = {_folder(image) for image in self.images}
         if len(folders) < 2 or max(names.values()) < 2:
             return None
         try:
@@ -147,6 +147,12 @@ class OutputNames:
                 f"{other} and {image} would both be written to {path}: segment them "
                 "into different folders."
             )
+
+
+def _folder(image: Path) -> Path:
+    # Without ``..``, by which results would leave the folder for them; not resolved, as
+    # a link's target has another name and place.
+    return Path(os.path.abspath(image)).parent
 
 
 def actual_path(path: Path) -> Path:

@@ -71,7 +71,8 @@ def test_not_finite_values_become_the_lowest(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(1e300, 2e300), (1e9, 1e9 + 200), (-1e9 - 3, -1e9)]
+    ("low", "high"),
+    [(1e300, 2e300), (1e9, 1e9 + 200), (-1e9 - 3, -1e9), (0, 1e-320), (0, 1e-45)],
 )
 def test_double_precision_stays_where_single_takes_the_contrast(
     low: float, high: float, tmp_path: Path
@@ -461,3 +462,12 @@ def test_real_pairs_fit() -> None:
     pairs = pair_files(DATA / "chest-xray/images", DATA / "chest-xray/masks")
     assert len(pairs.pairs) == 41
     assert len(image_files(DATA / "nuclei-microscopy/images")) == 66
+
+
+def test_minc_holds_labels_too() -> None:
+    tiny = Path(nib.__file__).parent / "tests" / "data" / "tiny.mnc"
+    if not tiny.exists():
+        pytest.skip("this nibabel comes without its test data")
+    with pytest.raises(MedsagaError, match="no whole numbers"):
+        read_labels(tiny)
+    assert read_volume(tiny).shape == (10, 20, 20)

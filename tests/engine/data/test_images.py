@@ -321,3 +321,27 @@ def test_a_stack_that_is_cut_off_is_no_smaller_stack(options, share, tmp_path) -
     path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(MedsagaError, match=r"cut off|broken"):
         read_image(path)
+
+
+def imagej_stack_of_one_page(path, stack) -> None:
+    """As ImageJ writes it: one page, the other slices after it, and their number."""
+    with tifffile.TiffWriter(path, byteorder=">") as tif:
+        tif.write(
+            stack[0],
+            photometric="minisblack",
+            metadata=None,
+            description=f"ImageJ=1.53t\nimages={len(stack)}\nslices={len(stack)}\n",
+            software=False,
+        )
+    with path.open("ab") as file:
+        file.write(stack[1:].astype(stack.dtype.newbyteorder(">")).tobytes())
+
+
+def test_a_stack_of_imagej_with_one_page_is_whole_or_refused(tmp_path) -> None:
+    stack = np.random.default_rng(0).integers(0, 9999, (5, 64, 64), dtype=np.uint16)
+    path = tmp_path / "a.tif"
+    imagej_stack_of_one_page(path, stack)
+    np.testing.assert_array_equal(read_image(path).array, stack)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(MedsagaError, match=r"cut off|broken"):
+        read_image(path)

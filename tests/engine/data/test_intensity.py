@@ -355,3 +355,23 @@ def test_scaling_takes_little_more_memory_than_it_gives():
     tracemalloc.stop()
     assert peak < unit.nbytes + 64 * 2**20  # all rows at once take 216 MB
     np.testing.assert_array_equal(unit, (image / 255.0).astype(np.float32))
+
+
+@pytest.mark.parametrize("ends", [(-32768, 32767), (-1e20, 1e20)])
+def test_markers_at_both_ends_take_no_contrast(ends):
+    random = np.random.default_rng(0)
+    image = random.uniform(-1000, 1500, (12, 40, 40))
+    image[:, :, :4], image[:, :, 4:8] = ends
+    limits = IntensityRule(kind="percentiles", low=0.5, high=99.5).limits(
+        volume_from_array(image)
+    )
+    assert limits == pytest.approx((-987, 1487), abs=20)
+
+
+@pytest.mark.parametrize("levels", [(0, 100, 8000), (0, 1, 65535)])
+def test_of_few_values_each_may_mean_something(levels):
+    image = np.random.default_rng(0).choice(levels, (12, 40, 40))
+    limits = IntensityRule(kind="percentiles", low=0.5, high=99.5).limits(
+        volume_from_array(image)
+    )
+    assert limits[1] == levels[-1]

@@ -84,3 +84,9 @@ def test_it_is_asked_before_anything_trains():
         said.append(event.message)
     stream.close()
     assert any("numbers of single objects" in sentence for sentence in said)
+
+
+def test_of_nothing_nothing_is_asked():
+    nothing = volume_from_array(np.zeros((3, 9, 9), int))
+    found = annotated_slices([nothing], 0, [], may_be_empty=True)
+    assert label_doubts([nothing], found) == []

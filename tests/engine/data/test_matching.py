@@ -82,7 +82,8 @@ def test_it_is_said_where_that_turns_them_otherwise(labels, tmp_path):
     (note,) = assert_matched(image, save(tmp_path / "seg.nii.gz", array))
     assert note == (
         "seg does not say how it is oriented: ct and its labels are matched in the "
-        "order in which both are stored; check that they line up."
+        "order in which both are stored, not as images are shown; check that they line "
+        "up, or save both as NIfTI."
     )
 
 
@@ -108,8 +109,11 @@ class TestTwoForms:
 
     @pytest.fixture
     def arrays(self, labels):
+        """An array, and two places for it, which are not the same box."""
         array, affine = stored(labels, "LPS")
-        return array, affine, mirror(affine, array.shape)
+        other = mirror(affine, array.shape)
+        other[:3, 3] += 30
+        return array, affine, other
 
     def test_labels_saved_by_the_qform_of_the_image(self, arrays, tmp_path):
         array, affine, other = arrays
@@ -125,21 +129,24 @@ class TestTwoForms:
 
     def test_labels_turned_since_they_were_saved_by_the_qform(self, arrays, tmp_path):
         array, affine, other = arrays
-        other[:3, 3] += 30  # or both places would be the same box, and both fit
         image = save(tmp_path / "ct.nii.gz", array * 10, affine, qform=other)
         turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt("PSR"))
         turned = apply_orientation(array, turn)
         place = other @ inv_ornt_aff(turn, array.shape)
         assert_matched(image, save(tmp_path / "seg.nii.gz", turned, place))
 
-    def test_labels_that_fit_both_are_refused(self, arrays, tmp_path):
+    @pytest.mark.parametrize("whose", ["image", "labels"])
+    def test_where_both_fit_neither_is_taken(self, arrays, whose, tmp_path):
+        """A stale form, such as a program leaves that turns voxels and one affine."""
         array, affine, other = arrays
-        image = save(tmp_path / "ct.nii.gz", array * 10, affine, qform=other)
-        turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt("PSR"))
-        mask = apply_orientation(array, turn)
-        place = other @ inv_ornt_aff(turn, array.shape)
+        other[:3, 3] -= 30  # the same box
+        forms = {"image": (affine, other), "labels": (other, affine)}[whose]
+        both = {"image": other, "labels": affine}[whose]
+        stale, whole = save(tmp_path / "a.nii", array, forms[0], qform=forms[1]), None
+        whole = save(tmp_path / "b.nii", array, both)
+        pair = (stale, whole) if whose == "image" else (whole, stale)
         with pytest.raises(MedsagaError, match="fit both"):
-            as_volume_pairs(image, save(tmp_path / "seg.nii.gz", mask, place))
+            as_volume_pairs(*pair)
 
     def test_a_broken_sform_leaves_the_qform(self, arrays, tmp_path):
         array, affine, _ = arrays
@@ -175,7 +182,8 @@ def test_labels_of_a_format_that_says_nothing(labels, codes, ending, tmp_path):
     notes = assert_matched(image, path)
     assert [note.split(" says")[0] for note in notes] == [
         "seg does not say how it is oriented: ct and its labels are matched in the "
-        "order in which both are stored; check that they line up."
+        "order in which both are stored, not as images are shown; check that they line "
+        "up, or save both as NIfTI."
     ] * (codes != "RAS")
 
 

@@ -150,6 +150,20 @@ def test_images_of_one_name_in_many_folders_keep_their_tree(model, tmp_path):
     assert [r.status for r in again] == ["kept"] * 2
 
 
+def test_results_never_leave_their_folder(model, tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    for folder in (tmp_path / "work" / "p0", tmp_path / "p1"):
+        save(folder, "ct.npy")
+    monkeypatch.chdir(tmp_path / "work")
+    files = ["p0/ct.npy", "../p1/ct.npy"]
+    out = tmp_path / "out" / "deep"
+    results = drain(segment_batch(model, files, out=out))
+    assert [r.written for r in results] == [
+        (out / "work" / "p0" / "ct.npy",),
+        (out / "p1" / "ct.npy",),
+    ]
+
+
 def test_files_need_a_folder_for_their_results(model, tmp_path):
     with pytest.raises(MedsagaError, match="folder for the results"):
         next(segment_batch(model, save(tmp_path, "x.npy")))

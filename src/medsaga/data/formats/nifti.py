@@ -146,8 +146,10 @@ def _open(path: Path) -> Any:
 def _label_numbers(stored: Any) -> NDArray[Any]:
     """Read labels; those that were stored as steps of a scale become whole again."""
     numbers: NDArray[Any] = np.asanyarray(stored)
-    slope = getattr(stored, "slope", 1)
-    if stored.dtype.kind not in "iu" or not 0 < abs(slope) < _LARGEST_STEP:
+    if type(stored) is not ArrayProxy or stored.dtype.kind not in "iu":
+        return numbers
+    slope = stored.slope
+    if not 0 < abs(slope) < _LARGEST_STEP:
         return numbers
     whole: NDArray[Any] = np.rint(numbers)
     is_near = bool((np.abs(numbers - whole) <= abs(slope) / 2).all())

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # ImageJ's dialect of TIFF carries the voxel size, but only for these types.
 _IMAGEJ_TYPES = (np.uint8, np.uint16, np.float32)
+_UNCOMPRESSED = 1
 _MM_PER_UNIT = {
     "nm": 1e-6,
     **dict.fromkeys(("um", "\u00b5m", "\u03bcm", "\\u00B5m", "micron"), 1e-3),
@@ -82,16 +83,39 @@ def _check_is_whole(tif: tifffile.TiffFile, path: Path) -> None:
     (n_tags,) = unpack(form.tagnoformat, tif.filehandle.read(form.tagnosize))
     tif.filehandle.seek(last.offset + form.tagnosize + n_tags * form.tagsize)
     has_another = any(tif.filehandle.read(form.offsetsize))
-    ends = (
-        offset + count
-        for page in tif.pages
-        for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
-    )
-    if has_another or max(ends, default=0) > size:
+    if (
+        has_another
+        or any(_lacks_pixels(page, size) for page in tif.pages)
+        or (_lacks_slices(tif, size))
+    ):
         raise MedsagaError(
             f"{path.name} is cut off: it has {len(tif.pages)} whole pages, and says "
             "that there is more; copy or export it again."
         )
+
+
+def _lacks_pixels(page: Any, size: int) -> bool:
+    """Whether pixels of a page lie beyond the end of the file."""
+    places = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    if all(offset + count <= size for offset, count in places):
+        return False
+    if page.compression != _UNCOMPRESSED or page.is_tiled:
+        return True
+    # The last strip may be said to be longer than what is left of the page.
+    there = sum(max(0, min(offset + count, size) - offset) for offset, count in places)
+    return bool(there < page.nbytes)
+
+
+def _lacks_slices(tif: tifffile.TiffFile, size: int) -> bool:
+    """Whether a stack that ImageJ wrote as one page and a number is shorter than that.
+
+    tifffile takes such a one for the single page.
+    """
+    page: Any = tif.pages[0]
+    n_slices = int((tif.imagej_metadata or {}).get("images", 1)) if tif.is_imagej else 1
+    if len(tif.pages) >= n_slices:
+        return False
+    return bool(page.dataoffsets[0] + n_slices * page.nbytes > size)
 
 
 def _read_pages(path: Path) -> NDArray[Any]:

@@ -16,9 +16,10 @@ SAMPLE_SIZE = 1_000_000
 """Voxels that are looked at."""
 
 # What programs write where there is nothing: the ends of the types, and some numbers.
-_MARKERS = frozenset(
-    {-32768, -32767, 32767, 65535, -9999, -99999, 99999, 2**31 - 1, -(2**31), 2**32 - 1}
+_MARKERS = np.array(
+    [-32768, -32767, 32767, 65535, -9999, -99999, 99999, 2**31 - 1, -(2**31), 2**32 - 1]
 )
+_FEWEST_LEVELS = 16
 _LARGEST_MEASURED = 1e15
 # How many times the range of all other values a marker lies beyond them. Any value that
 # lies so far away that the others would become one grey is taken for one, but for what
@@ -56,14 +57,21 @@ def without_markers(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _is_far(end: float, values: NDArray[np.float64]) -> bool:
-    others = values[values != end]
+    others = values[(values != end) & ~_may_mark(values)]
     if not others.size:
         return False
     low, high = float(others.min()), float(others.max())
-    gap = max(low - end, end - high)
-    if end in _MARKERS or abs(end) >= _LARGEST_MEASURED:
-        return gap > _GAP * (high - low) > 0
-    return abs(end) >= _SMALLEST_OTHER and gap > _GAP_OF_OTHERS * (high - low) > 0
+    gap, span = max(low - end, end - high), high - low
+    if _may_mark(np.array([end]))[0]:
+        is_far = gap > _GAP * span > 0
+    else:
+        is_far = abs(end) >= _SMALLEST_OTHER and gap > _GAP_OF_OTHERS * span > 0
+    # Of few values each may mean something, as in a phantom or a mask.
+    return is_far and np.unique(others).size >= _FEWEST_LEVELS
+
+
+def _may_mark(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return np.isin(values, _MARKERS) | (np.abs(values) >= _LARGEST_MEASURED)
 
 
 def _sample(volume: Volume, most: int) -> NDArray[np.float64]:
