@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from medsaga.data.files import read_labels
 from medsaga.data.folders import listed, pair_files
 from medsaga.data.formats.catalogue import stem
 from medsaga.data.matching import match_labels
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import Notice, Scoring, Stop
-from medsaga.metrics import Scores, mean, score
+from medsaga.metrics import Scores, distinct_values, mean, score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,7 +120,7 @@ def evaluate(prediction: Path | str, truth: Path | str) -> Stream[Evaluation]:
     ------
     MedsagaError
         If nothing can be paired, several masks have one name, or the only pair cannot
-        be scored: its files cannot be read, or differ in shape.
+        be scored: its files cannot be read, are no masks, or do not fit together.
     """
     found = pair_files(prediction, truth)
     pairs = found.pairs
@@ -172,12 +170,9 @@ def _score_pair(pair: Pair) -> Stream[Scores]:
 def _read_mask(path: Path) -> Volume:
     """Read a mask; an image of whole numbers would be scored for each of its greys."""
     mask = read_labels(path)
-    values: set[int] = set()
-    for part in mask.array:
-        values.update(np.unique(part).tolist())
-        if len(values) > _MOST_VALUES:
-            raise MedsagaError(
-                f"{path.name} holds more than {_MOST_VALUES} values, as an image does: "
-                "give masks, with one value for each class."
-            )
+    if len(distinct_values(mask.array, _MOST_VALUES)) > _MOST_VALUES:
+        raise MedsagaError(
+            f"{path.name} holds more than {_MOST_VALUES} values, as an image does: "
+            "give masks, with one value for each class."
+        )
     return mask

@@ -94,7 +94,7 @@ def score(
         spacing = spacing and (*spacing[:axis], *spacing[axis + 1 :])
     spacing = spacing and tuple(map(float, spacing))  # MONAI refuses NumPy's floats
     if values is None:
-        values = sorted(_values(prediction) | _values(truth))
+        values = sorted((distinct_values(prediction) | distinct_values(truth)) - {0})
     # Seconds: not before it is needed, so that a first preview stands sooner.
     from monai.metrics import compute_dice
 
@@ -119,6 +119,19 @@ def score(
     return Scores(dice=dice, hd95=hd95, missing=missing, unit=unit)
 
 
+def distinct_values(array: NDArray[Any], most: int | None = None) -> set[int]:
+    """Give the whole numbers that a mask holds, or some more than `most` of them.
+
+    Slice by slice: sorting a whole volume would take a multiple of its memory.
+    """
+    values: set[int] = set()
+    for part in array:
+        values.update(np.unique(part).tolist())
+        if most is not None and len(values) > most:
+            break
+    return values
+
+
 def mean(numbers: Iterable[float]) -> float:
     """Give the mean; NaN of nothing."""
     listed = list(numbers)
@@ -132,11 +145,6 @@ def mean_by_class(rows: Iterable[Mapping[int, float]]) -> dict[int, float]:
         for value, number in row.items():
             numbers[value].append(number)
     return {value: mean(listed) for value, listed in numbers.items()}
-
-
-def _values(array: NDArray[Any]) -> set[int]:
-    # Slice by slice: sorting a whole volume would take a multiple of its memory.
-    return {int(value) for part in array for value in np.unique(part)} - {0}
 
 
 def _cropped(

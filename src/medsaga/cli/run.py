@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Run:
-    """A command's long work: shows its streams, and stops them at Ctrl-C."""
+    """A command's long work: shows its streams, and stops them at a signal."""
 
     def __init__(self, display: Display) -> None:
         self.display = display
@@ -38,7 +38,7 @@ class Run:
     def drain(
         self, stream: Stream[T], on_event: Callable[[Event], object] | None = None
     ) -> T:
-        """Run a stream to its end, or to the next event after Ctrl-C.
+        """Run a stream to its end, or to the next event after a signal.
 
         Parameters
         ----------
@@ -79,6 +79,7 @@ class Run:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for descriptor in self._terminals:
             os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 @contextmanager

@@ -94,9 +94,11 @@ def pair_files(images: Path | str, labels: Path | str) -> PairedFiles:
             f"{images} is given for the images and for the labels: put the labels into "
             "a folder of their own, under the images' names."
         )
-    by_name = _by_name(labels, label_list)
-    _by_name(images, [i for i in image_list if stem(i) in by_name])
-    pairs = tuple((i, by_name[stem(i)]) for i in image_list if stem(i) in by_name)
+    by_name = {stem(label): label for label in label_list}
+    labelled = [image for image in image_list if stem(image) in by_name]
+    _refuse_twins(labels, label_list)
+    _refuse_twins(images, labelled)
+    pairs = tuple((image, by_name[stem(image)]) for image in labelled)
     if not pairs:
         raise MedsagaError(
             f"No labels in {labels} have the name of an image in {images}: call the "
@@ -118,13 +120,12 @@ def listed(files: Sequence[Path]) -> str:
     return f"{names} and {more} more" if more > 0 else names
 
 
-def _by_name(folder: Path, files: Sequence[Path]) -> dict[str, Path]:
+def _refuse_twins(folder: Path, files: Sequence[Path]) -> None:
     for name, times in Counter(map(stem, files)).most_common(1):
         if times > 1:
             raise MedsagaError(
                 f"{folder} has {times} files for {name}: keep one of them there."
             )
-    return {stem(file): file for file in files}
 
 
 def output_path(image_path: Path, folder: Path, suffix: str = "") -> Path:

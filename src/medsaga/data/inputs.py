@@ -32,7 +32,9 @@ class TrainingData:
     ----------
     images, labels
         A file, a folder, an array (z, y, x) or (y, x), a `Volume`, or a sequence of
-        these; images and labels pair up by name (files) or by order (the rest). On an
+        these; images and labels pair up by name (files) or by order (the rest). Files
+        are matched in space, or as they are stored where one does not say how it is
+        oriented (:func:`~medsaga.data.matching.match_labels`). On an
         annotated slice label 0 is background; with `FineTuneSettings.sparse` it is
         unknown, and `background_value` is background.
     axis

@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from medsaga.data.formats.canonical import (
-    FileSpace,
-    PlainFile,
-    axis_codes,
-    turned_back,
-    turned_to_canonical,
-)
+from medsaga.data.formats.canonical import FileSpace, PlainFile
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -100,50 +94,44 @@ def _match_places(
     """Match by a place that both headers give: the ones in use, or others."""
     if image.is_2d != labels.is_2d:
         return labels, check_pair(image, labels)
-    voxels, marks = here.stored(_grey(image)), there.stored(labels.array)
-    forms = list(product(here.forms, there.forms))
+    marks = there.stored(labels.array)
+    pairs = list(product(here.readings(), there.readings()))
+    # As stored, and thence by what the image is turned by.
     fitting = [
-        _on_grid(image, labels, here.canonical(turned_back(turned, form)))
-        for form, other in forms
-        if (turned := _turned_onto(voxels, form, marks, other)) is not None
+        here.canonical(one.stored(other.canonical(marks)))
+        for one, other in pairs
+        if _lie_together(one, other)
     ]
-    if voxels.shape == marks.shape and any(
-        _same_place(form, other, marks.shape[::-1]) for form, other in forms
+    if here.grid == there.grid and any(
+        _same_place(one.affine, other.affine, here.grid[::-1]) for one, other in pairs
     ):  # what has the very place of the other was stored with it
-        fitting.append(_on_grid(image, labels, here.canonical(marks)))
-    if any(not np.array_equal(one.array, fitting[0].array) for one in fitting):
+        fitting.append(here.canonical(marks))
+    if any(not np.array_equal(one, fitting[0]) for one in fitting):
         raise MedsagaError(
             f"Of {image.name} and {labels.name} one has a header that gives two places "
             "(sform and qform), and the labels fit both: save it again with the right "
             "one in both."
         )
     if fitting:
-        is_used = _turned_onto(voxels, forms[0][0], marks, forms[0][1]) is not None
-        return fitting[0], None if is_used else _by_other_form(image, labels)
+        doubt = None if _lie_together(*pairs[0]) else _by_other_form(image, labels)
+        return _on_grid(image, labels, fitting[0]), doubt
     if image.shape != labels.shape:
         check_pair(image, labels)  # says so
     raise MedsagaError(
         f"The labels {labels.name} lie elsewhere in space than the image {image.name}, "
-        f"and are turned differently ({axis_codes(here)} and {axis_codes(there)}), so "
-        "that no voxel is known to belong to another: save the labels on the image's "
-        f"grid again. Affine of the image: {_written(here.affine)}; of the labels: "
-        f"{_written(there.affine)}."
+        f"and are turned differently ({here.axis_codes()} and {there.axis_codes()}), "
+        "so that no voxel is known to belong to another: save the labels on the "
+        f"image's grid again. Affine of the image: {_written(here.affine)}; of the "
+        f"labels: {_written(there.affine)}."
     )
 
 
-def _turned_onto(
-    voxels: NDArray[Any],
-    form: NDArray[np.float64],
-    marks: NDArray[Any],
-    other: NDArray[np.float64],
-) -> NDArray[Any] | None:
-    """Give labels in canonical order (x, y, z) if they then lie on the image's grid."""
-    place, image = turned_to_canonical(voxels, form)
-    other_place, turned = turned_to_canonical(marks, other)
-    fits = turned.shape == image.shape and _same_place(
-        place, other_place, turned.shape[::-1]
+def _lie_together(one: FileSpace, other: FileSpace) -> bool:
+    """Whether two files are one grid in canonical order."""
+    shapes = [space.canonical_shape() for space in (one, other)]
+    return shapes[0] == shapes[1] and _same_place(
+        one.canonical_affine(), other.canonical_affine(), shapes[0]
     )
-    return turned if fits else None
 
 
 def _by_other_form(image: Volume, labels: Volume) -> str:
@@ -168,10 +156,10 @@ def _match_stored(
             "(from foot to head, back to front, left to right): they are matched so; "
             "check that they line up."
         )
-    array = here.canonical(stored)
-    if array.shape == labels.shape and np.array_equal(array, labels.array):
-        return _on_grid(image, labels, array), None
-    return _on_grid(image, labels, array), (
+    matched = _on_grid(image, labels, here.canonical(stored))
+    if np.array_equal(matched.array, labels.array):
+        return matched, None
+    return matched, (
         f"{silent.name} does not say how it is oriented: {image.name} and its labels "
         "are matched in the order in which both are stored, not as images are shown; "
         "check that they line up, or save both as NIfTI."
@@ -188,7 +176,6 @@ def _on_grid(image: Volume, labels: Volume, array: NDArray[Any]) -> Volume:
         image.with_array(np.ascontiguousarray(array)),
         name=labels.name,
         holds_labels=labels.holds_labels,
-        n_not_finite=labels.n_not_finite,
     )
 
 

@@ -47,7 +47,7 @@ class Volume:
         Whether the file that this was read from says that it holds labels.
     n_not_finite
         How many of the file's voxels were NaN or infinite, for which another value
-        stands here.
+        stands here; None where they are not counted.
     """
 
     array: NDArray[Any]
@@ -57,7 +57,7 @@ class Volume:
     is_2d: bool = False
     source: Any = None
     holds_labels: bool = False
-    n_not_finite: int = 0
+    n_not_finite: int | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -104,7 +104,7 @@ class Volume:
 
     def with_array(self, array: NDArray[Any]) -> Volume:
         """Give the same place in space other values."""
-        return replace(self, array=array)
+        return replace(self, array=array, n_not_finite=None)
 
 
 def slice_place(axis: int, index: int) -> tuple[slice | int, ...]:

@@ -112,8 +112,9 @@ def segment_batch(
     settings
         What to do to the masks, and what to give beside them.
     out
-        Folder for the results of files, which get the images' names; not needed for
-        open volumes, whose results come with :class:`ItemEnded`.
+        Folder for the results of files, which get the images' names, and keep the
+        images' folders where images of several have one name; not needed for open
+        volumes, whose results come with :class:`ItemEnded`.
     replaces
         Whether results that are there already are written again.
 

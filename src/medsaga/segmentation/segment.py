@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ def _segment(
     planes = _planes(model, volume, settings)
     if any(planes):
         # Each slice across the stack of a lazy array would compute all of it.
-        volume = volume.with_array(np.asarray(volume.array))
+        volume = replace(volume, array=np.asarray(volume.array))
     output = ResultArrays.allocate(model, volume, planes, settings)
     with computing_threads(), suppress(Stop):
         device = pick_device()

@@ -67,8 +67,7 @@ class Stepper:
         """
         setup, state = self.setup, self.state
         state.clock.restart()
-        rate = learning_rate_factor(setup, state, state.step) * state.rate_scale
-        self._optimizer.set_lr_factor(rate)
+        self._optimizer.set_lr_factor(learning_rate_factor(setup, state, state.step))
         buffers = {n: b.clone() for n, b in state.network.named_buffers()}
         views, images, targets = self._batch(state.step)
         images = setup.to_device(images)
@@ -121,4 +120,5 @@ def learning_rate_factor(setup: Setup, state: TrainingState, step: int) -> float
     """Give what the learning rates are multiplied by in a step, counted from 0."""
     settings = setup.settings
     total = state.plan.steps or None
-    return lr_factor(step, total, settings.warmup_steps, settings.decay_power)
+    factor = lr_factor(step, total, settings.warmup_steps, settings.decay_power)
+    return factor * state.rate_scale

@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from medsaga import frontend
 from napari_medsaga.layers.convert import LayerDataTuple, place_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    import numpy as np
 
     from medsaga import Volume
 
@@ -82,9 +82,10 @@ def _as_labels(volume: Volume, path: Path) -> Volume | None:
     # Integers that are scaled on disk, and what numpy has saved, are fractions here.
     is_integer = volume.array.dtype.kind in "iu"
     labels = volume if is_integer else _read_whole_numbers(path)
-    if labels is None or volume.holds_labels or _are_few(labels.array):
+    if labels is None or volume.holds_labels:
         return labels
-    return None
+    values = frontend.distinct_values(labels.array, _MOST_LABELS)
+    return labels if len(values) <= _MOST_LABELS else None
 
 
 def _read_whole_numbers(path: Path) -> Volume | None:
@@ -94,15 +95,6 @@ def _read_whole_numbers(path: Path) -> Volume | None:
         return read_labels(path)
     except MedsagaError:
         return None  # whatever its intent, it can be looked at as an image
-
-
-def _are_few(array: np.ndarray[Any, Any]) -> bool:
-    values: set[int] = set()
-    for part in array:
-        values.update(np.unique(part).tolist())
-        if len(values) > _MOST_LABELS:
-            return False
-    return True
 
 
 def _layer_array(volume: Volume) -> np.ndarray[Any, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +57,12 @@ class FileSpace:
     orientation: NDArray[np.float64]
     forms: tuple[NDArray[np.float64], ...] = ()
 
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Sides (i, j, k) of the voxels as stored, without axes of length 1 after."""
+        i, j, k = (*self.shape, 1)[:3]
+        return i, j, k
+
     def stored(self, array: NDArray[Any]) -> NDArray[Any]:
         """Turn grey voxels in canonical order (z, y, x) back to (i, j, k) as stored."""
         back = ornt_transform(CANONICAL, self.orientation)
@@ -65,6 +71,28 @@ class FileSpace:
     def canonical(self, array: NDArray[Any]) -> NDArray[Any]:
         """Turn grey voxels as stored (i, j, k) to canonical order (z, y, x)."""
         return np.asarray(apply_orientation(array, self.orientation).transpose(2, 1, 0))
+
+    def readings(self) -> list[FileSpace]:
+        """Give the file as each of its forms would turn it, in mm."""
+        return [
+            replace(self, affine=form, orientation=io_orientation(form))
+            for form in self.forms
+        ]
+
+    def canonical_affine(self) -> NDArray[np.float64]:
+        """Give the affine of (x, y, z) in canonical order, in the file's own units."""
+        turn: NDArray[np.float64] = inv_ornt_aff(self.orientation, self.grid)
+        return self.affine @ turn
+
+    def canonical_shape(self) -> tuple[int, int, int]:
+        """Give the sides (z, y, x) in canonical order."""
+        axes = self.orientation[:, 0].argsort()[::-1]
+        z, y, x = (self.grid[axis] for axis in axes)
+        return z, y, x
+
+    def axis_codes(self) -> str:
+        """Name where the axes lead, such as LPS: left, posterior, superior."""
+        return "".join(ornt2axcodes(self.orientation))
 
 
 class PlainFile:
@@ -129,7 +157,9 @@ def canonical_volume(
     orientation = _orientation(affine, len(shape), path)
     header = new_header(affine) if mask_header is None else mask_header
     scale = np.diag([*[mm_per_unit] * 3, 1.0])
-    canonical = scale @ affine @ inv_ornt_aff(orientation, data.shape[:3])
+    in_mm = tuple(scale @ form for form in forms)
+    source = FileSpace(header, affine, shape, orientation, in_mm)
+    canonical = scale @ source.canonical_affine()
     data = apply_orientation(data, orientation)  # (x, y, z) or (x, y, z, 3)
     data = data.transpose((2, 1, 0, 3) if data.ndim == 4 else (2, 1, 0))
     x, y, z = (float(size) for size in voxel_sizes(canonical))
@@ -140,9 +170,7 @@ def canonical_volume(
         spacing=(z, y, x),
         name=stem(path),
         is_2d=len(shape) == 2,
-        source=FileSpace(
-            header, affine, shape, orientation, tuple(scale @ form for form in forms)
-        ),
+        source=source,
         holds_labels=holds_labels,
     )
 
@@ -157,26 +185,6 @@ def new_header(affine: NDArray[np.float64] | None) -> Any:
             header.set_qform(affine, code=0)  # a quaternion cannot say a shear
         header.set_xyzt_units("mm")
     return header
-
-
-def turned_to_canonical(
-    array: NDArray[Any], affine: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """Turn voxels (i, j, k) as an affine says: its canonical form, and (x, y, z)."""
-    orientation = io_orientation(affine)
-    canonical = affine @ inv_ornt_aff(orientation, array.shape)
-    return canonical, np.asarray(apply_orientation(array, orientation))
-
-
-def turned_back(array: NDArray[Any], affine: NDArray[np.float64]) -> NDArray[Any]:
-    """Undo :func:`turned_to_canonical`."""
-    back = ornt_transform(CANONICAL, io_orientation(affine))
-    return np.asarray(apply_orientation(array, back))
-
-
-def axis_codes(space: FileSpace) -> str:
-    """Name where the axes of a file lead, such as LPS: left, posterior, superior."""
-    return "".join(ornt2axcodes(space.orientation))
 
 
 def is_invertible(affine: NDArray[np.float64]) -> bool:

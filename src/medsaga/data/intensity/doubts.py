@@ -30,7 +30,10 @@ def image_doubts(volume: Volume, rule: IntensityRule) -> list[str]:
     if not _is_in_memory(volume.array):
         return []
     doubts = []
-    if n_not_finite := volume.n_not_finite or _count_not_finite(volume.array):
+    n_not_finite = volume.n_not_finite
+    if n_not_finite is None:
+        n_not_finite = _count_not_finite(volume.array)
+    if n_not_finite:
         doubts.append(
             f"{volume.name} has {count(n_not_finite, 'voxel')} of no finite value (NaN "
             "or infinity): black to the model."
