@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ if WORKER and hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, {CORES[int(WORKER.removeprefix("gw")) % len(CORES)]})
 
 
+_numbers = count()
 # So that no process is left with a minute's test when the others are done.
 SLOWEST = ("test_quality.py", "test_readme.py", "test_window.py")
 
@@ -25,6 +27,14 @@ SLOWEST = ("test_quality.py", "test_readme.py", "test_window.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
     items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
+@pytest.fixture(autouse=True)
+def states(tmp_path_factory, monkeypatch) -> Path:
+    """A folder of the test's own for the states of its trainings."""
+    folder = tmp_path_factory.getbasetemp() / "states" / str(next(_numbers))
+    monkeypatch.setenv("MEDSAGA_STATE", str(folder))
+    return folder
 
 
 @pytest.fixture(scope="session")

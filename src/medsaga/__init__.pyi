@@ -28,5 +28,10 @@ from .settings.presets import PRESETS as PRESETS
 from .settings.presets import preset as preset
 from .settings.segment import SegmentSettings as SegmentSettings
 from .training.fine_tune import fine_tune as fine_tune
+from .training.fine_tune import resume as resume
+from .training.resuming.interrupted import (
+    interrupted_trainings as interrupted_trainings,
+)
+from .training.resuming.journal import Journal as Journal
 
 __version__: str

@@ -43,9 +43,14 @@ def thread_count() -> int:
 
 
 @contextmanager
-def computing_threads() -> Iterator[int]:
-    """Let torch use :func:`thread_count` threads inside the block."""
-    before, count = torch.get_num_threads(), thread_count()
+def computing_threads(wanted: int = 0) -> Iterator[int]:
+    """Let torch use so many threads inside the block, and give their number.
+
+    0 takes :func:`thread_count`, beyond which it never goes: threads without a core of
+    their own hold up all others.
+    """
+    before, most = torch.get_num_threads(), thread_count()
+    count = min(wanted, most) if wanted else most
     torch.set_num_threads(count)
     try:
         yield count

@@ -10,9 +10,9 @@ from .data.survey import survey_annotation as survey_annotation
 from .data.volume import AXIS_NAMES as AXIS_NAMES
 from .data.volume import slice_place as slice_place
 from .metrics import distinct_values as distinct_values
-from .models.folder import check_model_target as check_model_target
 from .models.kept_slices import kept_labels as kept_labels
 from .models.library import LibraryEntry as LibraryEntry
+from .models.target import ModelTarget as ModelTarget
 from .network.backbones.catalogue import missing_weights as missing_weights
 from .network.backbones.catalogue import offered_backbones as offered_backbones
 from .preloading import warm_up as warm_up
@@ -25,5 +25,18 @@ from .training.plan.speed import Speed as Speed
 from .training.plan.speed import TimeEstimate as TimeEstimate
 from .training.plan.speed import estimate_time as estimate_time
 from .training.plan.speed import measure_speed as measure_speed
+from .training.resuming.folders import state_folder as state_folder
+from .training.resuming.interrupted import Interrupted as Interrupted
+from .training.resuming.interrupted import (
+    discard_interrupted as discard_interrupted,
+)
+from .training.resuming.interrupted import (
+    trainings_under_way as trainings_under_way,
+)
+from .training.resuming.keeping import KeptModel as KeptModel
+from .training.resuming.keeping import keep_model as keep_model
+from .training.resuming.outline import KnownImage as KnownImage
+from .training.resuming.outline import TrainingOutline as TrainingOutline
+from .training.resuming.outline import read_outline as read_outline
 from .wording import count as count
 from .wording import duration as duration

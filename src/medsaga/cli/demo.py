@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medsaga import PRESETS, FineTuneSettings, MedsagaError
-from medsaga.cli.finetune import make_settings, model_target, train
+from medsaga.cli.finetune import make_settings
 from medsaga.cli.options import AsJson, PresetName, settings_options
 from medsaga.cli.run import (
-    STOPPED,
     Run,
     check_writable,
     print_json,
@@ -23,6 +22,7 @@ from medsaga.cli.run import (
     start_run,
 )
 from medsaga.cli.tables import dice_table
+from medsaga.cli.training import begin, end, model_target
 
 if TYPE_CHECKING:
     from medsaga import ModelCard, Scores, TrainedModel, Volume
@@ -56,8 +56,7 @@ def demo(
         print_json(result.as_json(sample.names, is_stopped=run.is_stopped))
     else:
         _print(result, sample.names)
-    if run.is_stopped:
-        raise typer.Exit(STOPPED)
+    end(is_stopped=run.is_stopped, problem=result.problem)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +99,7 @@ class _Result:
     sheet: Path | None = None
     scores: "Scores | None" = None
     scored_slices: tuple[int, ...] = ()
+    problem: str | None = None
 
     def as_json(self, names: Mapping[int, str], *, is_stopped: bool) -> dict[str, Any]:
         scores = self.scores
@@ -120,22 +120,27 @@ class _Result:
 def _make(run: Run, sample: _Sample, settings: FineTuneSettings, out: Path) -> _Result:
     from medsaga import TrainingData, fine_tune, read_volume
 
-    folder = model_target(out / "phantom_model", overwrite=True)
+    target = model_target(out / "phantom_model", overwrite=True)
     data = TrainingData(
         sample.image,
         sample.labels,
         class_names=sample.names,
         class_colours=sample.colours,
     )
-    training = fine_tune(data, settings)
-    model = train(run, training, folder)
-    if model is None:
+    trained = begin(
+        run,
+        target,
+        {"demo": str(out.absolute())},
+        lambda journal: fine_tune(data, settings, journal=journal),
+    )
+    if trained.model is None:
         return _Result()
     image = read_volume(sample.image)
-    mask = None if run.is_stopped else _segment(run, model, image)
+    mask = None if run.is_stopped else _segment(run, trained.model, image)
+    result = _Result(model=trained.path, problem=trained.problem)
     if mask is None:
-        return _Result(model=folder)
-    return _write(model.card, image, mask, sample, out, folder)
+        return result
+    return _write(trained.model.card, image, mask, sample, out, result)
 
 
 def _segment(run: Run, model: "TrainedModel", image: "Volume") -> "Volume | None":
@@ -151,7 +156,7 @@ def _write(
     mask: "Volume",
     sample: _Sample,
     out: Path,
-    folder: Path,
+    result: _Result,
 ) -> _Result:
     """Write mask and sheet, and score the slices that were not annotated."""
     from medsaga import read_labels, score, volume_from_array, write_volume
@@ -163,8 +168,8 @@ def _write(
     # HD95 would take the slices that are left for neighbours.
     scores = score(predicted, true, card.classes.values[1:])
     picture = draw_sheet(card, image, mask, truth, rest, scores.dice)
-    return _Result(
-        model=folder,
+    return replace(
+        result,
         mask=write_volume(mask, out / "phantom_mask.nii.gz", is_labels=True),
         sheet=write_volume(
             volume_from_array(picture, rgb=True), out / "phantom_overlays.png"

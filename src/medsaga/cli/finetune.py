@@ -1,8 +1,8 @@
 """The command `finetune`: images with labels in, a model folder out."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,41 +19,49 @@ from medsaga.cli.options import (
     settings_options,
 )
 from medsaga.cli.run import (
-    STOPPED,
     Run,
-    check_writable,
     print_json,
     print_result,
     reports_errors,
     start_run,
 )
 from medsaga.cli.tables import class_table
+from medsaga.cli.training import (
+    Trained,
+    begin,
+    end,
+    find_interrupted,
+    go_on,
+    model_target,
+)
 
 if TYPE_CHECKING:
-    from medsaga import ModelCard, TrainedModel
+    from medsaga import Journal, ModelCard, TrainedModel
     from medsaga.events import Stream
 
 DEFAULT_PRESET = "balanced"
+_PATHS = ("image", "labels")
 
 
 @reports_errors
 @settings_options(FineTuneSettings, PRESETS, DEFAULT_PRESET)
 def finetune(
+    given: dict[str, Any],
     image: Annotated[
-        Path,
+        Path | None,
         typer.Argument(help="Image file, or a folder of them.", show_default=False),
-    ],
+    ] = None,
     labels: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             help="Labels of some slices, or a folder of files named as the images.",
             show_default=False,
         ),
-    ],
+    ] = None,
     out: Annotated[
-        Path, typer.Option("--out", help="Folder for the model.", show_default=False)
-    ],
-    given: dict[str, Any],
+        Path | None,
+        typer.Option("--out", help="Folder for the model.", show_default=False),
+    ] = None,
     preset_name: PresetName = DEFAULT_PRESET,
     axis: Annotated[
         str | None,
@@ -94,6 +102,14 @@ def finetune(
             show_default=False,
         ),
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a training that was interrupted: the one of --out, or the "
+            "only one. With an image and labels too, begin it if there is none.",
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -102,30 +118,72 @@ def finetune(
     Ctrl-C ends the training in order and keeps the best model so far.
     """
     settings = make_settings(preset_name, given)
-    names, chosen_axis = parse_names(name), parse_axis(axis)
-    chosen_slices = parse_slices(slices, "--slices")
-    empty_slices = parse_slices(empty, "--empty") or []
+    if image is None or labels is None or out is None:
+        if not resume or image is not None:
+            raise MedsagaError(
+                "An image, its labels and --out FOLDER are needed: give all three, or "
+                "--resume to go on with a training that was interrupted."
+            )
+        asked = None
+    else:
+        asked = _Asked(
+            image=image,
+            labels=labels,
+            settings=settings,
+            axis=parse_axis(axis),
+            slices=parse_slices(slices, "--slices"),
+            empty_slices=parse_slices(empty, "--empty") or [],
+            window=window,
+            class_names=parse_names(name),
+        )
     with start_run() as run:
+        described = None if asked is None else asked.describe()
+        entry = find_interrupted(out, described) if resume else None
+        if entry is not None:
+            trained = go_on(run, entry, out)
+        elif asked is not None and out is not None:
+            target = model_target(out, overwrite=overwrite)
+            trained = begin(run, target, asked.describe(), asked.train)
+            _tell_unused_names(run, asked.class_names, trained.card)
+        else:
+            raise AssertionError
+    _print(trained, is_stopped=run.is_stopped, as_json=as_json)
+    end(is_stopped=run.is_stopped, problem=trained.problem)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """What a training is asked for."""
+
+    image: Path
+    labels: Path
+    settings: FineTuneSettings
+    axis: int | None
+    slices: Sequence[int] | None
+    empty_slices: Sequence[int]
+    window: tuple[float, float] | None
+    class_names: Mapping[int, str]
+
+    def describe(self) -> dict[str, Any]:
+        """Give all of it as JSON gives it back."""
+        paths = {name: str(getattr(self, name).absolute()) for name in _PATHS}
+        described: dict[str, Any] = json.loads(json.dumps(asdict(self) | paths))
+        return described
+
+    def train(self, journal: "Journal | None") -> "Stream[TrainedModel | None]":
+        """Give the training."""
         from medsaga import TrainingData, fine_tune
 
-        folder = model_target(out, overwrite=overwrite)
         data = TrainingData(
-            image,
-            labels,
-            axis=chosen_axis,
-            slices=chosen_slices,
-            empty_slices=empty_slices,
-            window=window,
-            class_names=names,
+            self.image,
+            self.labels,
+            axis=self.axis,
+            slices=self.slices,
+            empty_slices=self.empty_slices,
+            window=self.window,
+            class_names=self.class_names,
         )
-        training = fine_tune(data, settings)
-        model = train(run, training, folder)
-        card = None if model is None else model.card
-        if card is not None:
-            _tell_unused_names(run, names, card)
-    _print(folder, card, is_stopped=run.is_stopped, as_json=as_json)
-    if run.is_stopped:
-        raise typer.Exit(STOPPED)
+        return fine_tune(data, self.settings, journal=journal)
 
 
 def make_settings(preset_name: str, given: Mapping[str, Any]) -> FineTuneSettings:
@@ -141,61 +199,26 @@ def make_settings(preset_name: str, given: Mapping[str, Any]) -> FineTuneSetting
     return replace(preset(preset_name), **given)
 
 
-def model_target(folder: Path, *, overwrite: bool) -> Path:
-    """Give the path to save a model to, before time is spent on the model.
-
-    Raises
-    ------
-    MedsagaError
-        If something is there that may not be replaced, or nothing can be written.
-    """
-    from medsaga.frontend import check_model_target
-
-    check_writable(folder.expanduser().absolute().parent)
-    target = check_model_target(folder)
-    if not overwrite and target.exists() and any(target.iterdir()):
-        raise MedsagaError(
-            f"{folder} is a model already: add --overwrite to replace it, or choose "
-            "another name."
-        )
-    return target
-
-
-def train(
-    run: Run, training: "Stream[TrainedModel | None]", folder: Path
-) -> "TrainedModel | None":
-    """Run a training and save its model; None if it was stopped before it had one."""
-    from medsaga import save_model
-
-    model = run.drain(training)
-    if model is None:
-        run.display.say("Stopped before anything was learned: nothing is written.")
-        return None
-    save_model(model, folder)
-    if run.is_stopped:
-        run.display.say(f"Stopped: the best model so far is saved in {folder}.")
-    return model
-
-
-def _tell_unused_names(run: Run, names: Mapping[int, str], card: "ModelCard") -> None:
+def _tell_unused_names(
+    run: Run, names: Mapping[int, str], card: "ModelCard | None"
+) -> None:
     for value, name in names.items():
-        if value not in card.classes.values:
+        if card is not None and value not in card.classes.values:
             run.display.say(
                 f"No slice that trained carries the label {value}: its name {name!r} "
                 "is unused."
             )
 
 
-def _print(
-    folder: Path, card: "ModelCard | None", *, is_stopped: bool, as_json: bool
-) -> None:
+def _print(trained: Trained, *, is_stopped: bool, as_json: bool) -> None:
+    card, path = trained.card, trained.path
     if as_json:
         print_json(
             {
-                "model": None if card is None else str(folder),
+                "model": path and str(path),
                 "stopped": is_stopped,
                 "card": None if card is None else json.loads(card.to_json()),
             }
         )
     elif card is not None:
-        print_result(class_table(card), f"Model: {folder}")
+        print_result(class_table(card), *([f"Model: {path}"] if path else []))

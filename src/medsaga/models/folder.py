@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count, takewhile
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from medsaga.data.formats.atomic import temporary_folder
+from medsaga.data.formats.atomic import check_room, flush, temporary_folder
+from medsaga.data.formats.leftovers import REPLACED
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.models.card import CARD, FORMAT_VERSION, WEIGHTS, ModelCard, load_card
 from medsaga.models.kept_slices import KEPT_SLICES
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from medsaga.data.samples import Sample
 
+_CARD_BYTES = 2**20
 _REDUCE = "detail_head.reduce.{}.weight"
 
 
@@ -42,10 +45,19 @@ class TrainedModel:
     samples: Sequence[Sample] = ()
 
 
-def save_model(model: TrainedModel, folder: Path | str) -> Path:
+def save_model(
+    model: TrainedModel, folder: Path | str, *, replaces: bool = True
+) -> Path:
     """Write a model folder, whole or not at all, and return its path.
 
-    An existing model folder of that name is replaced.
+    Parameters
+    ----------
+    model
+        What is saved.
+    folder
+        Where to.
+    replaces
+        Whether a model folder of that name is replaced; else it is in the way.
 
     Raises
     ------
@@ -53,6 +65,7 @@ def save_model(model: TrainedModel, folder: Path | str) -> Path:
         If something else than a model folder is in the way, or the disk refuses.
     """
     folder = check_model_target(folder)
+    check_room(folder.parent, stored_bytes(model.network), "The model")
     weights = {name: _compact(t) for name, t in model.network.state_dict().items()}
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -61,7 +74,9 @@ def save_model(model: TrainedModel, folder: Path | str) -> Path:
             (staging / CARD).write_text(model.card.to_json(), encoding="utf-8")
             # safetensors makes it private: others may read the library.
             (staging / WEIGHTS).chmod(0o666 & ~_umask())
-            _swap(staging, folder)
+            for name in (WEIGHTS, CARD):
+                flush(staging / name)
+            _move(staging, folder, replaces=replaces)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MedsagaError(
@@ -95,6 +110,12 @@ def check_model_target(folder: Path | str) -> Path:
             "it elsewhere, or choose another name."
         )
     return folder
+
+
+def stored_bytes(network: MedSAGa) -> int:
+    """Give the bytes that the folder of a network takes, in fp16."""
+    n_numbers: int = sum(t.numel() for t in network.state_dict().values())
+    return _CARD_BYTES + 2 * n_numbers
 
 
 def _is_of_model(name: str) -> bool:
@@ -157,17 +178,22 @@ def _compact(tensor: torch.Tensor) -> torch.Tensor:
     return half if torch.isfinite(half).all() else tensor
 
 
-def _swap(staging: Path, folder: Path) -> None:
+def _move(staging: Path, folder: Path, *, replaces: bool) -> None:
     """Put `staging` in the place of `folder`; on failure the old one stays."""
-    if not folder.exists():
-        os.replace(staging, folder)
+    if not replaces or not folder.exists():
+        with suppress(OSError):
+            folder.rmdir()  # an empty one; Windows would take it for an obstacle
+        staging.rename(folder)
         return
-    with temporary_folder(folder.parent) as old:
-        os.replace(folder, old / "model")
+    with temporary_folder(folder.parent) as holder:
+        # Killed between the two, the next start puts the old one back from here.
+        old = holder / REPLACED / folder.name
+        old.parent.mkdir()
+        os.replace(folder, old)
         try:
             os.replace(staging, folder)
         except BaseException:  # a second Ctrl-C too
-            os.replace(old / "model", folder)
+            os.replace(old, folder)
             raise
 
 

@@ -33,12 +33,16 @@ if TYPE_CHECKING:
 KEPT_SLICES = "slices.safetensors"
 
 _IMAGE, _TRUTH, _KNOWN = "image", "truth", "known"
+# Of labels; torch can do little with the other unsigned types.
+_KINDS = (np.uint8, np.int32, np.int64, np.uint64)
 
 
-def save_slices(samples: Iterable[Sample], folder: Path) -> None:
+def save_slices(
+    samples: Iterable[Sample], folder: Path, *, is_exact: bool = False
+) -> None:
     """Write training samples into a model folder.
 
-    A grey image is kept as one plane, in fp16.
+    A grey image is kept as one plane, and but for `is_exact` in fp16.
     """
     from safetensors.torch import save_file
 
@@ -46,7 +50,8 @@ def save_slices(samples: Iterable[Sample], folder: Path) -> None:
     for number, sample in enumerate(samples):
         is_grey = bool((sample.image == sample.image[:1]).all())
         planes = sample.image[:1] if is_grey else sample.image
-        tensors[f"{number}.{_IMAGE}"] = planes.half().contiguous()
+        planes = planes if is_exact else planes.half()
+        tensors[f"{number}.{_IMAGE}"] = planes.contiguous()
         tensors[f"{number}.{_TRUTH}"] = _as_tensor(sample.truth)
         if sample.known is not None:
             tensors[f"{number}.{_KNOWN}"] = _as_tensor(sample.known)
@@ -65,8 +70,11 @@ def _as_tensor(array: NDArray[Any]) -> Tensor:
     """Give labels, or a mask of them, as safetensors takes them: in C order."""
     from torch import from_numpy
 
-    kind = bool if array.dtype == bool else np.int64
-    return from_numpy(np.ascontiguousarray(array, dtype=kind))
+    kinds = (bool,) if array.dtype == bool else _KINDS
+    ends = (array.min(), array.max()) if array.size else (0, 0)
+    kind = next(k for k in kinds if all(end == np.array(end).astype(k) for end in ends))
+    # A copy: safetensors refuses tensors that share their memory.
+    return from_numpy(np.array(array, dtype=kind, order="C"))
 
 
 def kept_labels(folder: Path | str) -> dict[SliceId, NDArray[Any]]:

@@ -317,6 +317,16 @@ class FineTuneSettings:
         Precision,
         choice("Computer", "Number format; auto measures which is faster here."),
     ] = "auto"
+    threads: Annotated[
+        int,
+        number(
+            0,
+            1024,
+            1,
+            "Computer",
+            "Threads that compute; 0 takes what this computer has to spare.",
+        ),
+    ] = 0
     checkpointing: Annotated[
         bool,
         choice(

@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from medsaga.computing import computing_threads
-from medsaga.data.samples import classes_of
-from medsaga.errors import OutOfMemory, memory_explained
-from medsaga.events import Event, Notice, Stop, Stream, Validated
-from medsaga.models.folder import TrainedModel
+from medsaga.computing import computing_threads, thread_count
+from medsaga.errors import memory_explained
+from medsaga.events import Notice, Stop, Stream
 from medsaga.settings.fine_tune import FineTuneSettings
-from medsaga.training.card import make_card
-from medsaga.training.head_stage import rerun_head_stage, run_head_stage
-from medsaga.training.lost_classes import lost_classes
-from medsaga.training.optim.low_rank import merge_low_rank_updates
+from medsaga.training.course import OUT_OF_MEMORY, run_course
 from medsaga.training.plan.running_time import RunningTime
 from medsaga.training.preview import Previewer
 from medsaga.training.request import Request
+from medsaga.training.resuming.outline import reading_journal
+from medsaga.training.resuming.setup_file import read_setup
+from medsaga.training.resuming.state_writer import StateWriter
 from medsaga.training.setup import set_up
 from medsaga.training.state import Plan, TrainingState
-from medsaga.training.steps import run_galore_stage
-from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from medsaga.data.annotation import Annotation
     from medsaga.data.inputs import TrainingData
     from medsaga.data.volume import Volume
+    from medsaga.models.folder import TrainedModel
     from medsaga.training.preview import PreviewTarget
-    from medsaga.training.setup import Setup
-
-_SAVE_MEMORY = "choose a smaller batch or long side, or close other programs"
-_OUT_OF_MEMORY = f"The memory ran out: {_SAVE_MEMORY}."
+    from medsaga.training.resuming.journal import Journal
 
 
 def fine_tune(
@@ -44,6 +37,7 @@ def fine_tune(
     start: TrainedModel | Path | str | None = None,
     preview_at: PreviewTarget | Callable[[], PreviewTarget] | None = None,
     preview_interval: float = 10.0,
+    journal: Journal | None = None,
 ) -> Stream[TrainedModel | None]:
     """Fine-tune a Segment Anything model on a few annotated slices.
 
@@ -70,6 +64,9 @@ def fine_tune(
         unannotated slice in the middle.
     preview_interval
         Seconds between previews in the GaLore stage.
+    journal
+        Where the state is written at the beginning, every minute and after each stage,
+        for :func:`resume`; None writes nothing. Discard it once the model is saved.
 
     Yields
     ------
@@ -92,7 +89,52 @@ def fine_tune(
     time = RunningTime()
     request = Request.read(data, settings or FineTuneSettings(), start)
     wanted = _preview_function(preview_at, request)
-    stream = _train(request, time, wanted, preview_interval)
+    stream = _train(request, time, wanted, preview_interval, journal)
+    return (yield from time.of(stream))
+
+
+def resume(
+    journal: Journal,
+    images: Sequence[Volume] = (),
+    *,
+    preview_at: PreviewTarget | Callable[[], PreviewTarget] | None = None,
+    preview_interval: float = 10.0,
+) -> Stream[TrainedModel | None]:
+    """Go on with a training that was interrupted, from its last state.
+
+    With as many threads on the same CPU it ends in the very weights of one that nothing
+    interrupts. The minutes that it has run count.
+
+    Parameters
+    ----------
+    journal
+        Of the training, opened.
+    images
+        The images that it learns from, in their order, to be previewed. The slices that
+        train are in the journal.
+    preview_at, preview_interval
+        As in :func:`fine_tune`; without `preview_at` or without `images` nothing is
+        previewed.
+
+    Yields
+    ------
+    Event
+        As :func:`fine_tune` does.
+
+    Returns
+    -------
+    TrainedModel or None
+        As :func:`fine_tune` does.
+
+    Raises
+    ------
+    MedsagaError
+        If the journal cannot be read, or the memory runs out.
+    """
+    time = RunningTime()
+    wanted = preview_at if callable(preview_at) else lambda: preview_at
+    previewed = wanted if images else lambda: None
+    stream = _go_on(journal, images, time, previewed, preview_interval)
     return (yield from time.of(stream))
 
 
@@ -101,112 +143,57 @@ def _train(
     time: RunningTime,
     wanted: Callable[[], PreviewTarget],
     preview_interval: float,
+    journal: Journal | None,
 ) -> Stream[TrainedModel | None]:
-    with computing_threads() as threads:
+    with computing_threads(request.settings.threads) as threads:
         try:
-            for message in request.notices:
+            for message in (*request.notices, *_fewer_threads(request.settings)):
                 yield Notice(message=message)
-            with memory_explained(_OUT_OF_MEMORY):
+            with memory_explained(OUT_OF_MEMORY):
                 setup, network = yield from set_up(request)
+            state = TrainingState(
+                network=network,
+                plan=Plan.of(setup.settings),
+                time=time,
+                is_usable=setup.origin.knows_classes,
+                measured={"threads": threads},
+            )
+            writer = StateWriter(journal)
+            yield from writer.begin(setup, state)
         except Stop:
             return None
-        state = TrainingState(
-            network=network,
-            plan=Plan.of(setup.settings),
-            time=time,
-            is_usable=setup.origin.knows_classes,
-            measured={"threads": threads},
-        )
         previewer = Previewer(setup, state, wanted, preview_interval)
-        scores = yield from _run_stages(setup, state, previewer)
-        if not state.is_usable:
+        return (yield from run_course(setup, state, previewer, writer))
+
+
+def _go_on(
+    journal: Journal,
+    images: Sequence[Volume],
+    time: RunningTime,
+    wanted: Callable[[], PreviewTarget | None],
+    preview_interval: float,
+) -> Stream[TrainedModel | None]:
+    with reading_journal(journal.folder), memory_explained(OUT_OF_MEMORY):
+        setup, network = read_setup(journal.folder, images)
+        state = TrainingState(network=network, plan=Plan.of(setup.settings), time=time)
+        state.read(journal.state, setup.settings)
+    with computing_threads(setup.settings.threads):
+        try:
+            for message in _fewer_threads(setup.settings):
+                yield Notice(message=message)
+        except Stop:
             return None
-        model, scores = _finish(setup, state, scores)
-        with suppress(Stop):  # there is nothing left to stop
-            yield from _tell_unlearned(setup, state, scores)
-            yield scores
-    return model
+        previewer = Previewer(setup, state, wanted, preview_interval)
+        return (yield from run_course(setup, state, previewer, StateWriter(journal)))
 
 
-def _run_stages(
-    setup: Setup, state: TrainingState, previewer: Previewer
-) -> Generator[Event, None, Validated | None]:
-    """Run the stages; gives no scores where they were stopped or ran out of memory."""
-    try:
-        with memory_explained(_OUT_OF_MEMORY):
-            return (yield from _stages(setup, state, previewer))
-    except Stop:
-        pass
-    except OutOfMemory:
-        if not state.is_usable:
-            raise
-        yield Notice(
-            message="The memory ran out, so the training ended early; what it had "
-            f"learned is kept. For more, {_SAVE_MEMORY}."
-        )
-    return None
-
-
-def _stages(
-    setup: Setup, state: TrainingState, previewer: Previewer
-) -> Generator[Event, None, Validated | None]:
-    stages, knows_classes = setup.settings.stages, setup.origin.knows_classes
-    if state.is_usable:
-        yield previewer.show("galore")
-    if stages == "head" and knows_classes:
-        return (yield from rerun_head_stage(setup, state, previewer))
-    if stages == "head" or (stages == "both" and not knows_classes):
-        yield from run_head_stage(setup, state, previewer)
-    if stages != "head":
-        return (yield from run_galore_stage(setup, state, previewer))
-    return None
-
-
-def _finish(
-    setup: Setup, state: TrainingState, scores: Validated | None
-) -> tuple[TrainedModel, Validated]:
-    """Make the model of what was learned; without `scores` they are measured."""
-    state.network.eval()
-    merge_low_rank_updates(state.network)
-    scores = scores or _last_scores(setup, state)
-    model = TrainedModel(
-        network=state.network,
-        card=make_card(setup, state, scores),
-        samples=(*setup.training, *setup.held_out),
-    )
-    return model, scores
-
-
-def _last_scores(setup: Setup, state: TrainingState) -> Validated:
-    """Score what a stop or a lack of memory has left; for nothing if that lasts."""
-    try:
-        with memory_explained(_OUT_OF_MEMORY):
-            return validate(setup, state.network, state.step)
-    except OutOfMemory:
-        return Validated(
-            step=state.step, dice={}, hd95={}, measured_on="training slices"
-        )
-
-
-def _tell_unlearned(
-    setup: Setup, state: TrainingState, scores: Validated
-) -> Iterator[Notice]:
-    """Say in plain words which classes the model does not find."""
-    if not scores.dice:  # for want of memory, which what follows needs too
-        return
-    table = setup.table
-    unlearned: dict[int, str] = dict.fromkeys(
-        lost_classes(setup, state.network, scores), "training slices"
-    )
-    for value, dice in scores.dice.items():
-        index = table.values.index(value)
-        if dice == 0 and any(index in classes_of(sample) for sample in setup.judged):
-            unlearned[index] = scores.measured_on
-    for index, slices in unlearned.items():
-        yield Notice(
-            message=f"{table.names[index]} was not learned: the model finds nothing of "
-            f"it on the {slices}. Paint it on more slices, or give the training more "
-            "time."
+def _fewer_threads(settings: FineTuneSettings) -> Iterator[str]:
+    """Say that a repeated training will differ in its last digits."""
+    if settings.threads > thread_count():
+        yield (
+            f"Of the {settings.threads} threads that are asked for, this computer has "
+            f"{thread_count()} to spare: weights will differ in the last digits from "
+            "those that were trained with all."
         )
 
 

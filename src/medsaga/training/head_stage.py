@@ -143,7 +143,7 @@ def _fit(
                 yield _progress(setup, "head", step, total, loss, left)
             if step % 10 == 0 and _is_preview_due(setup, state, previewer, step):
                 _use(state, fit)
-                yield previewer.show("head")
+                yield from previewer.show("head")
     except Stop:
         if fit.n_steps >= _LOOK_STEPS:  # it is better than what the first look gave
             fit.finish()
@@ -152,7 +152,7 @@ def _fit(
     state.pace.seconds_per_fit_step = per_step
     fit.finish()
     _use(state, fit)
-    yield previewer.show("head")
+    yield from previewer.show("head")
 
 
 def _is_preview_due(
@@ -195,7 +195,7 @@ def _sample_views(
         is_due = view + 1 >= FEWEST_VIEWS and state.time.seconds >= _LOOK_AT
         if is_due and not state.is_usable and left > _LOOK_SECONDS:
             yield from _look(setup, state, pixels, reached)
-            yield previewer.show("head")
+            yield from previewer.show("head")
     state.pace.seconds_per_view = seconds / total
     return pixels
 

@@ -33,7 +33,7 @@ class Previewer:
     setup, state
         The training.
     wanted
-        Gives the slice to show, whenever one is due.
+        Gives the slice to show, whenever one is due; None shows nothing.
     interval
         Seconds between two previews of the same slice.
     """
@@ -42,7 +42,7 @@ class Previewer:
         self,
         setup: Setup,
         state: TrainingState,
-        wanted: Callable[[], PreviewTarget],
+        wanted: Callable[[], PreviewTarget | None],
         interval: float,
     ) -> None:
         self._setup, self._state = setup, state
@@ -58,10 +58,13 @@ class Previewer:
         interval = _SOONEST_PREVIEW if has_moved else self._interval
         return time.monotonic() - self._last >= min(interval, self._interval)
 
-    def show(self, stage: Stage) -> Preview:
-        """Predict the wanted slice as the network stands."""
+    def show(self, stage: Stage) -> Iterator[Preview]:
+        """Predict the wanted slice, if one is, as the network stands."""
         setup, network = self._setup, self._state.network
-        image, index = self._last_target = self._wanted()
+        self._last, self._last_target = time.monotonic(), self._wanted()
+        if self._last_target is None:
+            return
+        image, index = self._last_target
         volume = setup.images[image]
         seen, content = working_image(
             volume, setup.axis, index, self._limits_of(image, volume), setup.canvas
@@ -71,7 +74,7 @@ class Previewer:
                 network, seen, content, volume.slice_shape(setup.axis), setup.precision
             )
         self._last = time.monotonic()
-        return Preview(
+        yield Preview(
             stage=stage,
             image_name=volume.name,
             axis=setup.axis,
@@ -83,7 +86,7 @@ class Previewer:
     def show_if_due(self, stage: Stage) -> Iterator[Preview]:
         """Show it if it is time to."""
         if self.is_due:
-            yield self.show(stage)
+            yield from self.show(stage)
 
     def _limits_of(self, image: int, volume: Volume) -> tuple[float, float]:
         """Take the percentiles of a volume once, not for each of its slices."""

@@ -202,6 +202,7 @@ def _chosen(
         long_side=canvas.long_side,
         neighbours=canvas.neighbours,
         precision=precision,
+        threads=torch.get_num_threads(),
         negatives=choose_negatives(request.settings.negatives, samples, request.rule),
     )
     card = request.card

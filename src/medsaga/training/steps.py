@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from medsaga.training.preview import Previewer
+    from medsaga.training.resuming.state_writer import StateWriter
     from medsaga.training.setup import Setup
     from medsaga.training.state import TrainingState
 
@@ -33,27 +34,30 @@ _MOST_NOT_FINITE = 3
 
 
 def run_galore_stage(
-    setup: Setup, state: TrainingState, previewer: Previewer
+    setup: Setup, state: TrainingState, previewer: Previewer, writer: StateWriter
 ) -> Generator[Event, None, Validated]:
     """Train all of the model; yields progress, previews and validations.
 
-    At every yield the network is usable, and the state can be written; a state that
-    was read goes on from where it was. A :class:`~medsaga.events.Stop` ends the stage
-    early and in order. In the end the network holds the weights to keep: the average of
-    the last quarter of the steps (after the warm-up), unless what the stage began with,
-    or what was validated on held-out slices on the way, is clearly better; without
-    averaging the best on the held-out slices. Unless the settings forbid it or the
-    stage was stopped, the head is fitted anew to the average before that, and what
-    classes are lost even so. Returns how well the kept ones segment.
+    At every yield the network is usable. Between two steps `writer` writes the state,
+    and a state that was read goes on from where it was. A
+    :class:`~medsaga.events.Stop` ends the stage early and in order. In the end the
+    network holds the weights to keep: the average of the last quarter of the steps
+    (after the warm-up), unless what the stage began with, or what was validated on
+    held-out slices on the way, is clearly better; without averaging the best on the
+    held-out slices. Unless the settings forbid it or the stage was stopped, the head is
+    fitted anew to the average before that, and what classes are lost even so. Returns
+    how well the kept ones segment.
     """
     is_whole = True
     if state.phase == "head":
         yield from _look_at_start(setup, state)
         state.phase = "steps"
     if state.phase == "steps":
-        is_whole = yield from _train(setup, state, previewer)
+        is_whole = yield from _train(setup, state, previewer, writer)
         state.average.write()
         state.phase = "refit"
+        if is_whole:
+            yield from writer.at_once(state)
     if is_whole:
         with suppress(Stop):
             if refits_head(setup.settings):
@@ -83,7 +87,7 @@ def _look_at_start(setup: Setup, state: TrainingState) -> Generator[Event, None,
 
 
 def _train(
-    setup: Setup, state: TrainingState, previewer: Previewer
+    setup: Setup, state: TrainingState, previewer: Previewer, writer: StateWriter
 ) -> Generator[Event, None, bool]:
     """Take the steps and forget the optimiser; whether they were taken to the end."""
     optimizer = state.optimizer or state.make_optimizer(setup.settings)
@@ -92,7 +96,8 @@ def _train(
     state.network.train()
     is_whole = False
     with suppress(Stop), optimizer:
-        yield from _take_steps(Stepper(setup, state, optimizer), previewer)
+        yield from writer.at_once(state)
+        yield from _take_steps(Stepper(setup, state, optimizer), previewer, writer)
         is_whole = True
     state.network.eval()
     state.measured["optimizer_state_bytes"] = optimizer.state_bytes()
@@ -100,10 +105,13 @@ def _train(
     return is_whole
 
 
-def _take_steps(stepper: Stepper, previewer: Previewer) -> Generator[Event, None, None]:
+def _take_steps(
+    stepper: Stepper, previewer: Previewer, writer: StateWriter
+) -> Generator[Event, None, None]:
     setup, state = stepper.setup, stepper.state
     settings = setup.settings
     while not state.plan.steps or state.step < state.plan.steps:
+        yield from writer.if_due(state)
         loss = stepper.take()
         if not state.plan.steps and state.clock.is_enough(settings.warmup_steps):
             state.revise(steps=_affordable_steps(stepper))

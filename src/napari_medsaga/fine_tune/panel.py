@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
@@ -12,17 +10,20 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from medsaga import MedsagaError
 from medsaga.events import Event, Saved
 from napari_medsaga.fine_tune.data_box import DataBox
+from napari_medsaga.fine_tune.interrupted_box import InterruptedBox
 from napari_medsaga.fine_tune.layer_follower import LayerFollower
 from napari_medsaga.fine_tune.plan_box import PlanBox
 from napari_medsaga.fine_tune.plan_sentence import describe_plan
 from napari_medsaga.fine_tune.run_box import RunBox
-from napari_medsaga.fine_tune.training import TrainingRequest, run_training
-from napari_medsaga.fine_tune.training_layers import TrainingLayers
-from napari_medsaga.jobs.computer import ComputerWatch
-from napari_medsaga.jobs.job import Job
-from napari_medsaga.layers.convert import (
-    slice_shown,
+from napari_medsaga.fine_tune.training import TrainingRequest
+from napari_medsaga.fine_tune.under_way import (
+    PREVIEW_SECONDS,
+    Cursor,
+    TrainingUnderWay,
+    begin_training,
+    continue_interrupted,
 )
+from napari_medsaga.jobs.computer import ComputerWatch
 from napari_medsaga.layers.predictions import prediction_of
 from napari_medsaga.widgets.dock_panel import DockPanel
 from napari_medsaga.widgets.dock_scroll import DockScroll
@@ -33,28 +34,8 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Labels
 
+    from medsaga.frontend import Interrupted
     from napari_medsaga.fine_tune.annotation import AnnotationReport
-
-_PREVIEW_SECONDS = 3.0
-
-
-class _Cursor:
-    """The slice being looked at: written by the GUI thread, read by the training."""
-
-    index = 0
-
-    def target(self) -> tuple[int, int]:
-        return 0, self.index
-
-
-@dataclass(frozen=True, eq=False)
-class _Training:
-    """A training under way."""
-
-    job: Job
-    request: TrainingRequest
-    image: Image
-    layers: TrainingLayers
 
 
 class FineTunePanel(DockPanel):
@@ -63,13 +44,14 @@ class FineTunePanel(DockPanel):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self.training: _Training | None = None
-        self._cursor = _Cursor()
+        self.training: TrainingUnderWay | None = None
+        self._cursor = Cursor()
         self._wants_start = False
         self._kept: Path | None = None
 
         self.data = DataBox(napari_viewer)
         self.plan = PlanBox()
+        self.interrupted = InterruptedBox()
         self.run = RunBox()
         self.computer = ComputerWatch(self)
         self._follower = LayerFollower(
@@ -90,12 +72,15 @@ class FineTunePanel(DockPanel):
         layout = QVBoxLayout(self)
         self._scroll = DockScroll(upper)
         layout.addWidget(self._scroll, 1)
+        layout.addWidget(self.interrupted)
         layout.addWidget(self.run)
 
     def _connect(self) -> None:
         self.data.reported.connect(self._on_annotation_reported)
         self.data.labels.chosen.connect(self._follow_prediction)
         self.plan.changed.connect(self._on_plan_changed)
+        self.interrupted.continued.connect(self._on_continue_clicked)
+        self.interrupted.failed.connect(self._show_error)
         self.run.started.connect(self._on_start_clicked)
         self.run.stopped.connect(self._on_stop_clicked)
         self.run.paused.connect(self._on_pause_toggled)
@@ -164,18 +149,31 @@ class FineTunePanel(DockPanel):
         except MedsagaError as error:
             self._show_error(error)
             return
-        layers = TrainingLayers(self._viewer, image, labels, report, request)
-        job = Job(partial(run_training, request), f"fine-tuning on {image.name}")
-        self.training, self._kept = _Training(job, request, image, layers), None
-        layers.begin()
+        self._run(begin_training(self._viewer, image, labels, report, request))
+
+    def _on_continue_clicked(self, entry: Interrupted) -> None:
+        segments = self.run.segments.isChecked()
+        try:
+            training = continue_interrupted(
+                self._viewer, self._cursor, entry, segments=segments
+            )
+        except MedsagaError as error:
+            self._show_error(error)
+            return
+        self._run(training)
+
+    def _run(self, training: TrainingUnderWay) -> None:
+        self.training, self._kept = training, None
+        if training.layers is not None:
+            training.layers.begin()
         self._on_point_changed()
         self._set_running(True)
         self._scroll.keep_in_sight(self.data.key())  # the plot takes room
-        self.run.begin(request.settings, request.data.class_colours or {})
-        job.reported.connect(self._on_event)
-        job.ended.connect(self._on_ended)
-        job.waits.connect(self._on_job_waits)
-        job.start()
+        self.run.begin(training.settings, training.classes.colours_by_value)
+        training.job.reported.connect(self._on_event)
+        training.job.ended.connect(self._on_ended)
+        training.job.waits.connect(self._on_job_waits)
+        training.job.start()
 
     def _make_request(
         self, report: AnnotationReport, image: Image, labels: Labels
@@ -191,7 +189,7 @@ class FineTunePanel(DockPanel):
             settings=self.data.complete(self.plan.settings()),
             start=self.plan.origin_model(),
             preview_at=self._cursor.target,
-            preview_interval=_PREVIEW_SECONDS,
+            preview_interval=PREVIEW_SECONDS,
             model_name=image.name,
             segments=self.run.segments.isChecked(),
         )
@@ -214,6 +212,9 @@ class FineTunePanel(DockPanel):
     def _set_running(self, running: bool) -> None:
         self.data.set_running(running)
         self.plan.setEnabled(not running)
+        self.interrupted.setEnabled(not running)
+        if not running:
+            self.interrupted.look_again()
         self.run.set_running(running)
         self._show_plan()
 
@@ -221,12 +222,8 @@ class FineTunePanel(DockPanel):
 
     def _on_point_changed(self, _: object = None) -> None:
         """Tell the training which slice is being looked at."""
-        training = self.training
-        if training is not None and training.image.ndim == 3:
-            axis = training.layers.axis
-            self._cursor.index = slice_shown(self._viewer, training.image, axis)
-        elif training is not None:
-            self._cursor.index = 0
+        if self.training is not None and self.training.layers is not None:
+            self._cursor.follow(self._viewer, self.training.layers)
 
     def _on_order_changed(self, _: object = None) -> None:
         """Another plane is shown: on a tie, it is the one that was painted."""
@@ -239,7 +236,7 @@ class FineTunePanel(DockPanel):
             return
         if isinstance(event, Saved):
             self._kept = event.path
-        training.layers.show(event)
+        training.show(event)
         # After the layers: napari's bar may handle the end of the job meanwhile.
         self.run.show_event(event)
 
@@ -250,7 +247,7 @@ class FineTunePanel(DockPanel):
         if training is None:
             return
         self.run.plot.end()
-        training.layers.end()
+        training.end()
         self.computer.look_again()
         self._set_running(False)
         if status == "failed":
@@ -260,7 +257,9 @@ class FineTunePanel(DockPanel):
             self.run.status.setText("Stopped before anything was learned.")
             return
         self.run.status.setText(value.describe(is_stopped=status == "stopped"))
-        layer = training.layers.remember(value)
+        if value.problem is not None:
+            show_error(value.problem)
+        layer = training.remember(value)
         if layer is not None:
             self.run.status.setText(
                 f"{self.run.status.text()} To correct it, repaint slices of "
@@ -295,4 +294,4 @@ class FineTunePanel(DockPanel):
         if training is not None:
             training.job.reported.disconnect(self._on_event)
             training.job.ended.disconnect(self._on_ended)
-            training.layers.abandon(training.job)
+            training.abandon()

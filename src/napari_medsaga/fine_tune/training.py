@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from medsaga import Stop
+from medsaga import MedsagaError, Stop
 from medsaga.events import Notice, Relay, Saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from medsaga import FineTuneSettings, ModelCard, TrainingData, Volume
+    from medsaga import (
+        FineTuneSettings,
+        Journal,
+        ModelCard,
+        TrainedModel,
+        TrainingData,
+        Volume,
+    )
     from medsaga.events import Stream
+    from medsaga.frontend import Interrupted
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -37,23 +46,41 @@ class TrainingRequest:
         """The image that is learned from, and segmented."""
         return cast("Volume", self.data.images)
 
-    @property
-    def labels(self) -> Volume:
-        """The labels that train."""
-        return cast("Volume", self.data.labels)
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Continuation:
+    """Everything that an interrupted training needs to go on.
+
+    `image` is the one that it learns from, None where that is not open.
+    """
+
+    entry: Interrupted
+    image: Volume | None
+    preview_at: Callable[[], tuple[int, int]]
+    preview_interval: float
+    segments: bool
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TrainingResult:
     """What a training left: the kept model, and the mask as far as it came.
 
-    `n_left` slices of the mask are empty, as their segmentation was stopped.
+    `model` is None, and `problem` says why, where the disk refused it. `n_left` slices
+    of the mask are empty, as their segmentation was stopped.
     """
 
-    model: Path
+    model: Path | None
     card: ModelCard
     mask: Volume | None
     n_left: int = 0
+    problem: str | None = None
+
+    @property
+    def where(self) -> str:
+        """Say where the model is."""
+        if self.problem is not None or self.model is None:
+            return self.problem or ""
+        return f"Kept as model {self.model.name}."
 
     def describe(self, *, is_stopped: bool) -> str:
         """Say how good the model is, what it took and where it is."""
@@ -65,8 +92,7 @@ class TrainingResult:
         begun = "Stopped, best so far kept. " if is_stopped else ""
         return (
             f"{begun}Dice on the {card.metrics['measured_on']}: {scores or 'none'}. "
-            f"{card.measured['seconds']:.0f} s, {memory:.1f} GB at most. Kept as model "
-            f"{self.model.name}."
+            f"{card.measured['seconds']:.0f} s, {memory:.1f} GB at most. {self.where}"
         )
 
 
@@ -74,36 +100,90 @@ def run_training(request: TrainingRequest) -> Stream[TrainingResult | None]:
     """Fine-tune, save the model to the library and segment the volume.
 
     Stopping keeps the best model so far, also in the library; it returns None if
-    nothing was learned by then.
+    nothing was learned by then. Whatever else ends it, it can be gone on with.
     """
-    from medsaga import ModelLibrary, fine_tune, segment
+    from medsaga import Journal, fine_tune
 
-    relay = Relay()
-    model = yield from relay(
-        fine_tune(
-            request.data,
-            request.settings,
-            start=request.start,
-            preview_at=request.preview_at,
-            preview_interval=request.preview_interval,
-        )
-    )
-    if model is None:
-        return None
-    trained = TrainingResult(
-        model=ModelLibrary().add(model, request.model_name), card=model.card, mask=None
-    )
+    journal: Journal | None = None
     try:
-        yield Saved(path=trained.model)
-    except Stop:
-        return trained
-    if relay.is_stopped or not request.segments:
-        return trained
-    found = yield from relay(segment(model, request.image))
-    if not found.is_complete:
-        yield Notice(
-            message=f"Stopped after {found.n_segmented} of {found.n_slices} slices; "
-            "the others are empty."
+        journal = Journal.begin(request.model_name)
+    except MedsagaError as error:
+        yield Notice(message=str(error))
+    with journal or nullcontext():
+        relay = Relay()
+        model = yield from relay(
+            fine_tune(
+                request.data,
+                request.settings,
+                start=request.start,
+                preview_at=request.preview_at,
+                preview_interval=request.preview_interval,
+                journal=journal,
+            )
         )
-    n_left = found.n_slices - found.n_segmented
-    return replace(trained, mask=found.mask, n_left=n_left)
+        keeper = _Keeper(request.model_name, journal, relay)
+        return (
+            yield from keeper.keep(model, request.image if request.segments else None)
+        )
+
+
+def continue_training(continuation: Continuation) -> Stream[TrainingResult | None]:
+    """Go on with an interrupted training as :func:`run_training` would have."""
+    from medsaga import Journal, resume
+
+    entry, image = continuation.entry, continuation.image
+    with Journal.open(entry.folder) as journal:
+        relay = Relay()
+        if entry.model is not None:
+            model: TrainedModel | None = journal.read_model()
+        else:
+            stream = resume(
+                journal,
+                () if image is None else (image,),
+                preview_at=continuation.preview_at,
+                preview_interval=continuation.preview_interval,
+            )
+            model = yield from relay(stream)
+        keeper = _Keeper(entry.name, journal, relay)
+        return (yield from keeper.keep(model, image if continuation.segments else None))
+
+
+@dataclass(frozen=True, eq=False)
+class _Keeper:
+    """Keeps what a training gave, and segments with it."""
+
+    name: str
+    journal: Journal | None
+    relay: Relay
+
+    def keep(
+        self, model: TrainedModel | None, image: Volume | None
+    ) -> Stream[TrainingResult | None]:
+        from medsaga import ModelLibrary, segment
+        from medsaga.frontend import keep_model
+
+        if model is None:
+            return None
+        kept = keep_model(
+            model, lambda m: ModelLibrary().add(m, self.name), self.journal
+        )
+        trained = TrainingResult(
+            model=kept.path, card=model.card, mask=None, problem=kept.problem
+        )
+        try:
+            if kept.problem is not None:
+                yield Notice(message=kept.problem)
+            if kept.path is not None:
+                yield Saved(path=kept.path)
+        except Stop:
+            return trained
+        if self.relay.is_stopped or image is None:
+            return trained
+        found = yield from self.relay(segment(model, image))
+        if not found.is_complete:
+            yield Notice(
+                message=f"Stopped after {found.n_segmented} of {found.n_slices} "
+                "slices; the others are empty."
+            )
+        n_left = found.n_slices - found.n_segmented
+        return replace(trained, mask=found.mask, n_left=n_left)

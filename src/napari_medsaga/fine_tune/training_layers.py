@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-import numpy as np
 from napari.utils.notifications import show_error, show_info
 
 from medsaga.events import Event, Preview, SegmentedSlice
-from medsaga.frontend import ClassTable
 from napari_medsaga.fine_tune.training import TrainingResult
 from napari_medsaga.layers.convert import geometry_of, labels_options, shape_of
 from napari_medsaga.layers.predictions import Prediction, remember_prediction
@@ -21,9 +18,8 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Labels
 
-    from napari_medsaga.fine_tune.annotation import AnnotationReport
-    from napari_medsaga.fine_tune.training import TrainingRequest
-    from napari_medsaga.jobs.job import Job
+    from medsaga import Volume
+    from medsaga.frontend import ClassTable
 
 
 class TrainingLayers:
@@ -33,21 +29,22 @@ class TrainingLayers:
     ----------
     viewer
         Where they are added.
-    image, labels
-        What the training learns from.
-    report
-        The classes on the labels.
-    request
-        The training.
+    image, volume
+        What is segmented: the layer, and the layer as the training has it.
+    table, axis
+        The classes, and the axis across which the slices lie.
+    like
+        The labels that the training learns from; colours that `table` has not are
+        theirs.
+    is_sparse
+        Whether these are strokes.
 
     Attributes
     ----------
-    request
-        The training.
     preview, result
         The two layers, of which the second takes over the first.
-    axis
-        Across which the slices lie.
+    image, axis, is_sparse
+        As given.
     previewed
         The slice that the preview shows, None before the first and after the last one.
     """
@@ -56,17 +53,19 @@ class TrainingLayers:
         self,
         viewer: Viewer,
         image: Image,
-        labels: Labels,
-        report: AnnotationReport,
-        request: TrainingRequest,
+        volume: Volume,
+        table: ClassTable,
+        axis: int,
+        *,
+        like: Labels | None = None,
+        is_sparse: bool = False,
     ) -> None:
-        table = _class_table(report, request)
-        options = geometry_of(image) | labels_options(table, labels)
-        shape, dtype, axis = shape_of(image), table.dtype, report.axis
+        options = geometry_of(image) | labels_options(table, like)
+        shape, dtype = shape_of(image), table.dtype
         hidden = without_choice(options) | {"name": "MedSAGa preview"}
         shown = options | {"name": f"{image.name} segmented"}
-        self.request, self._image = request, ref(image)
-        self.axis = axis
+        self.image, self._volume = image, volume
+        self.axis, self.is_sparse = axis, is_sparse
         self.preview = ResultLayer(viewer, shape, dtype, axis, hidden)
         self.result = ResultLayer(viewer, shape, dtype, axis, shown)
         self.previewed: int | None = None
@@ -103,45 +102,25 @@ class TrainingLayers:
         self.preview.remove()
         self.result.refresh(at_once=True)
 
-    def abandon(self, job: Job) -> None:
-        """Stop a training whose dock was closed, and say what was kept of it."""
-        # A bound method would not keep the layers alive, and nobody else does any more.
-        job.ended.connect(partial(_on_abandoned_ended, self))
-        job.stop()
-        self.end()
-
     def remember(self, trained: TrainingResult) -> Labels | None:
         """Remember what was written into the result, for corrections of it.
 
-        Gives the layer, None where there is none any more.
+        Gives the layer, None where there is none any more, or no model.
         """
-        layer, request = self.result.shown, self.request
-        if layer is None:
+        layer = self.result.shown
+        if layer is None or trained.model is None:
             return None
-        # Strokes stay strokes only as the model keeps them: in corrections of its
-        # layer, what is not painted is background.
-        own_slices = () if request.settings.sparse else request.data.slices or ()
-        own = {request.image.slice_id(self.axis, i) for i in own_slices}
         prediction = Prediction(
             model=trained.model,
             created=trained.card.created,
             axis=self.axis,
             written=self.result.written(),
-            trained={
-                index: np.array(request.labels.slice(self.axis, index))
-                for index in own_slices
-            },
+            trained={},
             earlier={},
-            image=self._image,
-        )
-        remember_prediction(layer, prediction.with_earlier(own))
+            image=ref(self.image),
+        ).with_kept_slices(None if self.is_sparse else self._volume.fingerprint)
+        remember_prediction(layer, prediction)
         return layer
-
-
-def _on_abandoned_ended(layers: TrainingLayers, status: str, value: Any) -> None:
-    if isinstance(value, TrainingResult):
-        layers.remember(value)
-    tell_what_was_kept(status, value)
 
 
 def tell_what_was_kept(status: str, value: Any) -> None:
@@ -149,21 +128,12 @@ def tell_what_was_kept(status: str, value: Any) -> None:
     if isinstance(value, TrainingResult) and value.mask is not None:
         show_info(
             f"The dock was closed, so segmenting was stopped: {value.n_left} slices of "
-            f"the mask are empty. The model is kept as {value.model.name}."
+            f"the mask are empty. {value.where}"
         )
     elif isinstance(value, TrainingResult):
         show_info(
-            "The dock was closed, so the training was stopped: the best model so far "
-            f"is kept as {value.model.name}."
+            "The dock was closed, so the training was stopped. Of the best model so "
+            f"far: {value.where}"
         )
     elif status == "failed":
         show_error(str(value))
-
-
-def _class_table(report: AnnotationReport, request: TrainingRequest) -> ClassTable:
-    colours = request.data.class_colours or {}
-    return ClassTable(
-        values=(0, *(c.value for c in report.counts)),
-        names=("background", *(c.name for c in report.counts)),
-        colours=(None, *(colours.get(c.value) for c in report.counts)),
-    )

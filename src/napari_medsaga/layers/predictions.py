@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
     from weakref import ref
 
@@ -64,14 +64,23 @@ class Prediction:
                 return entry.path
         return self.model if (self.model / "card.json").is_file() else None
 
-    def with_earlier(self, own: Collection[SliceId] = ()) -> Prediction:
-        """Add the slices that are kept with the model, but for `own`."""
+    def with_kept_slices(self, own_image: str | None = None) -> Prediction:
+        """Add the slices that are kept with the model.
+
+        Those of the image of the fingerprint `own_image` are `trained`. Strokes stay
+        strokes only as the model keeps them: their image is not told, as in
+        corrections of a layer what is not painted is background.
+        """
         from medsaga.frontend import kept_labels
 
         model = self.find_model()  # it may have been renamed in the meantime
         kept = {} if model is None else kept_labels(model)
-        earlier = {name: kept[name] for name in kept if name not in own}
-        return replace(self, earlier=earlier)
+        own = {one for one in kept if (one.image, one.axis) == (own_image, self.axis)}
+        return replace(
+            self,
+            trained={one.index: kept[one] for one in own},
+            earlier={one: labels for one, labels in kept.items() if one not in own},
+        )
 
     def changed_slices(self, array: NDArray[Any]) -> list[int]:
         """List the slices on which `array` is not what was written.

@@ -106,7 +106,7 @@ class ImageResult:
             earlier={},
             image=self._image,
         )
-        remember_prediction(layer, prediction.with_earlier())
+        remember_prediction(layer, prediction.with_kept_slices())
 
     def maps(self, found: Segmentation) -> Iterator[tuple[Image, Labels]]:
         """Make the layers of probabilities and entropy, and what they go under.

@@ -19,6 +19,7 @@ from medsaga.network.detail_head import DetailHead
 from medsaga.training import steps
 from medsaga.training.head_stage import run_head_stage
 from medsaga.training.pixel_fit import PixelFit
+from medsaga.training.resuming.state_writer import StateWriter
 from medsaga.training.steps import run_galore_stage
 
 
@@ -220,7 +221,7 @@ class TestRefit:
             training = begin(image, labels, replace(wild, refit_head=refits))
             drain(run_head_stage(*training))
             training.state.is_usable = False  # so that nothing is sent back
-            return drain(run_galore_stage(*training)).mean_dice
+            return drain(run_galore_stage(*training, StateWriter(None))).mean_dice
 
         assert reached(True) > reached(False) + 0.02
 

@@ -20,6 +20,7 @@ from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.network.medsaga import MedSAGa
 from medsaga.training.head_stage import run_head_stage
 from medsaga.training.lost_classes import lost_classes
+from medsaga.training.resuming.state_writer import StateWriter
 from medsaga.training.steps import run_galore_stage
 
 LOST = VALUES[1]
@@ -68,7 +69,7 @@ def train(image, labels, settings, lose_at=is_at_the_start, stop_at=None):
     setup, state, _ = training
     if settings.stages == "both":
         list(run_head_stage(*training))
-    events, stream, is_lost = [], run_galore_stage(*training), False
+    events, stream, is_lost = [], run_galore_stage(*training, StateWriter(None)), False
     try:
         event = next(stream)
         while True:

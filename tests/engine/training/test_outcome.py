@@ -16,6 +16,7 @@ from medsaga.data.volume import Volume
 from medsaga.events import Notice, Validated
 from medsaga.training import head_stage, outcome, steps, validation
 from medsaga.training.head_stage import run_head_stage
+from medsaga.training.resuming.state_writer import StateWriter
 from medsaga.training.steps import run_galore_stage
 
 
@@ -56,7 +57,7 @@ def test_the_average_is_kept_unless_others_are_clearly_better_on_held_out_slices
     )
     training = begin(image, all_labels, settings)
     drain(run_head_stage(*training))
-    events = list(run_galore_stage(*training))
+    events = list(run_galore_stage(*training, StateWriter(None)))
     state = training.state
     means = state.average.state_dict().values()
     assert means

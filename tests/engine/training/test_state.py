@@ -12,6 +12,7 @@ from medsaga import drain
 from medsaga.data.volume import Volume
 from medsaga.events import Progress
 from medsaga.training.head_stage import run_head_stage
+from medsaga.training.resuming.state_writer import StateWriter
 from medsaga.training.steps import run_galore_stage
 
 
@@ -47,11 +48,11 @@ def test_one_that_was_written_goes_on_as_if_it_had_never_stopped(
 
     whole = begin(image, labels, settings)
     drain(run_head_stage(*whole))
-    whole_scores = drain(run_galore_stage(*whole))
+    whole_scores = drain(run_galore_stage(*whole, StateWriter(None)))
 
     broken = begin(image, labels, settings)
     drain(run_head_stage(*broken))
-    for event in run_galore_stage(*broken):
+    for event in run_galore_stage(*broken, StateWriter(None)):
         if isinstance(event, Progress) and event.step == at:
             broken.state.write(tmp_path / "state.safetensors")
             break
@@ -60,7 +61,7 @@ def test_one_that_was_written_goes_on_as_if_it_had_never_stopped(
     again.state.read(tmp_path / "state.safetensors", again.setup.settings)
     assert again.state.step == at
     steps = []
-    scores = drain(run_galore_stage(*again), steps.append)
+    scores = drain(run_galore_stage(*again, StateWriter(None)), steps.append)
     assert next(e.step for e in steps if isinstance(e, Progress)) == at + 1
     assert are_equal(weights_of(again.state.network), weights_of(whole.state.network))
     assert scores == whole_scores

@@ -134,7 +134,7 @@ class TestLayersChangeUnderATraining:
         tell_what_was_kept("stopped", kept)
         said = [notice.message for notice in notification_manager.records]
         assert "170 slices of the mask are empty" in said[-1]
-        assert "kept as liver" in said[-1]
+        assert "Kept as model liver" in said[-1]
 
     def test_the_viewer_is_closed_and_the_best_model_kept(self, panel, viewer, qtbot):
         panel.plan.set_settings(LONG)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from weakref import ref
 
 import numpy as np
@@ -166,8 +165,7 @@ class TestCorrections:
         ((layers, value),) = ended
         ModelLibrary().rename(value.model, "liver")
         # As if the labels were strokes: then its slices are all earlier ones.
-        settings = replace(layers.request.settings, sparse=True)
-        layers.request = replace(layers.request, settings=settings)
+        layers.is_sparse = True
         layer = remember(layers, value)
         assert [one.index for one in prediction_of(layer).earlier] == ANNOTATED
 

@@ -19,8 +19,7 @@ from tests.plugin.fine_tune.dock import (
 
 from medsaga import FineTuneSettings
 from medsaga.events import Progress, SegmentedSlice, Stream
-from napari_medsaga.fine_tune import panel as panel_module
-from napari_medsaga.fine_tune import run_box
+from napari_medsaga.fine_tune import run_box, under_way
 from napari_medsaga.fine_tune.training import (
     TrainingRequest,
     TrainingResult,
@@ -103,7 +102,7 @@ def test_it_runs_in_a_thread_of_its_own(panel, qtbot, monkeypatch):
         threads.add(threading.current_thread())
         return (yield from run_training(request))
 
-    monkeypatch.setattr(panel_module, "run_training", recorded)
+    monkeypatch.setattr(under_way, "run_training", recorded)
     panel.run.segments.setChecked(False)
     panel.plan.set_settings(replace(TINY, stages="head"))
     click_and_wait(panel, qtbot)
@@ -130,7 +129,7 @@ class TestFilling:
                     gate.wait(TIMEOUT / 1000)
                 yield event
 
-        monkeypatch.setattr(panel_module, "run_training", held)
+        monkeypatch.setattr(under_way, "run_training", held)
         yield gate
         gate.set()
 

@@ -32,6 +32,7 @@ import medsaga
 from medsaga import MedsagaError, ModelLibrary, Stop
 from medsaga.events import Saved
 from napari_medsaga.fine_tune import panel as panel_module
+from napari_medsaga.fine_tune import under_way
 from napari_medsaga.fine_tune.training import run_training
 from napari_medsaga.layers.convert import class_names, geometry_of
 from napari_medsaga.layers.predictions import prediction_of
@@ -246,7 +247,7 @@ class TestPreview:
         for index in (2, 9):
             world = layers[0].data_to_world((index, 20, 20))
             viewer.dims.set_point(0, world[0])
-            shown = training.image.world_to_data(viewer.dims.point)[0]
+            shown = training.layers.image.world_to_data(viewer.dims.point)[0]
             wanted = int(np.clip(round(shown), 0, 11))
             qtbot.waitUntil(
                 lambda w=wanted: (
@@ -277,7 +278,7 @@ class TestErrors:
         shown = []
         monkeypatch.setattr(panel_module, "show_error", shown.append)
         monkeypatch.setattr(
-            panel_module, "run_training", raising(MedsagaError("Do this instead."))
+            under_way, "run_training", raising(MedsagaError("Do this instead."))
         )
         click_and_wait(panel, qtbot)
         assert shown == ["Do this instead."]
@@ -298,9 +299,7 @@ class TestErrors:
     def test_anything_else_comes_with_its_traceback(
         self, panel, qtbot, monkeypatch, kind
     ):
-        monkeypatch.setattr(
-            panel_module, "run_training", raising(kind("out of memory"))
-        )
+        monkeypatch.setattr(under_way, "run_training", raising(kind("out of memory")))
         wait_until_ready(panel, qtbot)
         with qtbot.capture_exceptions() as caught:
             panel.run.start.click()

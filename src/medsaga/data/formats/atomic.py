@@ -6,11 +6,12 @@ import os
 import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
+from safetensors import SafetensorError
 
 from medsaga.data.formats.catalogue import ending
+from medsaga.data.formats.leftovers import remove_leftovers, temporary_name
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -78,14 +79,52 @@ def temporary_folder(parent: Path) -> Iterator[Path]:
     """Give a new folder in `parent`, which is deleted in the end if it is still there.
 
     Not by `tempfile`, whose folders are their owner's alone: what is moved out of them
-    stays so on Windows.
+    stays so on Windows. What killed processes left in `parent` is deleted too.
     """
-    folder = parent / f".medsaga-{uuid4().hex}"
+    remove_leftovers(parent)
+    folder = parent / temporary_name()
     folder.mkdir()
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_room(folder: Path, n_bytes: int, what: str) -> None:
+    """Check that a disk has room, as far as it says.
+
+    Parameters
+    ----------
+    folder
+        On that disk; need not be there yet.
+    n_bytes
+        How much is needed.
+    what
+        Begins the sentence, where there is too little.
+
+    Raises
+    ------
+    MedsagaError
+        If there is too little.
+    """
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    try:
+        free = shutil.disk_usage(existing).free
+    except OSError:  # to write there will say more
+        return
+    if n_bytes > free:
+        raise MedsagaError(
+            f"{what} needs {n_bytes / 1e6:.0f} MB, but {free / 1e6:.0f} MB of the disk "
+            f"are free at {folder}: make room there, or choose another place."
+        )
+
+
+def flush(path: Path) -> None:
+    """Have a file on the disk itself, or a power cut may leave its name without it."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -102,15 +141,18 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     # Short, as the file's own name may be as long as names can be; the ending stays,
     # by which writers know what to write.
-    temporary = path.with_name(f".{uuid4().hex[:16]}{ending(path)}")
+    temporary = path.with_name(temporary_name(ending(path)))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(path.parent)
         yield temporary
+        flush(temporary)
         os.replace(temporary, path)
-    except OSError as error:
+    # A full disk is a SafetensorError where tensors are written.
+    except (OSError, SafetensorError) as error:
         raise MedsagaError(
-            f"{path} cannot be written ({error.strerror or error}): choose another "
-            "place, or make room there."
+            f"{path} cannot be written ({getattr(error, 'strerror', None) or error}): "
+            "choose another place, or make room there."
         ) from error
     finally:
         if temporary.exists():

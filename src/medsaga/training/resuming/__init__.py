@@ -1,0 +1,1 @@
+"""Trainings that can go on after whatever ended them."""

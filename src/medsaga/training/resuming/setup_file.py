@@ -1,0 +1,90 @@
+"""A training's setup as files, its data too: with the state, all that it needs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import torch
+
+from medsaga.computing import pick_device
+from medsaga.data.canvas import Canvas
+from medsaga.data.identity import SliceId
+from medsaga.data.intensity import IntensityRule
+from medsaga.models.kept_slices import load_slices, save_slices
+from medsaga.network.backbones.pretrained import build_backbone
+from medsaga.network.medsaga import MedSAGa
+from medsaga.training.optim.strategy import apply_strategy
+from medsaga.training.origin import Origin
+from medsaga.training.resuming.outline import SETUP, read_document, read_outline
+from medsaga.training.setup import Setup
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from medsaga.data.volume import Volume
+
+
+def write_setup(setup: Setup, network: MedSAGa, folder: Path) -> None:
+    """Write a setup, its slices to the last bit, into a folder."""
+    slices = [*setup.training, *setup.held_out]
+    save_slices(slices, folder, is_exact=True)
+    content = {
+        "origin": asdict(setup.origin),
+        "backbone": network.backbone.name,
+        "classes": asdict(setup.table),
+        "intensity": asdict(setup.rule),
+        "canvas": asdict(setup.canvas),
+        "axis": setup.axis,
+        "settings": asdict(setup.settings),
+        "precision": setup.precision,
+        "slices": [asdict(sample.id) for sample in slices],
+        "n_training": len(setup.training),
+        "images": [
+            {"fingerprint": v.fingerprint, "name": v.name, "shape": v.shape}
+            for v in setup.images
+        ],
+    }
+    (folder / SETUP).write_text(json.dumps(content), encoding="utf-8")
+
+
+def read_setup(folder: Path, images: Sequence[Volume] = ()) -> tuple[Setup, MedSAGa]:
+    """Read a setup, and build its network with random weights.
+
+    Parameters
+    ----------
+    folder
+        Where it was written.
+    images
+        Those of the training, in its order, for previews; or none.
+
+    Raises
+    ------
+    Exception
+        Of any kind, if it is damaged (see ``reading_journal``).
+    """
+    content, outline = read_document(folder), read_outline(folder)
+    settings, table = outline.settings, outline.classes
+    ids = [SliceId(**row) for row in content["slices"]]
+    samples = load_slices(folder, ids, table)
+    n_training, device = content["n_training"], pick_device()
+    backbone = build_backbone(content["backbone"], checkpointing=settings.checkpointing)
+    network = MedSAGa(backbone, len(table), detail_head=settings.detail_head)
+    network = network.to(device).to(memory_format=torch.channels_last)
+    apply_strategy(network, settings.strategy, settings.seed)
+    setup = Setup(
+        origin=Origin(**content["origin"]),
+        training=samples[:n_training],
+        held_out=samples[n_training:],
+        images=images,
+        table=table,
+        rule=IntensityRule(**content["intensity"]),
+        canvas=Canvas(**content["canvas"]),
+        axis=outline.axis,
+        settings=settings,
+        device=device,
+        precision=content["precision"],
+    )
+    return setup, network

@@ -1,0 +1,141 @@
+"""A process is killed at any moment: what is there is whole, and nothing is left over.
+
+Linux alone starts processes fast enough for this many.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.engine.training.conftest import weights_equal
+from tests.phantom import TINY, keep_slices, make_phantom
+
+from medsaga import (
+    Journal,
+    ModelLibrary,
+    TrainingData,
+    drain,
+    fine_tune,
+    interrupted_trainings,
+    load_model,
+    read_labels,
+    resume,
+    save_model,
+    volume_from_array,
+    write_volume,
+)
+from medsaga.frontend import ModelTarget, keep_model
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="needs processes that start at once"
+)
+SETTINGS = replace(TINY, steps=6, head_steps=10, validations=1)
+
+
+def train_again_and_again(folder: str, connection) -> None:
+    """Train, and save the model over the one before, until killed."""
+    os.environ["MEDSAGA_STATE"] = str(Path(folder) / "states")
+    os.environ["MEDSAGA_MODELS"] = str(Path(folder) / "models")
+    image, labels = make_phantom()
+    labels = keep_slices(labels, [1, 4, 7, 10])
+    connection.send("ready")
+    while True:
+        target = ModelTarget.choose(Path(folder) / "model", overwrite=True)
+        with Journal.begin("model", target) as journal:
+            journal.interval = 0.0
+            data = TrainingData(image, labels)
+            model = drain(fine_tune(data, SETTINGS, journal=journal))
+            connection.send("saving")
+            ModelLibrary().add(model, "model")
+            keep_model(model, target.save, journal)
+
+
+def write_again_and_again(folder: str, connection) -> None:
+    """Write a mask and a model over those before, until killed."""
+    _, labels = make_phantom()
+    mask = volume_from_array(labels.repeat(8, axis=1).repeat(8, axis=2))
+    model = load_model(Path(folder) / "made" / "start")
+    connection.send("ready")
+    while True:
+        write_volume(mask, Path(folder) / "mask.nii.gz", is_labels=True)
+        save_model(model, Path(folder) / "model")
+        connection.send("written")
+
+
+def start_and_kill(work, folder: Path, *, after: str, seconds: float) -> None:
+    """Let a process work, and kill it so long after it has said a word."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["medsaga.training.fine_tune", __name__])
+    ours, theirs = context.Pipe()
+    process = context.Process(target=work, args=(str(folder), theirs), daemon=True)
+    process.start()
+    while ours.poll(60) and ours.recv() != after:
+        pass
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name.startswith(".")]
+
+
+def test_a_training_goes_on_to_the_same_weights_whenever_it_is_killed(
+    tmp_path, monkeypatch, on_cpu
+):
+    image, labels = make_phantom()
+    labels = keep_slices(labels, [1, 4, 7, 10])
+    expected = drain(fine_tune(TrainingData(image, labels), SETTINGS))
+    monkeypatch.setenv("MEDSAGA_STATE", str(tmp_path / "states"))
+    rng, n_resumed = random.Random(0), 0
+    moments = [("ready", rng.uniform(0, 1.5)) for _ in range(12)]
+    moments += [("saving", rng.uniform(0, 0.1)) for _ in range(8)]
+    for after, seconds in moments:
+        start_and_kill(train_again_and_again, tmp_path, after=after, seconds=seconds)
+        for entry in interrupted_trainings():
+            with Journal.open(entry.folder) as journal:
+                if entry.model is None:
+                    assert weights_equal(drain(resume(journal)), expected)
+                journal.discard()
+            n_resumed += 1
+        if (tmp_path / "model").exists():
+            load_model(tmp_path / "model")
+    assert n_resumed >= 10
+    models = ModelLibrary(tmp_path / "models").entries()
+    assert models
+    for entry in models:
+        load_model(entry.path)
+    assert ModelTarget.choose(tmp_path / "model", overwrite=True).before is not None
+    library = ModelLibrary(tmp_path / "models")
+    library.add(load_model(tmp_path / "model"), "the next")
+    Journal.begin("the next").close()
+    assert leftovers(tmp_path) == []
+    assert [path.name for path in (tmp_path / "states").iterdir()] == ["trainings.lock"]
+
+
+def test_what_is_written_is_whole_whenever_it_is_killed(tmp_path, image, labels, quick):
+    model = drain(fine_tune(TrainingData(image, labels), replace(quick, steps=1)))
+    save_model(model, tmp_path / "made" / "start")
+    expected = load_model(tmp_path / "made" / "start")
+    rng, n_left_over = random.Random(1), 0
+    for _ in range(10):
+        start_and_kill(
+            write_again_and_again,
+            tmp_path,
+            after="written",
+            seconds=rng.uniform(0, 0.1),
+        )
+        n_left_over += bool(leftovers(tmp_path))
+        assert read_labels(tmp_path / "mask.nii.gz").array.any()
+    assert n_left_over
+    assert ModelTarget.choose(tmp_path / "model", overwrite=True).before is not None
+    assert weights_equal(load_model(tmp_path / "model"), expected)
+    assert leftovers(tmp_path) == []
