@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -29,8 +30,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in SLOWEST)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_states_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the states of trainings of fixtures that several tests share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDSAGA_STATE", str(tmp_path_factory.mktemp("states")))
+        yield
+
+
 @pytest.fixture(autouse=True)
-def states(tmp_path_factory, monkeypatch) -> Path:
+def states(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A folder of the test's own for the states of its trainings."""
     folder = tmp_path_factory.getbasetemp() / "states" / str(next(_numbers))
     monkeypatch.setenv("MEDSAGA_STATE", str(folder))

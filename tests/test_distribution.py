@@ -147,7 +147,7 @@ def test_the_entry_points_lead_to_the_command_and_the_manifest(
     wheel: zipfile.ZipFile,
 ) -> None:
     lines = dist_info(wheel, "entry_points.txt").splitlines()
-    assert "medsaga = medsaga.cli:main" in lines
+    assert "medsaga = medsaga.__main__:main" in lines
     assert "napari-medsaga = napari_medsaga:napari.yaml" in lines
 
 

@@ -1,6 +1,18 @@
-"""Runs the command line: ``python -m medsaga``."""
+"""What `medsaga` and `python -m medsaga` run."""
 
-from medsaga.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line; Ctrl-C ends it without a traceback, also this early."""
+    try:
+        from medsaga.cli import main as run
+
+        run()
+    except KeyboardInterrupt:
+        sys.stderr.write("Aborted.\n")
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -15,7 +15,6 @@ from medsaga.cli.demo import demo
 from medsaga.cli.evaluate import evaluate
 from medsaga.cli.finetune import finetune
 from medsaga.cli.info import info
-from medsaga.cli.run import STOPPED
 from medsaga.cli.segment import segment_images
 
 __all__ = ["app", "main"]
@@ -69,8 +68,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file on Windows may not hold all
             stream.reconfigure(errors="replace")
-    try:
-        app()
-    except KeyboardInterrupt:  # before a command has begun its work
-        typer.echo("Aborted.", err=True)
-        sys.exit(STOPPED)
+    app()

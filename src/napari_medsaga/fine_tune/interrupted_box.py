@@ -27,8 +27,8 @@ class InterruptedBox(QWidget):
         super().__init__(parent)
         self._entry: Interrupted | None = None
         self._question = QLabel(self)
-        self._go_on = QPushButton("&Continue", self)
-        self._discard = QPushButton("&Discard", self)
+        self._go_on = QPushButton("Continue", self)
+        self._discard = QPushButton("Discard", self)
         self._lay_out()
         self._go_on.clicked.connect(self._on_continue_clicked)
         self._discard.clicked.connect(self._on_discard_clicked)
@@ -43,7 +43,7 @@ class InterruptedBox(QWidget):
             return
         wants = "continue?" if entry.model is None else "save it now?"
         self._question.setText(f"{entry.describe()}: {wants}")
-        self._go_on.setText("&Continue" if entry.model is None else "Sa&ve")
+        self._go_on.setText("Continue" if entry.model is None else "Save")
 
     def _lay_out(self) -> None:
         self._question.setObjectName("interrupted")

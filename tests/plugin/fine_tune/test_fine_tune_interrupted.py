@@ -116,7 +116,7 @@ def test_one_that_is_damaged_is_told_and_leaves_the_dock_ready(
 def test_a_model_that_cannot_be_saved_waits_and_segments_all_the_same(
     panel, viewer, qtbot, tmp_path, monkeypatch
 ):
-    blocked = tmp_path / "models"
+    blocked = tmp_path / "library"
     blocked.write_text("a file in the way of the library")
     monkeypatch.setenv("MEDSAGA_MODELS", str(blocked))
     click_and_wait(panel, qtbot)
