@@ -15,6 +15,12 @@ from .models.kept_slices import kept_labels as kept_labels
 from .models.library import LibraryEntry as LibraryEntry
 from .network.backbones.catalogue import missing_weights as missing_weights
 from .network.backbones.catalogue import offered_backbones as offered_backbones
+from .network.backbones.checkpoints import weights_folder as weights_folder
+from .network.backbones.weight_files import WeightFile as WeightFile
+from .network.backbones.weight_files import fetch_weights as fetch_weights
+from .network.backbones.weight_files import import_weights as import_weights
+from .network.backbones.weight_files import verify_weights as verify_weights
+from .network.backbones.weight_files import weight_files as weight_files
 from .preloading import warm_up as warm_up
 from .segmentation.batch import ItemEnded as ItemEnded
 from .segmentation.items import BatchItem as BatchItem
