@@ -17,6 +17,7 @@ from medsaga.cli.finetune import finetune
 from medsaga.cli.info import info
 from medsaga.cli.run import STOPPED
 from medsaga.cli.segment import segment_images
+from medsaga.cli.weights import weights
 
 __all__ = ["app", "main"]
 
@@ -59,6 +60,7 @@ app.command("segment")(segment_images)
 app.command("evaluate")(evaluate)
 app.command("info")(info)
 app.command("demo")(demo)
+app.add_typer(weights, name="weights")
 
 
 def main() -> None:
