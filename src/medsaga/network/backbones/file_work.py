@@ -25,7 +25,7 @@ T = TypeVar("T")
 _SECONDS_BETWEEN_EVENTS = 0.1
 # A stopped thread ends at its next piece; one that waits for a server is left to
 # itself, does nothing more when something comes, and lets go of the file then.
-_SECONDS_TO_END = 2.0
+_SECONDS_TO_END = 0.5
 _ADVICE = (
     "make room there or ask for the permission to write, or name another folder in "
     "the environment variable MEDSAGA_WEIGHTS"
