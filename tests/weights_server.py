@@ -44,6 +44,9 @@ class Server(ThreadingHTTPServer):
     asked: list[str | None]
     go_on: threading.Event
 
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that has gone."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/{NAME}"

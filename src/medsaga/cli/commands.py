@@ -12,6 +12,7 @@ import typer
 
 from medsaga import __version__
 from medsaga.cli.demo import demo
+from medsaga.cli.doctor import doctor
 from medsaga.cli.evaluate import evaluate
 from medsaga.cli.finetune import finetune
 from medsaga.cli.info import info
@@ -60,6 +61,7 @@ app.command("segment")(segment_images)
 app.command("evaluate")(evaluate)
 app.command("info")(info)
 app.command("demo")(demo)
+app.command("doctor")(doctor)
 app.add_typer(weights, name="weights")
 
 

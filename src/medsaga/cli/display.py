@@ -84,7 +84,7 @@ class Display:
                 self._show_training(event)
             case SegmentedSlice() | VotedSlice():
                 self._show_slice(event)
-            case FileProgress():
+            case FileProgress() if event.total:
                 self._show_file(event)
             case ItemEvent():
                 self.show(event.event)

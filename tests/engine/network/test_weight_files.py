@@ -249,6 +249,16 @@ def test_a_stop_in_the_middle_is_gone_on_from(server):
     assert server.asked[-1].startswith("bytes=")
 
 
+def test_a_stop_between_two_steps_ends_both(server):
+    """It comes when a file has just been looked at, and nothing further is begun."""
+    for stream in (fetch_weights("vit_b"), verify_weights(["vit_b", "vit_l"])):
+        next(stream)
+        with pytest.raises(StopIteration) as ended:
+            stream.throw(Stop())
+        assert ended.value.value is None or len(ended.value.value) == 1
+    assert server.asked == []
+
+
 def test_a_disk_that_is_too_small(server, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(9, 8, 1_000_000))

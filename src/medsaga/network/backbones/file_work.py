@@ -114,10 +114,11 @@ def in_thread(work: Callable[[Report], T], name: str) -> Stream[T | None]:
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    is_stopped = False
+    is_done = is_stopped = False
     try:
-        while thread.is_alive():
+        while not is_done:
             thread.join(_SECONDS_BETWEEN_EVENTS)
+            is_done = not thread.is_alive()
             yield from report.events()
     except Stop:
         is_stopped = True

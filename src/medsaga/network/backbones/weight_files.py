@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medsaga.errors import MedsagaError
+from medsaga.events import Relay
 from medsaga.network.backbones.catalogue import offered_backbones
 from medsaga.network.backbones.checkpoints import OfficialCheckpoint
 from medsaga.network.backbones.fetching import fetch
@@ -91,14 +92,15 @@ def verify_weights(names: Iterable[str] = ()) -> Stream[list[WeightFile]]:
     MedsagaError
         If there is no backbone of a name, or a file cannot be read.
     """
-    checkpoints = _checkpoints()
+    checkpoints, relay = _checkpoints(), Relay()
     verified: list[WeightFile] = []
     for name in [_known(name) for name in names] or list(checkpoints):
         checkpoint = checkpoints[name]
-        problem = yield from in_thread(partial(_verify, checkpoint), name)
-        if problem is None:
+        problem = yield from relay(in_thread(partial(_verify, checkpoint), name))
+        if problem is not None:
+            verified.append(_describe(name, checkpoint, problem or None))
+        if relay.is_stopped:
             break
-        verified.append(_describe(name, checkpoint, problem or None))
     return verified
 
 
@@ -124,12 +126,12 @@ def fetch_weights(name: str) -> Stream[Path | None]:
     MedsagaError
         If there is no such backbone, or they cannot be fetched.
     """
-    checkpoint = _checkpoints()[_known(name)]
-    problem = yield from in_thread(partial(_verify, checkpoint), name)
-    if problem is None:
-        return None
+    checkpoint, relay = _checkpoints()[_known(name)], Relay()
+    problem = yield from relay(in_thread(partial(_verify, checkpoint), name))
     if problem == "":
         return checkpoint.look()
+    if problem is None or relay.is_stopped:
+        return None
     if not isinstance(checkpoint, OfficialCheckpoint):
         raise MedsagaError(problem)
     return (yield from fetch(checkpoint))
