@@ -218,7 +218,8 @@ def test_a_server_without_a_certificate(server, monkeypatch, tmp_path):
     url = server.url.replace("http:", "https:")
     offer_fake(monkeypatch, url, tmp_path / "home")
     sentence = refusal(fetch_weights("vit_b"))
-    assert "the certificate of 127.0.0.1:" in sentence
+    assert "there is no secure connection to 127.0.0.1:" in sentence
+    assert "REQUESTS_CA_BUNDLE" in sentence
     assert_by_hand(sentence, url)
 
 
@@ -266,6 +267,52 @@ def test_a_disk_that_is_too_small(server, monkeypatch):
     assert "takes 3 MB" in sentence
     assert "1 MB free: make room there" in sentence
     assert server.asked == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a limit of Unix")
+def test_a_disk_that_fills_up(server):
+    """What came stays, for when there is room again."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MB, limits[1]))
+    try:
+        sentence = refusal(fetch_weights("vit_b"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be written (File too large): make room there" in sentence
+    assert visible(weights_folder()) == set()
+    assert drain(fetch_weights("vit_b")).read_bytes() == CONTENT
+    assert server.asked == [None, f"bytes={MB}-"]
+
+
+def test_a_page_to_log_in_on_costs_nothing_of_what_came(server):
+    server.answers += [cut(2 * MB)] * 3 + [page]
+    refusal(fetch_weights("vit_b"))
+    part = weights_folder() / f".{NAME}.part"
+    n_bytes = part.stat().st_size
+    assert n_bytes >= MB
+    sentence = refusal(fetch_weights("vit_b"))
+    assert "what is sent is a page" in sentence
+    assert part.stat().st_size == n_bytes
+    assert drain(fetch_weights("vit_b")).read_bytes() == CONTENT
+
+
+def page(handler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Type", "text/html; charset=utf-8")
+    handler.end_headers()
+    handler.close_connection = True
+    handler.wfile.write(b"<html>Please log in</html>")
+
+
+def test_a_bundle_of_certificates_that_is_not_there(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "absent.pem"))
+    url = server.url.replace("http:", "https:")
+    offer_fake(monkeypatch, url, tmp_path / "home")
+    sentence = refusal(fetch_weights("vit_b"))
+    assert str(tmp_path / "absent.pem") in sentence
+    assert_by_hand(sentence, url)
 
 
 def test_a_folder_that_cannot_be_made(server, monkeypatch, tmp_path):

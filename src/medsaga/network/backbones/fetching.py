@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from requests import RequestException, Response
+    from requests import Response
 
     from medsaga.events import Stream
     from medsaga.network.backbones.checkpoints import OfficialCheckpoint
@@ -130,7 +130,6 @@ class _Fetch:
 
     def _get(self, part: BinaryIO) -> None:
         import pooch
-        from requests import RequestException
 
         begin = part.tell()
         self._report.begin("Fetching", self._file.n_bytes)
@@ -146,7 +145,7 @@ class _Fetch:
         )
         try:
             download(self._file.url, _Pieces(part, self._take), None)
-        except RequestException as error:
+        except OSError as error:  # requests' are, and one of a certificate's file
             self._explain(error)
         finally:
             if self._response is not None:
@@ -160,7 +159,8 @@ class _Fetch:
                 f"the server sends more than the {self._file.n_bytes:,} bytes that it "
                 "should have"
             )
-        part.write(piece)
+        with disk_explained(self._target):
+            part.write(piece)
 
     def _on_response(self, part: BinaryIO, response: Response, **_: Any) -> None:
         """Look at what a server is about to send, before anything of it is kept."""
@@ -170,35 +170,41 @@ class _Fetch:
             raise _CutOff("the server has not the rest of what is here")
         if response.status_code not in (200, 206):
             return
-        total = response.headers.get("Content-Length", "")
-        if response.status_code == 206:
-            total = response.headers.get("Content-Range", "").rpartition("/")[2]
-        elif part.tell():
-            # It knows no parts, and sends the whole.
+        is_part = response.status_code == 206
+        self._check_length(response, is_part=is_part)
+        if part.tell() and not is_part:  # it knows no parts, and sends the whole
             part.truncate(0)
             part.seek(0)
             self._report.begin("Fetching", self._file.n_bytes)
+
+    def _check_length(self, response: Response, *, is_part: bool) -> None:
+        if response.headers.get("Content-Type", "").startswith("text/"):
+            raise self._refusal("what is sent is a page, perhaps to log in on")
+        total = response.headers.get("Content-Length", "")
+        if is_part:
+            total = response.headers.get("Content-Range", "").rpartition("/")[2]
         if total.isdecimal() and int(total) != self._file.n_bytes:
             raise self._refusal(
                 f"the server has a file of {int(total):,} bytes there in place of "
                 f"{self._file.n_bytes:,}"
             )
 
-    def _explain(self, error: RequestException) -> None:
+    def _explain(self, error: OSError) -> None:
         """Raise what the user can make something of, or `_CutOff`."""
         from requests import exceptions
 
         host = urlsplit(self._file.url).netloc
-        response = error.response
         if isinstance(error, exceptions.SSLError):
             reason = (
-                f"the certificate of {host} is not accepted, look at this computer's "
-                "clock and name your institution's own in REQUESTS_CA_BUNDLE"
+                f"there is no secure connection to {host}, look at this computer's "
+                "clock, and name your institution's certificate in REQUESTS_CA_BUNDLE "
+                "if it has one"
             )
             raise self._refusal(reason) from error
         if isinstance(error, exceptions.ProxyError):
             reason = "the proxy of HTTPS_PROXY or of the system does not let it through"
             raise self._refusal(reason) from error
+        response = getattr(error, "response", None)
         if isinstance(error, exceptions.HTTPError) and response is not None:
             said = f"{host} answers {response.status_code} {response.reason}".strip()
             if response.status_code not in (408, 429) and response.status_code < 500:
