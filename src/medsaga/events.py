@@ -161,6 +161,19 @@ class Scoring(Event):
     total: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileProgress(Event):
+    """Of the weights called `name`, `done` of `total` bytes are fetched or the like.
+
+    Comes several times a second, also while nothing comes from a server.
+    """
+
+    name: str
+    doing: Literal["Fetching", "Copying", "Checking"]
+    done: int
+    total: int
+
+
 Stream = Generator[Event, None, T]
 
 

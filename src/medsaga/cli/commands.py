@@ -12,10 +12,12 @@ import typer
 
 from medsaga import __version__
 from medsaga.cli.demo import demo
+from medsaga.cli.doctor import doctor
 from medsaga.cli.evaluate import evaluate
 from medsaga.cli.finetune import finetune
 from medsaga.cli.info import info
 from medsaga.cli.segment import segment_images
+from medsaga.cli.weights import weights
 
 __all__ = ["app", "main"]
 
@@ -58,6 +60,8 @@ app.command("segment")(segment_images)
 app.command("evaluate")(evaluate)
 app.command("info")(info)
 app.command("demo")(demo)
+app.command("doctor")(doctor)
+app.add_typer(weights, name="weights")
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 
 from medsaga.events import (
     Event,
+    FileProgress,
     ItemEvent,
     Notice,
     Progress,
@@ -27,6 +28,7 @@ _STAGES = {
     "galore": "GaLore stage",
 }
 _SECONDS_BETWEEN_LINES = 5.0
+_MB = 1e6
 
 
 class Display:
@@ -82,6 +84,8 @@ class Display:
                 self._show_training(event)
             case SegmentedSlice() | VotedSlice():
                 self._show_slice(event)
+            case FileProgress() if event.total:
+                self._show_file(event)
             case ItemEvent():
                 self.show(event.event)
 
@@ -122,3 +126,7 @@ class Display:
         per_slice = (time.monotonic() - self._started) / (done - 1)
         left = f"{duration(per_slice * (event.total - done))} left"
         self.work(event.image_name, done, event.total, left)
+
+    def _show_file(self, event: FileProgress) -> None:
+        done, total = (round(n / _MB) for n in (event.done, event.total))
+        self.work(f"{event.doing} {event.name} (MB)", done, total)

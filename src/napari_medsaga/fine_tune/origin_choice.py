@@ -14,7 +14,7 @@ from medsaga.frontend import missing_weights, offered_backbones
 from napari_medsaga.widgets.model_list import LibraryWatcher
 
 if TYPE_CHECKING:
-    from qtpy.QtGui import QStandardItemModel
+    from qtpy.QtGui import QFocusEvent, QStandardItemModel
 
     from medsaga import ModelCard
     from medsaga.frontend import LibraryEntry
@@ -53,6 +53,7 @@ class OriginChoice(QComboBox):
         self._origins: list[Origin] = []
         self._models: dict[Path, LibraryEntry] = {}
         self._unread: str | None = None
+        self._missing: dict[str, str | None] = {}
         self._chosen = Origin(backbone=next(iter(_BACKBONES)))
         self._file: str | None = None
         self._watcher = LibraryWatcher(ModelLibrary(), self)
@@ -110,8 +111,9 @@ class OriginChoice(QComboBox):
         was_blocked = self.blockSignals(True)
         self.clear()
         self._origins = []
+        self._missing = _missing()
         for kind in _BACKBONES.values():
-            problem = missing_weights(kind.name)
+            problem = self._missing[kind.name]
             if problem is not None:
                 where = " (not on this computer)"
             else:
@@ -137,6 +139,17 @@ class OriginChoice(QComboBox):
         except MedsagaError as error:
             self._unread = str(error)
             return {}
+
+    def look_again(self) -> None:
+        """Offer what is there now, if weights have come or gone in the meantime."""
+        if _missing() != self._missing:
+            self._offer()
+            self.changed.emit()
+
+    def focusInEvent(self, event: QFocusEvent) -> None:
+        """Look anew for who comes by the keyboard, and opens no list."""
+        self.look_again()
+        super().focusInEvent(event)
 
     def showPopup(self) -> None:
         """Look anew: weights may have been fetched in the meantime."""
@@ -181,3 +194,7 @@ class OriginChoice(QComboBox):
             self._file = path
             origin = Origin(backbone=path)
         self.choose(origin)
+
+
+def _missing() -> dict[str, str | None]:
+    return {name: missing_weights(name) for name in _BACKBONES}

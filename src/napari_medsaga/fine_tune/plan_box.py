@@ -181,6 +181,7 @@ class PlanBox(QWidget):
     def enterEvent(self, event: QEnterEvent) -> None:
         """Look anew: weights may have been fetched in the meantime."""
         self._offer_paper()
+        self.origin.look_again()
         super().enterEvent(event)
 
     def _preset_name(self) -> str:

@@ -41,6 +41,7 @@ _started: set[Job] = set()
 class _Controls:
     """What the GUI thread and the worker share."""
 
+    computes: bool
     stop: threading.Event = field(default_factory=threading.Event)
     running: threading.Event = field(default_factory=threading.Event)
     is_waiting: threading.Event = field(default_factory=threading.Event)
@@ -55,7 +56,7 @@ class _Controls:
 
 
 class _Drain:
-    """Drains a stream in a worker, once the computer is free.
+    """Drains a stream in a worker, once the computer is free if it computes.
 
     A callable object rather than a function: napari names it when it asks whether to
     close its window. Errors are kept rather than raised, as a worker loses some.
@@ -72,26 +73,32 @@ class _Drain:
         return self.__name__
 
     def __call__(self) -> None:
-        controls = self._controls
         try:
-            while not _computer.acquire(timeout=_ASK_SECONDS):
-                controls.is_waiting.set()
-                if controls.stop.is_set():
-                    return
-            try:
-                controls.is_waiting.clear()
-                import_engine()
-                with _between_jobs:
-                    pass
+            if self._controls.computes:
+                self._compute()
+            else:
                 self._drain()
-            finally:
-                _computer.release()
         except Exception as error:  # noqa: BLE001 - whatever it is, the panel shows it
-            controls.outcome = "failed", error
+            self._controls.outcome = "failed", error
         finally:
             # napari keeps every worker, which must not keep what it works on.
             self._make_stream = None
-            controls.ended.set()
+            self._controls.ended.set()
+
+    def _compute(self) -> None:
+        controls = self._controls
+        while not _computer.acquire(timeout=_ASK_SECONDS):
+            controls.is_waiting.set()
+            if controls.stop.is_set():
+                return
+        try:
+            controls.is_waiting.clear()
+            import_engine()
+            with _between_jobs:
+                pass
+            self._drain()
+        finally:
+            _computer.release()
 
     def _drain(self) -> None:
         assert self._make_stream is not None
@@ -148,6 +155,8 @@ class Job(QObject):
         Called in the thread; must not touch layers or widgets.
     title
         Names the job in napari's activity dock and in its question before closing.
+    computes
+        Whether it needs torch and the computer's cores, for which it waits.
 
     Notes
     -----
@@ -166,12 +175,10 @@ class Job(QObject):
     there was by then or None, or "failed" and the exception."""
 
     def __init__(
-        self,
-        make_stream: Callable[[], Stream[T]],
-        title: str,
+        self, make_stream: Callable[[], Stream[T]], title: str, *, computes: bool = True
     ) -> None:
         super().__init__()
-        self._controls = _Controls()
+        self._controls = _Controls(computes)
         self._controls.running.set()
         self._worker = create_worker(
             _Drain(self._controls, make_stream, title),

@@ -29,6 +29,8 @@ from napari_medsaga.models.questions import (
     ask_zip_file,
 )
 from napari_medsaga.models.table import ModelsTable
+from napari_medsaga.models.weights_box import WeightsBox
+from napari_medsaga.widgets.dock_panel import DockPanel
 from napari_medsaga.widgets.model_list import LibraryWatcher, details
 
 if TYPE_CHECKING:
@@ -66,8 +68,10 @@ def _run(transfer: _Transfer) -> None:
         transfer.outcome = error
 
 
-class ModelsPanel(QWidget):
+class ModelsPanel(DockPanel):
     """Lists the trained models; renames, deletes, exports and imports them.
+
+    Below them are the weights that a training can start from.
 
     Parameters
     ----------
@@ -91,11 +95,17 @@ class ModelsPanel(QWidget):
         self._busy.setToolTip("A model is being copied.")
         self._message = _make_label("message", self)
         self._details = _make_details(self)
+        self._weights = WeightsBox(self)
+        self._weights.hide()
 
         self._lay_out()
         self._connect()
         self._say("")
         self.refresh()
+
+    def on_dock_closed(self) -> None:
+        """End a download, which is gone on with another time."""
+        self._weights.stop()
 
     def refresh(self, select: Path | None = None) -> None:
         """List the models as they are now; the selection stays, or goes to `select`."""
@@ -119,6 +129,10 @@ class ModelsPanel(QWidget):
         self._open = _make_button(
             "&Open folder", f"Show {self._library.folder} in the file manager.", self
         )
+        self._show_weights = _make_button(
+            "Wei&ghts", "Show the pretrained weights that trainings start from.", self
+        )
+        self._show_weights.setCheckable(True)
         menu = QMenu(self._import)
         self._import_zip = menu.addAction("From a &zip file…")
         self._import_folder = menu.addAction("From a &folder…")
@@ -126,9 +140,9 @@ class ModelsPanel(QWidget):
 
     def _lay_out(self) -> None:
         buttons = QGridLayout()
-        for place, button in enumerate(
-            (self._rename, self._delete, self._export, self._import, self._open)
-        ):
+        upper = (self._rename, self._delete, self._export)
+        lower = (self._import, self._open, self._show_weights)
+        for place, button in enumerate((*upper, *lower)):
             buttons.addWidget(button, *divmod(place, 3))
         layout = QVBoxLayout(self)
         layout.addWidget(self._empty)
@@ -137,6 +151,7 @@ class ModelsPanel(QWidget):
         layout.addWidget(self._busy)
         layout.addWidget(self._message)
         layout.addWidget(self._details, 2)
+        layout.addWidget(self._weights)
         self.setMinimumWidth(440)
 
     def _connect(self) -> None:
@@ -149,6 +164,7 @@ class ModelsPanel(QWidget):
         self._import_zip.triggered.connect(self._on_import_zip_triggered)
         self._import_folder.triggered.connect(self._on_import_folder_triggered)
         self._open.clicked.connect(self._on_open_clicked)
+        self._show_weights.toggled.connect(self._weights.setVisible)
 
     def _set_running(self, running: bool) -> None:
         """Decide what can be clicked."""

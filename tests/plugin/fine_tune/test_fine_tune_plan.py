@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from napari.utils.theme import get_theme
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QPointF, Qt
+from qtpy.QtGui import QEnterEvent, QFocusEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QAbstractSpinBox,
+    QApplication,
     QComboBox,
     QFileDialog,
     QGraphicsView,
@@ -68,6 +70,10 @@ def change(control: QWidget) -> None:
     else:
         at_top = control.value() == control.maximum()
         control.setValue(control.minimum() if at_top else control.maximum())
+
+
+def _enter() -> QEnterEvent:
+    return QEnterEvent(QPointF(), QPointF(), QPointF())
 
 
 class TestPlan:
@@ -256,6 +262,28 @@ class TestPlan:
         choose(start, "vit_b")
         assert panel.plan.settings().backbone == "vit_b"
         assert panel.plan.problem() is None
+
+    def test_weights_that_come_while_the_dock_is_open_are_offered(
+        self, viewer, layers, qtbot, monkeypatch, tmp_path
+    ):
+        for name in ("MEDSAGA_WEIGHTS", "XDG_CACHE_HOME", "TORCH_HOME"):
+            monkeypatch.setenv(name, str(tmp_path))
+        panel = open_dock(viewer, qtbot)
+        panel.plan.origin.choose_backbone("vit_b")
+        start = panel.findChild(QComboBox, "start")
+        assert "run medsaga weights download vit_b" in panel.run.plan.text()
+        assert not panel.run.start.isEnabled()
+        known = BACKBONES["vit_b"].checkpoint
+        with (tmp_path / known.file_name).open("wb") as file:
+            file.truncate(known.n_bytes)
+        QApplication.sendEvent(panel.plan, _enter())
+        assert start.currentText() == "SAM vit_b"
+        assert start.model().item(start.currentIndex()).isEnabled()
+        assert panel.findChild(QAbstractButton, "paper").isEnabled()
+        assert "medsaga weights" not in panel.run.plan.text()
+        (tmp_path / known.file_name).unlink()
+        QApplication.sendEvent(start, QFocusEvent(QEvent.Type.FocusIn))
+        assert "run medsaga weights download vit_b" in panel.run.plan.text()
 
     def test_a_file_with_weights_can_be_started_from(
         self, panel, monkeypatch, tmp_path

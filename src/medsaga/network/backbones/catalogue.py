@@ -119,7 +119,12 @@ def _vit(
         title=f"SAM {name}",
         builder=f"{_PACKAGE}.vit:ViTBackbone",
         checkpoint=OfficialCheckpoint(
-            title=name, url=f"{_META}/{file_name}", n_bytes=n_bytes, sha256=sha256
+            title=f"SAM {name}",
+            name=name,
+            url=f"{_META}/{file_name}",
+            n_bytes=n_bytes,
+            sha256=sha256,
+            licence="Apache-2.0",
         ),
         recognises=_is_vit(size),
         translator=f"{_PACKAGE}.vit:translate_vit",
@@ -139,6 +144,7 @@ _KINDS = (
             file_name="asset/lite_medsam.pth",
             n_bytes=39_370_479,
             sha256="79d8c9dca6db4d69d3f905579e5250af05e859fff9c1f543e89a513c3028ce76",
+            licence="Apache-2.0",
         ),
         recognises=_is_lite_medsam,
         translator=f"{_PACKAGE}.lite_medsam:translate_lite_medsam",
