@@ -9,8 +9,8 @@ from .data.survey import ClassCount as ClassCount
 from .data.survey import survey_annotation as survey_annotation
 from .data.volume import AXIS_NAMES as AXIS_NAMES
 from .data.volume import slice_place as slice_place
+from .doctor.examination import examine as examine
 from .doctor.facts import Facts as Facts
-from .doctor.facts import examine as examine
 from .doctor.problems import notes as notes
 from .doctor.problems import problems as problems
 from .metrics import distinct_values as distinct_values

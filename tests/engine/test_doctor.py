@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from medsaga import Stop, drain
-from medsaga.doctor import facts as facts_module
+from medsaga.doctor import examination
 from medsaga.doctor.facts import Facts, Need, Place, Torch
 from medsaga.frontend import examine, notes, problems, weight_files, weights_folder
 from medsaga.network.backbones.checkpoints import PackagedCheckpoint
@@ -78,7 +78,7 @@ def fake_version(**versions: str | None):
 
 def test_versions_out_of_bounds_are_named(monkeypatch):
     find = fake_version(torch="2.5.1+cpu", nibabel=None, napari=None, timm="1.0.22")
-    needs = {n.name: n for n in facts_module._needs(find)}
+    needs = {n.name: n for n in examination._needs(find)}
     assert needs["torch"].found == "2.5.1+cpu"
     assert needs["timm"].is_met
     text = " ".join(
@@ -159,8 +159,8 @@ def test_whatever_fails_is_a_row_that_says_so(monkeypatch, tmp_path):
         (psutil, "virtual_memory"),
         (shutil, "disk_usage"),
         (torch, "get_num_threads"),
-        (facts_module, "_sees_nvidia"),
-        (facts_module, "requires"),
+        (examination, "_sees_nvidia"),
+        (examination, "requires"),
     ):
         monkeypatch.setattr(module, name, fail)
     monkeypatch.setattr(PackagedCheckpoint, "is_whole", fail)
@@ -180,9 +180,9 @@ def test_a_folder_that_cannot_be_written_to_is_seen(tmp_path, monkeypatch):
         python="",
         system="",
         versions={"napari": "1", "PyQt6": "1"},
-        places=tuple(facts_module._look_at(*p) for p in facts_module._places()),
+        places=tuple(examination._look_at(*p) for p in examination._places()),
     )
-    assert [place.is_writable for place in facts.places] == [False, True]
+    assert [place.is_writable for place in facts.places] == [False, True, True]
     assert any(f"{tmp_path / 'file' / 'models'} cannot" in p for p in problems(facts))
 
 

@@ -34,18 +34,29 @@ def problems(facts: Facts) -> list[str]:
 
 
 def notes(facts: Facts) -> list[str]:
-    """Say what is missing that not everybody needs, in a sentence each."""
+    """Say what not everybody needs and is missing, or waits, in a sentence each."""
+    return [*_of_window(facts), *_of_interrupted(facts)]
+
+
+def _of_window(facts: Facts) -> Iterator[str]:
     if facts.versions.get("napari") is None:
-        return [
+        yield (
             "napari is not installed, which the engine and the command line do "
             f'without: for the docks run pip install "{PROJECT}[all]".'
-        ]
-    if not any(facts.versions.get(name) for name in QT_BINDINGS):
-        return [
+        )
+    elif not any(facts.versions.get(name) for name in QT_BINDINGS):
+        yield (
             "No Qt binding is installed, so napari opens no window: run pip install "
             '"napari[all]".'
-        ]
-    return []
+        )
+
+
+def _of_interrupted(facts: Facts) -> Iterator[str]:
+    for sentence in facts.interrupted:
+        yield (
+            f"{sentence}: run medsaga finetune --resume, or click Continue in the "
+            "Fine-tune dock."
+        )
 
 
 def _of_versions(facts: Facts) -> Iterator[str]:
