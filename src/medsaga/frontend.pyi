@@ -16,6 +16,8 @@ from .doctor.problems import problems as problems
 from .metrics import distinct_values as distinct_values
 from .models.kept_slices import kept_labels as kept_labels
 from .models.library import LibraryEntry as LibraryEntry
+from .models.run_record import RunRecord as RunRecord
+from .models.run_record import run_differences as run_differences
 from .models.target import ModelTarget as ModelTarget
 from .network.backbones.catalogue import missing_weights as missing_weights
 from .network.backbones.catalogue import offered_backbones as offered_backbones

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 
@@ -18,6 +18,7 @@ from medsaga.cli.options import (
     parse_slices,
     settings_options,
 )
+from medsaga.cli.repeating import Repetition
 from medsaga.cli.run import (
     Run,
     print_json,
@@ -110,6 +111,16 @@ def finetune(
             "only one. With an image and labels too, begin it if there is none.",
         ),
     ] = False,
+    from_card: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-card",
+            help="Repeat the training of a model, given by its folder or card.json, "
+            "with its settings, slices, classes and threads; other options change "
+            "these.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -117,6 +128,7 @@ def finetune(
 
     Ctrl-C ends the training in order and keeps the best model so far.
     """
+    repetition = None if from_card is None else Repetition.read(from_card, given)
     settings = make_settings(preset_name, given)
     if image is None or labels is None or out is None:
         if not resume or image is not None:
@@ -135,7 +147,7 @@ def finetune(
             empty_slices=parse_slices(empty, "--empty") or [],
             window=window,
             class_names=parse_names(name),
-        )
+        ).repeating(repetition)
     with start_run() as run:
         described = None if asked is None else asked.describe()
         entry = find_interrupted(out, described) if resume else None
@@ -144,7 +156,7 @@ def finetune(
         elif asked is not None and out is not None:
             target = model_target(out, overwrite=overwrite)
             trained = begin(run, target, asked.describe(), asked.train)
-            _tell_unused_names(run, asked.class_names, trained.card)
+            _tell_of_result(run, asked, repetition, trained.card)
         else:
             raise AssertionError
     _print(trained, is_stopped=run.is_stopped, as_json=as_json)
@@ -160,9 +172,25 @@ class _Asked:
     settings: FineTuneSettings
     axis: int | None
     slices: Sequence[int] | None
-    empty_slices: Sequence[int]
+    empty_slices: Sequence[int | tuple[int, int]]
     window: tuple[float, float] | None
     class_names: Mapping[int, str]
+    class_colours: Mapping[int, str] = field(default_factory=dict)
+
+    def repeating(self, repetition: Repetition | None) -> Self:
+        """Give it with what is not asked for otherwise as it was before."""
+        if repetition is None:
+            return self
+        return replace(
+            self,
+            settings=repetition.settings,
+            axis=repetition.axis if self.axis is None else self.axis,
+            slices=repetition.slices if self.slices is None else self.slices,
+            empty_slices=self.empty_slices or repetition.empty_slices,
+            window=self.window or repetition.window,
+            class_names={**repetition.class_names, **self.class_names},
+            class_colours=repetition.class_colours,
+        )
 
     def describe(self) -> dict[str, Any]:
         """Give all of it as JSON gives it back."""
@@ -182,6 +210,7 @@ class _Asked:
             empty_slices=self.empty_slices,
             window=self.window,
             class_names=self.class_names,
+            class_colours=self.class_colours,
         )
         return fine_tune(data, self.settings, journal=journal)
 
@@ -199,15 +228,22 @@ def make_settings(preset_name: str, given: Mapping[str, Any]) -> FineTuneSetting
     return replace(preset(preset_name), **given)
 
 
-def _tell_unused_names(
-    run: Run, names: Mapping[int, str], card: "ModelCard | None"
+def _tell_of_result(
+    run: Run,
+    asked: _Asked,
+    repetition: Repetition | None,
+    card: "ModelCard | None",
 ) -> None:
-    for value, name in names.items():
-        if card is not None and value not in card.classes.values:
+    if card is None:
+        return
+    for value, name in asked.class_names.items():
+        if value not in card.classes.values:
             run.display.say(
                 f"No slice that trained carries the label {value}: its name {name!r} "
                 "is unused."
             )
+    if repetition is not None:
+        run.display.say(repetition.describe(card))
 
 
 def _print(trained: Trained, *, is_stopped: bool, as_json: bool) -> None:

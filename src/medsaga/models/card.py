@@ -15,6 +15,7 @@ from medsaga.data.classes import ClassTable
 from medsaga.data.identity import SliceId
 from medsaga.data.intensity import IntensityRule
 from medsaga.errors import MedsagaError
+from medsaga.models.run_record import RunRecord
 from medsaga.settings.fine_tune import FineTuneSettings
 
 FORMAT_VERSION = 3
@@ -54,6 +55,9 @@ class ModelCard:
         and GaLore's share of the encoder's parameters and its state's bytes.
     software
         Versions of what computed it.
+    run
+        What the training was given, so that it can be repeated; None of models that
+        were trained before this was recorded.
     """
 
     format_version: int
@@ -73,6 +77,7 @@ class ModelCard:
     metrics: dict[str, Any]
     measured: dict[str, Any]
     software: dict[str, str]
+    run: RunRecord | None = None
 
     def to_json(self) -> str:
         """Write the card as JSON."""
@@ -99,6 +104,8 @@ class ModelCard:
             content["classes"] = ClassTable(**table)
             content["intensity"] = IntensityRule(**content["intensity"])
             content["canvas"] = Canvas(**content["canvas"])
+            if content.get("run") is not None:
+                content["run"] = RunRecord.from_json(content["run"])
             for name in ("training_slices", "held_out_slices"):
                 content[name] = tuple(
                     _read_slice(row, content["axis"]) for row in content[name]

@@ -53,6 +53,7 @@ def make_card(setup: Setup, state: TrainingState, scores: Validated) -> ModelCar
             "device": str(setup.device),
             **state.measured,
         },
+        run=setup.record,
         software={name: version(name) for name in _RECORDED_SOFTWARE},
     )
 

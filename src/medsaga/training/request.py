@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from medsaga.data.survey import label_check
 from medsaga.models.card import load_card
 from medsaga.models.folder import TrainedModel
 from medsaga.models.kept_slices import EarlierSlices, kept_labels
+from medsaga.models.run_record import RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -51,6 +52,8 @@ class Request:
         The model to go on from, and its card; None of a backbone.
     earlier
         Its slices that train on.
+    record
+        What it is given, for the card.
     notices
         What there is to say of all this.
     """
@@ -64,6 +67,7 @@ class Request:
     start: TrainedModel | Path | str | None
     card: ModelCard | None
     earlier: EarlierSlices
+    record: RunRecord
     notices: Sequence[str]
 
     @classmethod
@@ -117,6 +121,7 @@ class Request:
             start=start,
             card=card,
             earlier=earlier,
+            record=RunRecord.of(data, volumes, labels, annotation, _name_of(start)),
             notices=[*warnings, annotation.sentence, *checked, why, *doubts],
         )
 
@@ -162,6 +167,13 @@ class Request:
             for sample in samples
             if sample.id in known and not np.array_equal(known[sample.id], sample.truth)
         }
+
+
+def _name_of(start: TrainedModel | Path | str | None) -> str | None:
+    """Name the model that a training starts from, if it starts from one."""
+    if start is None or isinstance(start, TrainedModel):
+        return None if start is None else "a trained model"
+    return Path(start).absolute().name
 
 
 def _card_of(start: TrainedModel | Path | str | None) -> ModelCard | None:

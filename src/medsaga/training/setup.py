@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from medsaga.data.samples import Sample
     from medsaga.data.volume import Volume
     from medsaga.models.card import ModelCard
+    from medsaga.models.run_record import RunRecord
     from medsaga.network.backbones.base import Backbone
     from medsaga.network.medsaga import MedSAGa
     from medsaga.settings.fine_tune import FineTuneSettings
@@ -54,6 +55,8 @@ class Setup:
     settings
         As asked for, and with what was chosen from the data and the computer. What is
         planned from minutes is in the :class:`~medsaga.training.state.Plan`.
+    record
+        What the training was given.
     device, precision
         What computes, and in which number format.
     """
@@ -67,6 +70,7 @@ class Setup:
     canvas: Canvas
     axis: int
     settings: FineTuneSettings
+    record: RunRecord
     device: torch.device
     precision: FixedPrecision
 
@@ -138,6 +142,7 @@ def set_up(request: Request) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
         canvas=canvas,
         axis=annotation.axis,
         settings=_chosen(request, canvas, precision, samples),
+        record=request.record,
         device=device,
         precision=precision,
     )

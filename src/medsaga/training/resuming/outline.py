@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medsaga.data.classes import ClassTable
 from medsaga.errors import MedsagaError
+from medsaga.models.run_record import RunRecord
 from medsaga.settings.fine_tune import FineTuneSettings
 
 if TYPE_CHECKING:
@@ -52,12 +53,15 @@ class TrainingOutline:
         The axis of (z, y, x) that its slices are cut across.
     settings
         Its settings.
+    record
+        What it was given.
     """
 
     images: tuple[KnownImage, ...]
     classes: ClassTable
     axis: int
     settings: FineTuneSettings
+    record: RunRecord
 
 
 def read_outline(folder: Path) -> TrainingOutline:
@@ -78,6 +82,7 @@ def read_outline(folder: Path) -> TrainingOutline:
             classes=ClassTable(**{k: tuple(v) for k, v in content["classes"].items()}),
             axis=content["axis"],
             settings=FineTuneSettings(**content["settings"]),
+            record=RunRecord.from_json(content["record"]),
         )
 
 

@@ -40,6 +40,7 @@ def write_setup(setup: Setup, network: MedSAGa, folder: Path) -> None:
         "axis": setup.axis,
         "settings": asdict(setup.settings),
         "precision": setup.precision,
+        "record": asdict(setup.record),
         "slices": [asdict(sample.id) for sample in slices],
         "n_training": len(setup.training),
         "images": [
@@ -84,6 +85,7 @@ def read_setup(folder: Path, images: Sequence[Volume] = ()) -> tuple[Setup, MedS
         canvas=Canvas(**content["canvas"]),
         axis=outline.axis,
         settings=settings,
+        record=outline.record,
         device=device,
         precision=content["precision"],
     )
