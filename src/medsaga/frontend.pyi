@@ -27,3 +27,4 @@ from .training.plan.speed import estimate_time as estimate_time
 from .training.plan.speed import measure_speed as measure_speed
 from .wording import count as count
 from .wording import duration as duration
+from .wording import shown as shown

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from stat import S_ISLNK
 from typing import TYPE_CHECKING
@@ -17,42 +16,13 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 from safetensors import SafetensorError, safe_open
 
 from medsaga.errors import MedsagaError
-from medsaga.models.card import CARD, WEIGHTS, ModelCard, load_card
+from medsaga.models.card import CARD, LARGEST_CARD, WEIGHTS, load_card
 
 if TYPE_CHECKING:
     from zipfile import ZipInfo
 
-_LARGEST = {CARD: 16 * 2**20, WEIGHTS: 16 * 2**30}
+_LARGEST = {CARD: LARGEST_CARD, WEIGHTS: 16 * 2**30}
 _ENCRYPTED = 0x1
-
-
-def read_card(folder: Path, *, called: str | None = None) -> ModelCard:
-    """Read a card whose every detail is of the kind that a list of models shows.
-
-    `called` is what a sentence calls the model, if that is not the folder's name.
-
-    Raises
-    ------
-    MedsagaError
-        If it cannot be read, or a detail is missing or of another kind.
-    """
-    card = load_card(folder)
-    try:
-        is_whole = _is_whole(card)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        is_whole = False
-    if not is_whole:
-        raise MedsagaError(
-            f"The card of {called or folder.name} is damaged: copy the model again "
-            "from where it was made."
-        )
-    return card
-
-
-def created_at(card: ModelCard) -> datetime:
-    """When the model was trained, with a time zone."""
-    created = datetime.fromisoformat(card.created)
-    return created if created.tzinfo else created.replace(tzinfo=UTC)
 
 
 def check_model(folder: Path, *, called: str | None = None) -> None:
@@ -65,7 +35,7 @@ def check_model(folder: Path, *, called: str | None = None) -> None:
     MedsagaError
         If not.
     """
-    read_card(folder, called=called)
+    load_card(folder, called=called)
     try:
         with safe_open(folder / WEIGHTS, framework="numpy") as weights:
             is_empty = not list(weights.keys())
@@ -176,23 +146,4 @@ def _no_model(source: Path, name: str) -> MedsagaError:
     return MedsagaError(
         f"{source.name} is no model, as it holds no {name}: choose a model folder, or "
         "a zip file that was exported from a library of models."
-    )
-
-
-def _is_whole(card: ModelCard) -> bool:
-    """Whether what is shown of a card has the right types; may also raise."""
-    created_at(card).astimezone(UTC)  # years that no clock shows overflow
-    slices = [*card.training_slices, *card.held_out_slices]
-    texts = [card.backbone, card.base_weights, *card.classes.names]
-    texts += [text for s in slices for text in (s.image, s.image_name)]
-    texts += [text for pair in card.software.items() for text in pair]
-    texts += [*card.settings, *card.measured, *card.metrics["dice"]]
-    whole_numbers = [
-        *card.classes.values,
-        *(n for s in slices for n in (s.axis, s.index)),
-    ]
-    return (
-        all(isinstance(text, str) for text in texts)
-        and all(isinstance(number, int) for number in whole_numbers)
-        and all(isinstance(s, (int, float)) for s in card.metrics["dice"].values())
     )
