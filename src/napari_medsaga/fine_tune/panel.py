@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from medsaga import MedsagaError
@@ -26,6 +25,7 @@ from napari_medsaga.layers.convert import (
 from napari_medsaga.layers.predictions import prediction_of
 from napari_medsaga.widgets.dock_panel import DockPanel
 from napari_medsaga.widgets.dock_scroll import DockScroll
+from napari_medsaga.widgets.plain_text import show_error
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,6 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
@@ -17,7 +16,8 @@ from qtpy.QtWidgets import (
 )
 
 from medsaga.events import Event, Notice, Progress, SegmentedSlice, Validated
-from medsaga.frontend import duration
+from medsaga.frontend import duration, shown
+from napari_medsaga.widgets.plain_text import make_plain_label, tip
 from napari_medsaga.widgets.plot import TrainingPlot
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Each new text redraws the window, which takes a while where that is done in software.
 _SECONDS_BETWEEN_TEXTS = 0.5
+_LONGEST_NOTICE = 500
 _STAGES = {"features": "looking at the slices", "head": "fitting the head"}
 
 
@@ -50,14 +51,15 @@ class RunBox(QWidget):
         self._plots_the_head = False
         self._shown = 0.0
         self._is_held = False
-        self.plan = QLabel()
+        self._notices: list[str] = []
+        self.plan = make_plain_label("plan")
         self.start = QPushButton("Fi&ne-tune")
         self.pause = QPushButton("Pa&use")
         self.stop = QPushButton("S&top")
         self.segments = QCheckBox("Segment the whole volume when &done")
         self._bar = QProgressBar()
-        self.status = QLabel()
-        self.notice = QLabel()
+        self.status = make_plain_label("status")
+        self.notice = make_plain_label("notice")
         self.plot = TrainingPlot()
 
         self._lay_out()
@@ -88,6 +90,7 @@ class RunBox(QWidget):
         self.plot.show()
         self.status.setText("Starting…")
         self.notice.clear()
+        self._notices.clear()
         self.notice.setToolTip("")
 
     def show_event(self, event: Event) -> None:
@@ -102,9 +105,9 @@ class RunBox(QWidget):
             text = f"segmented slice {event.done} of {event.total}"
             self._show(event.done / event.total, text)
         elif isinstance(event, Notice):
-            earlier = self.notice.toolTip()
-            self.notice.setText(event.message)
-            self.notice.setToolTip(f"{earlier}\n{event.message}".strip())
+            self._notices.append(event.message)
+            self.notice.setText(shown(event.message, _LONGEST_NOTICE))
+            self.notice.setToolTip(tip("\n".join(self._notices)))
 
     def _show_progress(self, event: Progress) -> None:
         elapsed = time.monotonic() - (self._began or 0.0)
@@ -170,11 +173,7 @@ class RunBox(QWidget):
         )
         self._bar.setObjectName("progress")
         self._bar.setToolTip("How much of the training is done.")
-        self.status.setObjectName("status")
-        self.status.setWordWrap(True)
         self.status.setToolTip("What the training is doing, or what came of it.")
-        self.notice.setObjectName("notice")
-        self.notice.setWordWrap(True)
 
     def _on_stop_clicked(self) -> None:
         self.pause.setChecked(False)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import numpy as np
-from napari.utils.notifications import show_error, show_info
 
 from medsaga.events import Event, Preview, SegmentedSlice
 from medsaga.frontend import ClassTable
@@ -16,6 +15,7 @@ from napari_medsaga.layers.convert import geometry_of, labels_options, shape_of
 from napari_medsaga.layers.predictions import Prediction, remember_prediction
 from napari_medsaga.layers.result_layer import ResultLayer
 from napari_medsaga.widgets.layer_choice import without_choice
+from napari_medsaga.widgets.plain_text import show_error, show_info
 
 if TYPE_CHECKING:
     from napari import Viewer
