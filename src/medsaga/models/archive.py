@@ -10,10 +10,9 @@ import shutil
 import zlib
 from pathlib import Path, PurePosixPath
 from stat import S_ISLNK
+from struct import calcsize, unpack_from
 from typing import TYPE_CHECKING
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
-
-from safetensors import SafetensorError, safe_open
 
 from medsaga.errors import MedsagaError
 from medsaga.models.card import CARD, LARGEST_CARD, WEIGHTS, load_card
@@ -23,10 +22,12 @@ if TYPE_CHECKING:
 
 _LARGEST = {CARD: LARGEST_CARD, WEIGHTS: 16 * 2**30}
 _ENCRYPTED = 0x1
+_LONGEST_LIST = 2**20  # bytes: some ten thousand members
+_LONGEST_END = 2**16 + 200  # of a zip file: a comment, and what stands before it
 
 
 def check_model(folder: Path, *, called: str | None = None) -> None:
-    """Check that a model's card and the list of its weights can be read.
+    """Check that a model's card can be read and that the weights are those of it.
 
     `called` is what a sentence calls the model, if that is not the folder's name.
 
@@ -35,17 +36,11 @@ def check_model(folder: Path, *, called: str | None = None) -> None:
     MedsagaError
         If not.
     """
-    load_card(folder, called=called)
-    try:
-        with safe_open(folder / WEIGHTS, framework="numpy") as weights:
-            is_empty = not list(weights.keys())
-    except (SafetensorError, OSError):
-        is_empty = True
-    if is_empty:
-        raise MedsagaError(
-            f"The weights of {called or folder.name} are missing or damaged: copy the "
-            "model again from where it was made."
-        )
+    card = load_card(folder, called=called)
+    # Only here: who lists models does without torch.
+    from medsaga.models.folder import check_weights
+
+    check_weights(folder, card, called or folder.name)
 
 
 def pack(folder: Path, target: Path) -> None:
@@ -72,6 +67,7 @@ def take(source: Path, folder: Path) -> None:
         return
     if not source.is_file():
         raise MedsagaError(f"{source} does not exist: choose a zip file or a folder.")
+    _check_list(source)
     try:
         with ZipFile(source) as file:
             for name, member in _members(file, source).items():
@@ -84,6 +80,26 @@ def take(source: Path, folder: Path) -> None:
             f"{source.name} is no zip file, or a damaged one: choose a file that was "
             "exported from a library of models."
         ) from error
+
+
+def _check_list(source: Path) -> None:
+    """Refuse a zip file with a very long list of members, all of which would be read.
+
+    The end of the file says how long it is, in one of two forms.
+    """
+    with source.open("rb") as file:
+        file.seek(max(0, source.stat().st_size - _LONGEST_END))
+        end = file.read()
+    sizes = [0]
+    for mark, form, place in ((b"PK\5\6", "<I", 12), (b"PK\6\6", "<Q", 40)):
+        at = end.rfind(mark)
+        if at >= 0 and at + place + calcsize(form) <= len(end):
+            sizes += unpack_from(form, end, at + place)
+    if max(sizes) > _LONGEST_LIST:
+        raise MedsagaError(
+            f"{source.name} holds too many files for a model: choose a file that was "
+            "exported from a library of models."
+        )
 
 
 def _take_from_folder(source: Path, folder: Path) -> None:

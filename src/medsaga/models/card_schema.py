@@ -1,7 +1,4 @@
-"""What a model card must hold: its JSON is checked here, once, and nowhere else.
-
-Importing it imports pydantic, but no torch.
-"""
+"""What a model card must hold: its JSON is checked here, once; imports no torch."""
 
 # pydantic reads the annotations when the module runs: they are no strings here.
 import math

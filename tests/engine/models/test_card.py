@@ -13,56 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.phantom import slice_of
+from tests.cards import make_card
 from typer.testing import CliRunner
 
 from medsaga.cli import app
-from medsaga.data.canvas import Canvas
-from medsaga.data.classes import ClassTable
-from medsaga.data.intensity import IntensityRule
 from medsaga.errors import MedsagaError
 from medsaga.models.card import FORMAT_VERSION, ModelCard, load_card
 from medsaga.settings.fine_tune import FineTuneSettings
-
-
-def make_card(**changes: Any) -> ModelCard:
-    """A card as a training writes it."""
-    fields: dict[str, Any] = {
-        "format_version": FORMAT_VERSION,
-        "created": "2026-01-02T03:04:05+00:00",
-        "backbone": "tiny",
-        "base_weights": "tiny",
-        "base_sha256": None,
-        "detail_head": True,
-        "classes": ClassTable(
-            values=(0, 7),
-            names=("background", "liver"),
-            colours=(None, "#ff0000"),
-        ),
-        "intensity": IntensityRule(kind="window", low=-160, high=240),
-        "canvas": Canvas(long_side=64, multiple=4),
-        "axis": 0,
-        "settings": vars(FineTuneSettings(precision="fp32", backbone="tiny")).copy(),
-        "training_slices": (slice_of("ct", 3), slice_of("ct", 4)),
-        "held_out_slices": (),
-        "data_fingerprint": "0" * 64,
-        "metrics": {
-            "step": 6,
-            "measured_on": "training slices",
-            "dice": {"7": 0.5},
-            "hd95": {"7": 3},
-        },
-        "measured": {
-            "seconds": 1.5,
-            "peak_memory": 10**9,
-            "device": "cpu",
-            "threads": 2,
-            "of a later version": {"deep": [1, None]},
-        },
-        "software": {"torch": "2.6"},
-    }
-    return ModelCard(**fields | changes)
-
 
 CARD = json.loads(make_card().to_json())
 HUGE = 10**400
