@@ -12,14 +12,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from tests.cards import make_card
+from tests.phantom import slice_of
 from typer.testing import CliRunner
 
 from medsaga.cli import app
+from medsaga.data.annotation import annotated_slices
+from medsaga.data.classes import ClassTable, class_table
+from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError
 from medsaga.models.card import FORMAT_VERSION, ModelCard, load_card
+from medsaga.models.kept_slices import kept_labels, load_slices
+from medsaga.segmentation.outputs import OutputNames
 from medsaga.settings.fine_tune import FineTuneSettings
+from medsaga.settings.segment import SegmentSettings
 
 CARD = json.loads(make_card().to_json())
 HUGE = 10**400
@@ -220,3 +229,39 @@ def test_neither_help_nor_a_model_list_imports_what_it_does_not_need(tmp_path):
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_name_and_a_colour_that_no_card_holds_are_told_before_the_training():
+    labels = Volume(array=np.array([[[0, 7]]], np.uint8))
+    found = annotated_slices([labels], 0)
+    with pytest.raises(MedsagaError, match="name of class 7 has 2000 characters"):
+        class_table([labels], found, {7: "x" * 2000})
+    with pytest.raises(MedsagaError, match="colour of class 7 is 'red': give it as #"):
+        class_table([labels], found, colours={7: "red"})
+    assert class_table([labels], found, {8: "x" * 2000}, {7: "#FF0000"})
+
+
+def test_results_of_a_class_with_a_long_name_can_be_written(tmp_path):
+    classes = ClassTable(values=(0, 7), names=("b", "肝" * 500), colours=(None,) * 2)
+    plan = OutputNames(
+        images=[tmp_path / "ct.nii.gz"],
+        folder=tmp_path / "masks",
+        card=make_card(classes=classes),
+        settings=SegmentSettings(probabilities=True),
+    )
+    (tmp_path / "masks").mkdir()
+    for path in plan.outputs(tmp_path / "ct.nii.gz").probabilities:
+        path.touch()
+
+
+def test_notes_of_kept_slices_that_are_none_are_no_slices(tmp_path):
+    write(tmp_path, CARD)
+    for notes in ("[" * 100_000, "[1]", "{}", "null", '[{"slice": [1]}]'):
+        save_file(
+            {"0.truth": np.zeros((2, 2))},
+            tmp_path / "slices.safetensors",
+            {"slices": notes},
+        )
+        assert kept_labels(tmp_path) == {}
+        with pytest.raises(MedsagaError, match="are not kept with it any more"):
+            load_slices(tmp_path, [slice_of("ct", 3)], make_card().classes)
