@@ -98,7 +98,8 @@ class ModelCard:
         from medsaga.models.card_schema import read_fields
 
         known = read_fields(content, subject)
-        return cls(**{field.name: known[field.name] for field in fields(cls)})
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: known[name] for name in names & known.keys()})
 
     @property
     def created_at(self) -> datetime:
