@@ -5,12 +5,23 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from medsaga.wording import shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+_LONGEST_SENTENCE = 2000
+
+
 class MedsagaError(Exception):
-    """Input that cannot be used, told in one sentence that ends in what to do."""
+    """Input that cannot be used, told in one sentence that ends in what to do.
+
+    What it repeats of files, such as their names, is plain text in it.
+    """
+
+    def __init__(self, sentence: object = "") -> None:
+        super().__init__(shown(sentence, _LONGEST_SENTENCE))
 
 
 class OutOfMemory(MedsagaError):

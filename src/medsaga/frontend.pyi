@@ -52,3 +52,4 @@ from .training.resuming.outline import TrainingOutline as TrainingOutline
 from .training.resuming.outline import read_outline as read_outline
 from .wording import count as count
 from .wording import duration as duration
+from .wording import shown as shown

@@ -20,7 +20,7 @@ from medsaga.events import (
     Validated,
     VotedSlice,
 )
-from medsaga.frontend import duration
+from medsaga.frontend import duration, shown
 
 _STAGES = {
     "features": "Head stage, features",
@@ -29,13 +29,14 @@ _STAGES = {
 }
 _SECONDS_BETWEEN_LINES = 5.0
 _MB = 1e6
+_LONGEST_SENTENCE, _LONGEST_LABEL = 4000, 60
 
 
 class Display:
     """Shows what a stream reports, on stderr; a context manager that takes it away."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True, highlight=False)
+        self._console = Console(stderr=True, highlight=False, emoji=False)
         self._said: set[str] = set()
         self._label = ""
         self._started = self._last_line = 0.0
@@ -68,7 +69,8 @@ class Display:
         """Print a sentence, the same one only once."""
         if sentence not in self._said:
             self._said.add(sentence)
-            self._console.print(sentence, soft_wrap=True, markup=False)
+            plain = shown(sentence, _LONGEST_SENTENCE)
+            self._console.print(plain, soft_wrap=True, markup=False)
 
     def show(self, event: Event) -> None:
         """Show an event of any stream, or leave it out."""
@@ -91,6 +93,7 @@ class Display:
 
     def work(self, label: str, done: int = 0, total: int = 0, detail: str = "") -> None:
         """Show how much of a piece of work is done; `total` is 0 while unknown."""
+        label = shown(label, _LONGEST_LABEL)
         if label != self._label:
             self._label = label
             self._started, self._last_line = time.monotonic(), 0.0

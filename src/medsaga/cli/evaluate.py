@@ -17,6 +17,7 @@ from medsaga.cli.run import (
     start_run,
 )
 from medsaga.cli.tables import make_table, number
+from medsaga.frontend import shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -113,7 +114,7 @@ def _class_table(found: "Evaluation", names: Mapping[int, str]) -> "Table":
     for value, scores in found.by_class.items():
         table.add_row(
             str(value),
-            names.get(value, ""),
+            shown(names.get(value, "")),
             number(scores.dice, 3),
             number(scores.hd95, 1),
             str(scores.n_files),

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from medsaga.cli.options import AsJson
 from medsaga.cli.run import print_json, print_result, reports_errors
-from medsaga.cli.tables import class_table
-from medsaga.frontend import duration
+from medsaga.cli.tables import PlainTable, class_table
+from medsaga.frontend import duration, shown
 
 if TYPE_CHECKING:
     from medsaga import ModelCard
@@ -32,7 +31,7 @@ def info(
     if as_json:
         print_json(json.loads(card.to_json()))
         return
-    table = Table.grid(padding=(0, 2))
+    table = PlainTable.grid(padding=(0, 2))
     table.add_row("Model", f"{model}, {_megabytes(_size(model))}")
     for title, text in [*_of_model(card), *_of_training(card), *_of_cost(card)]:
         table.add_row(title, text)
@@ -72,14 +71,15 @@ def _stages(card: "ModelCard") -> str:
     stages = card.settings["stages"]
     if stages == "head":
         return "the head alone"
-    done, planned = card.metrics["step"], card.settings["steps"]
+    planned = card.settings["steps"]
+    done = card.metrics.get("step", planned)  # not in cards of format version 1
     steps = f"{done} GaLore steps" + ("" if done == planned else f" of {planned}")
     return f"{stages}, {steps}"
 
 
 def _of_cost(card: "ModelCard") -> Iterable[tuple[str, str]]:
     measured, settings = card.measured, card.settings
-    if "projected_share" in measured:
+    if {"projected_share", "optimizer_state_bytes"} <= measured.keys():
         yield (
             "GaLore",
             f"{measured['projected_share']:.0%} of the encoder's parameters projected "
@@ -93,13 +93,13 @@ def _of_cost(card: "ModelCard") -> Iterable[tuple[str, str]]:
 
 def _computer(card: "ModelCard") -> str:
     measured = card.measured
-    threads = f"{measured['threads']} threads"
-    return f"{measured['device']}, {threads}, {card.settings['precision']}"
+    threads = f", {measured['threads']} threads" if "threads" in measured else ""
+    return f"{measured['device']}{threads}, {card.settings['precision']}"
 
 
 def _slices(slices: Sequence["SliceId"]) -> str:
     """List slices: ``2 slices: ct [3], ct [9]``."""
-    names = [one.name for one in slices]
+    names = [shown(one.name) for one in slices]
     listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f"{len(names)} slices: {listed}"
 

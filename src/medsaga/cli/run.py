@@ -19,9 +19,11 @@ from rich.console import Console, RenderableType
 from medsaga import MedsagaError, drain
 from medsaga.cli.display import Display
 from medsaga.events import Event, Stream
+from medsaga.frontend import shown
 
 FAILED, BAD_INPUT, STOPPED = 1, 2, 130
 _RESULT_WIDTH = 160
+_LONGEST_LINE = 5000
 _STOPPING = b"\nStopping in order; press Ctrl-C again to abort at once.\n"
 
 T = TypeVar("T")
@@ -150,11 +152,17 @@ def _without_nan(value: Any) -> Any:
 
 def print_result(*parts: RenderableType) -> None:
     """Print a result for a human: lines as they are, and tables."""
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_RESULT_WIDTH)
+    console = Console(highlight=False, emoji=False)
+    is_read_by_people = console.is_terminal
+    if not is_read_by_people:
+        console = Console(highlight=False, emoji=False, width=_RESULT_WIDTH)
     for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str), markup=False)
+        if isinstance(part, str):
+            # A program needs a path as it is; a terminal would do what it says.
+            line = shown(part, _LONGEST_LINE) if is_read_by_people else part
+            console.print(line, soft_wrap=True, markup=False)
+        else:
+            console.print(part, markup=False)
 
 
 def check_writable(folder: Path) -> None:

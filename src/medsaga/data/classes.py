@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,11 @@ _INTEGER_TYPES = (
     np.uint64,
     np.int64,
 )
-_MOST_CLASSES = 256
+MOST_CLASSES = 256
+"""That a model tells apart, background included."""
+LONGEST_NAME = 1000
+"""Characters that the name of a class may have."""
+_COLOUR = re.compile("#[0-9a-fA-F]{6}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +151,8 @@ def class_table(
     ------
     MedsagaError
         If the values are not whole numbers, or too many to be classes. If in a sparse
-        annotation nothing is painted as background, or nothing else is.
+        annotation nothing is painted as background, or nothing else is. If a name is
+        too long, or a colour is no ``#rrggbb``.
     """
     elsewhere = set(besides)
     found: set[float] = {0, *elsewhere}
@@ -162,18 +168,36 @@ def class_table(
             f"The labels contain {broken:g}, but label values are whole numbers: "
             "check that the label image is not an image or a probability map."
         )
-    if len(found) > _MOST_CLASSES:
+    if len(found) > MOST_CLASSES:
         raise MedsagaError(
-            f"The labels hold {len(found)} values, more than {_MOST_CLASSES} classes: "
+            f"The labels hold {len(found)} values, more than {MOST_CLASSES} classes: "
             "check that the label image is not an image or a map of single objects."
         )
     values = (0, *sorted(int(v) for v in found if v != 0))
     given_names, given_colours = names or {}, colours or {}
+    _check_words(values, given_names, given_colours)
     return ClassTable(
         values=values,
         names=tuple(given_names.get(v) or _default_name(v) for v in values),
         colours=tuple(given_colours.get(v) for v in values),
     )
+
+
+def _check_words(
+    values: Iterable[int], names: Mapping[int, str], colours: Mapping[int, str]
+) -> None:
+    """Check that a card can hold what the classes are called and shown in."""
+    for value in values:
+        if len(names.get(value) or "") > LONGEST_NAME:
+            raise MedsagaError(
+                f"The name of class {value} has {len(names[value])} characters: give "
+                f"one of at most {LONGEST_NAME}."
+            )
+        colour = colours.get(value)
+        if colour is not None and not _COLOUR.fullmatch(colour):
+            raise MedsagaError(
+                f"The colour of class {value} is {colour!r}: give it as #rrggbb."
+            )
 
 
 def _check_background(

@@ -8,55 +8,26 @@ from __future__ import annotations
 
 import shutil
 import zlib
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from stat import S_ISLNK
+from struct import calcsize, unpack_from
 from typing import TYPE_CHECKING
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
-from safetensors import SafetensorError, safe_open
-
 from medsaga.errors import MedsagaError
-from medsaga.models.card import CARD, WEIGHTS, ModelCard, load_card
+from medsaga.models.card import CARD, LARGEST_CARD, WEIGHTS, load_card
 
 if TYPE_CHECKING:
     from zipfile import ZipInfo
 
-_LARGEST = {CARD: 16 * 2**20, WEIGHTS: 16 * 2**30}
+_LARGEST = {CARD: LARGEST_CARD, WEIGHTS: 16 * 2**30}
 _ENCRYPTED = 0x1
-
-
-def read_card(folder: Path, *, called: str | None = None) -> ModelCard:
-    """Read a card whose every detail is of the kind that a list of models shows.
-
-    `called` is what a sentence calls the model, if that is not the folder's name.
-
-    Raises
-    ------
-    MedsagaError
-        If it cannot be read, or a detail is missing or of another kind.
-    """
-    card = load_card(folder)
-    try:
-        is_whole = _is_whole(card)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        is_whole = False
-    if not is_whole:
-        raise MedsagaError(
-            f"The card of {called or folder.name} is damaged: copy the model again "
-            "from where it was made."
-        )
-    return card
-
-
-def created_at(card: ModelCard) -> datetime:
-    """When the model was trained, with a time zone."""
-    created = datetime.fromisoformat(card.created)
-    return created if created.tzinfo else created.replace(tzinfo=UTC)
+_LONGEST_LIST = 2**20  # bytes: some ten thousand members
+_LONGEST_END = 2**16 + 200  # of a zip file: a comment, and what stands before it
 
 
 def check_model(folder: Path, *, called: str | None = None) -> None:
-    """Check that a model's card and the list of its weights can be read.
+    """Check that a model's card can be read and that the weights are those of it.
 
     `called` is what a sentence calls the model, if that is not the folder's name.
 
@@ -65,17 +36,11 @@ def check_model(folder: Path, *, called: str | None = None) -> None:
     MedsagaError
         If not.
     """
-    read_card(folder, called=called)
-    try:
-        with safe_open(folder / WEIGHTS, framework="numpy") as weights:
-            is_empty = not list(weights.keys())
-    except (SafetensorError, OSError):
-        is_empty = True
-    if is_empty:
-        raise MedsagaError(
-            f"The weights of {called or folder.name} are missing or damaged: copy the "
-            "model again from where it was made."
-        )
+    card = load_card(folder, called=called)
+    # Only here: who lists models does without torch.
+    from medsaga.models.folder import check_weights
+
+    check_weights(folder, card, called or folder.name)
 
 
 def pack(folder: Path, target: Path) -> None:
@@ -102,6 +67,7 @@ def take(source: Path, folder: Path) -> None:
         return
     if not source.is_file():
         raise MedsagaError(f"{source} does not exist: choose a zip file or a folder.")
+    _check_list(source)
     try:
         with ZipFile(source) as file:
             for name, member in _members(file, source).items():
@@ -114,6 +80,26 @@ def take(source: Path, folder: Path) -> None:
             f"{source.name} is no zip file, or a damaged one: choose a file that was "
             "exported from a library of models."
         ) from error
+
+
+def _check_list(source: Path) -> None:
+    """Refuse a zip file with a very long list of members, all of which would be read.
+
+    The end of the file says how long it is, in one of two forms.
+    """
+    with source.open("rb") as file:
+        file.seek(max(0, source.stat().st_size - _LONGEST_END))
+        end = file.read()
+    sizes = [0]
+    for mark, form, place in ((b"PK\5\6", "<I", 12), (b"PK\6\6", "<Q", 40)):
+        at = end.rfind(mark)
+        if at >= 0 and at + place + calcsize(form) <= len(end):
+            sizes += unpack_from(form, end, at + place)
+    if max(sizes) > _LONGEST_LIST:
+        raise MedsagaError(
+            f"{source.name} holds too many files for a model: choose a file that was "
+            "exported from a library of models."
+        )
 
 
 def _take_from_folder(source: Path, folder: Path) -> None:
@@ -176,23 +162,4 @@ def _no_model(source: Path, name: str) -> MedsagaError:
     return MedsagaError(
         f"{source.name} is no model, as it holds no {name}: choose a model folder, or "
         "a zip file that was exported from a library of models."
-    )
-
-
-def _is_whole(card: ModelCard) -> bool:
-    """Whether what is shown of a card has the right types; may also raise."""
-    created_at(card).astimezone(UTC)  # years that no clock shows overflow
-    slices = [*card.training_slices, *card.held_out_slices]
-    texts = [card.backbone, card.base_weights, *card.classes.names]
-    texts += [text for s in slices for text in (s.image, s.image_name)]
-    texts += [text for pair in card.software.items() for text in pair]
-    texts += [*card.settings, *card.measured, *card.metrics["dice"]]
-    whole_numbers = [
-        *card.classes.values,
-        *(n for s in slices for n in (s.axis, s.index)),
-    ]
-    return (
-        all(isinstance(text, str) for text in texts)
-        and all(isinstance(number, int) for number in whole_numbers)
-        and all(isinstance(s, (int, float)) for s in card.metrics["dice"].values())
     )

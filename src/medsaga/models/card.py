@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from stat import S_ISREG
+from typing import TYPE_CHECKING, Any
 
-from medsaga.data.canvas import Canvas
-from medsaga.data.classes import ClassTable
-from medsaga.data.identity import SliceId
-from medsaga.data.intensity import IntensityRule
 from medsaga.errors import MedsagaError
-from medsaga.models.run_record import RunRecord
-from medsaga.settings.fine_tune import FineTuneSettings
 
-FORMAT_VERSION = 3
-"""Of what is written; versions 1 and 2 are read too."""
+if TYPE_CHECKING:
+    from medsaga.data.canvas import Canvas
+    from medsaga.data.classes import ClassTable
+    from medsaga.data.identity import SliceId
+    from medsaga.data.intensity import IntensityRule
+    from medsaga.models.run_record import RunRecord
+
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
+FORMAT_VERSION = 3
+"""Of what is written; versions 1 and 2 are read too."""
+LARGEST_CARD = 16 * 2**20
+"""Bytes; thousands of slices take one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,73 +89,65 @@ class ModelCard:
         return json.dumps(asdict(self), indent=2, allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str) -> ModelCard:
-        """Read a card.
+    def from_json(cls, content: bytes | str, *, subject: str = CARD) -> ModelCard:
+        """Read a card, of this format version or an earlier one.
+
+        `subject` is what a sentence calls it.
 
         Raises
         ------
         MedsagaError
-            If it is no model card, or a newer one than this version can read.
+            If it is no model card, a newer one than this version can read, or damaged.
         """
-        try:
-            content = json.loads(text)
-            version = content["format_version"]
-            if version not in range(1, FORMAT_VERSION + 1):
-                raise MedsagaError(
-                    f"The model has format version {version}, this program reads "
-                    f"up to version {FORMAT_VERSION}: update napari-medsaga."
-                )
-            table = {name: tuple(row) for name, row in content["classes"].items()}
-            content["classes"] = ClassTable(**table)
-            content["intensity"] = IntensityRule(**content["intensity"])
-            content["canvas"] = Canvas(**content["canvas"])
-            if content.get("run") is not None:
-                content["run"] = RunRecord.from_json(content["run"])
-            for name in ("training_slices", "held_out_slices"):
-                content[name] = tuple(
-                    _read_slice(row, content["axis"]) for row in content[name]
-                )
-            if version < FORMAT_VERSION:
-                content["settings"] = _known(content["settings"], FineTuneSettings)
-            return cls(**_known(content, cls))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise MedsagaError(
-                "card.json is no model card: give the folder that a training wrote."
-            ) from error
+        # Only here, as pydantic takes a tenth of a second to import.
+        from medsaga.models.card_schema import read_fields
+
+        known = read_fields(content, subject)
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: known[name] for name in names & known.keys()})
+
+    @property
+    def created_at(self) -> datetime:
+        """When the model was trained, with a time zone."""
+        created = datetime.fromisoformat(self.created)
+        return created if created.tzinfo else created.replace(tzinfo=UTC)
 
 
-def _known(content: dict[str, Any], kind: type) -> dict[str, Any]:
-    """Leave out what a dataclass has no field for."""
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in content.items() if name in names}
-
-
-def _read_slice(row: dict[str, Any] | list[Any], axis: int) -> SliceId:
-    """Read a slice, which is a name and an index before format version 3."""
-    if isinstance(row, dict):
-        return SliceId(**row)
-    name, index = row
-    return SliceId.from_name(name, axis, index)
-
-
-def load_card(folder: Path | str) -> ModelCard:
+def load_card(folder: Path | str, *, called: str | None = None) -> ModelCard:
     """Read the card of a model folder, without its weights.
+
+    `called` is what a sentence calls the model, if that is not the folder's name.
 
     Raises
     ------
     MedsagaError
         If it is no model folder, or its card cannot be read.
     """
-    path = Path(folder) / CARD
+    folder = Path(folder)
+    called = called or folder.absolute().name
+    return ModelCard.from_json(_content(folder), subject=f"The card of {called}")
+
+
+def _content(folder: Path) -> bytes:
+    path = folder / CARD
     try:
-        text = path.read_text(encoding="utf-8")
+        # Anything else might never end, or wait for someone to write into it.
+        if not S_ISREG(path.stat().st_mode):
+            raise FileNotFoundError(path)
+        with path.open("rb") as file:
+            content = file.read(LARGEST_CARD + 1)
     except PermissionError as error:
         raise MedsagaError(
             f"{folder} may not be read: ask who saved it for the permission to."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise MedsagaError(
             f"{folder} is no model folder: give the folder with card.json and "
             "weights.safetensors that a training wrote."
         ) from error
-    return ModelCard.from_json(text)
+    if len(content) > LARGEST_CARD:
+        raise MedsagaError(
+            f"{path} is too large for a model card: give the folder that a training "
+            "wrote."
+        )
+    return content

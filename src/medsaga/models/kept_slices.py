@@ -32,6 +32,11 @@ if TYPE_CHECKING:
 
 KEPT_SLICES = "slices.safetensors"
 
+# What a file of slices brings about that is damaged, or has other notes in it.
+_UNREADABLE = (
+    *(OSError, SafetensorError, ValueError, LookupError, TypeError),
+    *(AttributeError, RuntimeError),
+)
 _IMAGE, _TRUTH, _KNOWN = "image", "truth", "known"
 # Of labels; torch can do little with the other unsigned types.
 _KINDS = (np.uint8, np.int32, np.int64, np.uint64)
@@ -92,7 +97,7 @@ def kept_labels(folder: Path | str) -> dict[SliceId, NDArray[Any]]:
                 one: file.get_tensor(f"{number}.{_TRUTH}")
                 for number, one in enumerate(_ids(_notes(file), Path(folder)))
             }
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, MedsagaError):
+    except (*_UNREADABLE, MedsagaError):
         return {}
 
 
@@ -123,7 +128,7 @@ def load_slices(
             for one in wanted:
                 number = ids.index(one)
                 samples.append(_load_slice(file, number, notes[number], one, table))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except _UNREADABLE as error:
         raise MedsagaError(
             f"The slices that trained {folder.name} are not kept with it any more: "
             "untick them, or train on the original labels."

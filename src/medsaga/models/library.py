@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from medsaga.data.formats.atomic import temporary_folder
 from medsaga.errors import MedsagaError
 from medsaga.metrics import mean
-from medsaga.models.archive import check_model, created_at, pack, read_card, take
-from medsaga.models.card import CARD, ModelCard
+from medsaga.models.archive import check_model, pack, take
+from medsaga.models.card import CARD, ModelCard, load_card
 from medsaga.models.names import name_key, safe_name
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class LibraryEntry:
     @property
     def created(self) -> datetime | None:
         """When the model was trained, with its time zone; None without a card."""
-        return None if self.card is None else created_at(self.card)
+        return None if self.card is None else self.card.created_at
 
     @property
     def n_images(self) -> int:
@@ -278,7 +278,7 @@ def _default_folder() -> Path:
 
 def _read_entry(path: Path) -> LibraryEntry:
     try:
-        card = read_card(path)
+        card = load_card(path)
     except MedsagaError as error:
         return LibraryEntry(path=path, name=path.name, card=None, problem=str(error))
     return LibraryEntry(path=path, name=path.name, card=card)

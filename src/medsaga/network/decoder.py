@@ -9,6 +9,8 @@ from segment_anything.modeling import MaskDecoder, TwoWayTransformer
 from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch import Tensor, nn
 
+from medsaga.errors import MedsagaError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -96,6 +98,11 @@ class ClassMaskDecoder(nn.Module):
 
         Class i takes over pretrained token and hyper-network i modulo 4; small noise
         makes the classes that share one differ, or they would learn the same mask.
+
+        Raises
+        ------
+        MedsagaError
+            If a tensor is missing or of another shape.
         """
         generator = torch.Generator().manual_seed(seed)
 
@@ -106,18 +113,20 @@ class ClassMaskDecoder(nn.Module):
         state: dict[str, Tensor] = {}
         for name, own in self.state_dict().items():
             if name == "mask_tokens.weight":
-                tokens = sam[f"mask_decoder.{name}"]
+                shape = torch.Size((_N_PRETRAINED_TOKENS, own.shape[1]))
+                tokens = _plain(sam, f"mask_decoder.{name}", shape)
                 state[name] = jittered(
                     tokens[torch.arange(self.n_classes) % len(tokens)]
                 )
             elif name.startswith("output_hypernetworks_mlps."):
                 mlps, index, rest = name.split(".", 2)
                 shared = int(index) % _N_PRETRAINED_TOKENS
-                tensor = sam[f"mask_decoder.{mlps}.{shared}.{rest}"]
+                source = f"mask_decoder.{mlps}.{shared}.{rest}"
+                tensor = _plain(sam, source, own.shape)
                 state[name] = jittered(tensor) if tensor.ndim > 1 else tensor
             else:
                 source = _SOURCES.get(name, f"mask_decoder.{name}")
-                state[name] = sam[source].reshape(own.shape)
+                state[name] = _plain(sam, source, own.shape)
         self.load_state_dict(state)
 
     def start_from_linear_map(self, weights: Tensor) -> None:
@@ -142,6 +151,21 @@ class ClassMaskDecoder(nn.Module):
         last = self.output_hypernetworks_mlps[index].layers[-1]
         last.weight.zero_()
         last.bias.copy_(row)
+
+
+def _plain(sam: Mapping[str, Tensor], name: str, shape: torch.Size) -> Tensor:
+    """Give a tensor of a checkpoint in its shape here, of which it has the numbers."""
+    tensor = sam.get(name)
+    if (
+        tensor is None
+        or not tensor.is_floating_point()
+        or tensor.numel() != shape.numel()
+    ):
+        raise MedsagaError(
+            f"{name} is missing in the weights, or not of the shape {tuple(shape)}: "
+            "pass a file with the weights of a whole Segment Anything model."
+        )
+    return tensor.reshape(shape)
 
 
 _SOURCES = {

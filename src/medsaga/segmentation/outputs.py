@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from medsaga.models.card import ModelCard
     from medsaga.settings.segment import SegmentSettings
 
+_LONGEST_CLASS = 80
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
@@ -168,7 +170,10 @@ def _class_suffixes(names: Sequence[str]) -> list[str]:
     """Give ``_prob-NAME`` for each class, fit for file names and all different."""
     suffixes: list[str] = []
     for name in names:
-        suffix = base = "_prob-" + re.sub(r"[^\w.-]+", "-", name).strip("-.")
+        safe = re.sub(r"[^\w.-]+", "-", name).strip("-.")
+        # File systems count bytes, of which a name of the image is to have some too.
+        safe = safe.encode()[:_LONGEST_CLASS].decode(errors="ignore")
+        suffix = base = f"_prob-{safe}"
         count = 1
         while suffix.casefold() in map(str.casefold, suffixes):
             count += 1

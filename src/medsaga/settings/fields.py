@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from medsaga.errors import MedsagaError
@@ -61,6 +62,16 @@ class Setting:
 
 def describe(settings_type: type) -> Iterator[Setting]:
     """Describe each field of a settings dataclass, in order."""
+    # Looked at once: every card of a list is checked by it.
+    return iter(_described(settings_type))
+
+
+@cache
+def _described(settings_type: type) -> tuple[Setting, ...]:
+    return tuple(_describe(settings_type))
+
+
+def _describe(settings_type: type) -> Iterator[Setting]:
     hints = get_type_hints(settings_type, include_extras=True)
     for field in fields(settings_type):
         kind, metadata = get_args(hints[field.name])[:2]

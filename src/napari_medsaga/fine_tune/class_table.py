@@ -8,6 +8,8 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
+from napari_medsaga.widgets.plain_text import tip
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -90,7 +92,7 @@ class ClassTableView(QTableWidget):
     def _fill_row(self, row: int, count: ClassCount, colour: str | None) -> None:
         for column, (_, text_of) in enumerate(_COLUMNS):
             item = QTableWidgetItem(text_of(count))
-            item.setToolTip(count.warning or self.toolTip())
+            item.setToolTip(tip(count.warning) if count.warning else self.toolTip())
             if column != _NAME:
                 item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
             self.setItem(row, column, item)

@@ -37,6 +37,7 @@ from napari_medsaga.layers.layer_watch import LayerWatch
 from napari_medsaga.layers.predictions import prediction_of
 from napari_medsaga.widgets.convert_button import ConvertButton
 from napari_medsaga.widgets.layer_choice import LayerChoice
+from napari_medsaga.widgets.plain_text import make_plain_label
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -63,7 +64,7 @@ class DataBox(QWidget):
         self._to_labels = ConvertButton(viewer, self.image)
         self._to_image = ConvertButton(viewer, self.labels)
         self._axis = QComboBox()
-        self._sentence = QLabel()
+        self._sentence = make_plain_label("annotated")
         self._slices = SliceList(viewer)
         self._empty = EmptySliceBox(viewer)
         self.sparse = SparseForm()
@@ -191,8 +192,6 @@ class DataBox(QWidget):
             "The axis that you painted across; by default the one with the fewest "
             "annotated slices."
         )
-        self._sentence.setObjectName("annotated")
-        self._sentence.setWordWrap(True)
         self._sentence.setToolTip("What is annotated on the Labels layer now.")
         self._classes.setObjectName("classes")
         self._timer.setSingleShot(True)

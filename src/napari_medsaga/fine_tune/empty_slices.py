@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QCheckBox, QWidget
 
 from napari_medsaga.layers.convert import index_on, slice_shown
 from napari_medsaga.layers.predictions import prediction_of
+from napari_medsaga.widgets.plain_text import tip
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -91,7 +92,7 @@ class EmptySliceBox(QCheckBox):
         image, report = self._image, self._report
         problem = self._problem()
         self.setEnabled(problem is None and not self._is_running)
-        self.setToolTip(problem or _HELP)
+        self.setToolTip(tip(problem or _HELP))
         self.setChecked(
             problem is None
             and image is not None

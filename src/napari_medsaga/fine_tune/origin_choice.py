@@ -10,8 +10,9 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QWidget
 
 from medsaga import MedsagaError, ModelLibrary
-from medsaga.frontend import missing_weights, offered_backbones
+from medsaga.frontend import missing_weights, offered_backbones, shown
 from napari_medsaga.widgets.model_list import LibraryWatcher
+from napari_medsaga.widgets.plain_text import tip
 
 if TYPE_CHECKING:
     from qtpy.QtGui import QFocusEvent, QStandardItemModel
@@ -158,9 +159,9 @@ class OriginChoice(QComboBox):
 
     def _add(self, origin: Origin, title: str, problem: str | None) -> None:
         self._origins.append(origin)
-        self.addItem(title)
+        self.addItem(shown(title, 300))
         index = self.count() - 1
-        tooltip = problem or self.toolTip()
+        tooltip = tip(problem) if problem else self.toolTip()
         self.setItemData(index, tooltip, Qt.ItemDataRole.ToolTipRole)
         if problem is not None:
             model: QStandardItemModel = self.model()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_error
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from medsaga import MedsagaError
@@ -13,8 +12,7 @@ from napari_medsaga.fine_tune.data_box import DataBox
 from napari_medsaga.fine_tune.interrupted_box import InterruptedBox
 from napari_medsaga.fine_tune.layer_follower import LayerFollower
 from napari_medsaga.fine_tune.plan_box import PlanBox
-from napari_medsaga.fine_tune.plan_sentence import describe_plan
-from napari_medsaga.fine_tune.run_box import RunBox
+from napari_medsaga.fine_tune.run_box import RunBox, describe_plan
 from napari_medsaga.fine_tune.training import TrainingRequest
 from napari_medsaga.fine_tune.under_way import (
     PREVIEW_SECONDS,
@@ -27,6 +25,7 @@ from napari_medsaga.jobs.computer import ComputerWatch
 from napari_medsaga.layers.predictions import prediction_of
 from napari_medsaga.widgets.dock_panel import DockPanel
 from napari_medsaga.widgets.dock_scroll import DockScroll
+from napari_medsaga.widgets.plain_text import show_error
 
 if TYPE_CHECKING:
     from pathlib import Path

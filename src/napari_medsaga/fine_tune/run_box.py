@@ -9,24 +9,28 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QVBoxLayout,
     QWidget,
 )
 
+from medsaga import frontend, preset
 from medsaga.events import Event, Notice, Progress, SegmentedSlice, Validated
-from medsaga.frontend import duration
+from medsaga.frontend import count, duration, shown
+from napari_medsaga.widgets.plain_text import make_plain_label, tip
 from napari_medsaga.widgets.plot import TrainingPlot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from medsaga import FineTuneSettings
+    from medsaga.frontend import Speed, TimeEstimate
+    from napari_medsaga.fine_tune.annotation import AnnotationReport
 
 # Each new text redraws the window, which takes a while where that is done in software.
 _SECONDS_BETWEEN_TEXTS = 0.5
+_LONGEST_NOTICE = 500
 _STAGES = {"features": "looking at the slices", "head": "fitting the head"}
 
 
@@ -50,14 +54,15 @@ class RunBox(QWidget):
         self._plots_the_head = False
         self._shown = 0.0
         self._is_held = False
-        self.plan = QLabel()
+        self._notices: list[str] = []
+        self.plan = make_plain_label("plan")
         self.start = QPushButton("Fi&ne-tune")
         self.pause = QPushButton("Pa&use")
         self.stop = QPushButton("S&top")
         self.segments = QCheckBox("Segment the whole volume when &done")
         self._bar = QProgressBar()
-        self.status = QLabel()
-        self.notice = QLabel()
+        self.status = make_plain_label("status")
+        self.notice = make_plain_label("notice")
         self.plot = TrainingPlot()
 
         self._lay_out()
@@ -88,6 +93,7 @@ class RunBox(QWidget):
         self.plot.show()
         self.status.setText("Starting…")
         self.notice.clear()
+        self._notices.clear()
         self.notice.setToolTip("")
 
     def show_event(self, event: Event) -> None:
@@ -102,9 +108,9 @@ class RunBox(QWidget):
             text = f"segmented slice {event.done} of {event.total}"
             self._show(event.done / event.total, text)
         elif isinstance(event, Notice):
-            earlier = self.notice.toolTip()
-            self.notice.setText(event.message)
-            self.notice.setToolTip(f"{earlier}\n{event.message}".strip())
+            self._notices.append(event.message)
+            self.notice.setText(shown(event.message, _LONGEST_NOTICE))
+            self.notice.setToolTip(tip("\n".join(self._notices)))
 
     def _show_progress(self, event: Progress) -> None:
         elapsed = time.monotonic() - (self._began or 0.0)
@@ -170,11 +176,7 @@ class RunBox(QWidget):
         )
         self._bar.setObjectName("progress")
         self._bar.setToolTip("How much of the training is done.")
-        self.status.setObjectName("status")
-        self.status.setWordWrap(True)
         self.status.setToolTip("What the training is doing, or what came of it.")
-        self.notice.setObjectName("notice")
-        self.notice.setWordWrap(True)
 
     def _on_stop_clicked(self) -> None:
         self.pause.setChecked(False)
@@ -194,3 +196,56 @@ class RunBox(QWidget):
             self.status.setText("Paused after this step. Continue, or Stop.")
         elif self._began is not None:
             self._began += now - max(self._paused_at, self._began)
+
+
+def describe_plan(
+    computer: str,
+    settings: FineTuneSettings,
+    speed: Speed | None,
+    report: AnnotationReport | None,
+    *,
+    segments: bool,
+) -> str:
+    """Say what a training computes on, how long it takes, and the segmentation after.
+
+    Parameters
+    ----------
+    computer
+        Device, cores and free memory; empty while they are not known.
+    settings
+        Of the training, with what a model to continue from brings along.
+    speed
+        As measured here, None before that.
+    report
+        What is trained on, None where that is not known.
+    segments
+        Whether the whole volume is segmented when done.
+    """
+    if not computer:
+        return "Getting ready (the first time takes some seconds)…"
+    planned = duration(settings.minutes * 60)
+    if speed is None or speed.backbone != settings.backbone or report is None:
+        if settings.steps and settings.stages != "head":
+            return f"{computer}: {settings.steps} steps; the first tells the time."
+        return f"{computer}: trained in about {planned}."
+    image, axis = report.image, report.axis
+    estimate = frontend.estimate_time(speed, settings, image, axis, report.finest)
+    trained = planned
+    if settings.steps or estimate.seconds < settings.minutes * 60:
+        trained = duration(estimate.seconds)
+    steps = f" ({estimate.steps} steps of {estimate.seconds_per_step:.2g} s)"
+    sentence = f"{computer}: {_preview(settings, estimate)}trained in about {trained}"
+    sentence += steps if estimate.steps else ""
+    if segments:
+        n = image.shape[axis]
+        needed = duration(max(1, estimate.seconds_to_segment))
+        sentence += f", {count(n, 'slice')} segmented in {needed} more"
+    return f"{sentence}."
+
+
+def _preview(settings: FineTuneSettings, estimate: TimeEstimate) -> str:
+    """Say when a first preview stands, of which SAM's own models' was not measured."""
+    is_measured = settings.backbone == preset("balanced").backbone
+    if not is_measured or settings.stages == "galore":
+        return ""
+    return f"preview in {duration(estimate.seconds_to_preview)}, "

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from napari.utils.notifications import show_error, show_info
-
 from medsaga.events import Event, Preview, SegmentedSlice
 from napari_medsaga.fine_tune.training import TrainingResult
 from napari_medsaga.layers.convert import geometry_of, labels_options, shape_of
 from napari_medsaga.layers.predictions import Prediction, remember_prediction
 from napari_medsaga.layers.result_layer import ResultLayer
 from napari_medsaga.widgets.layer_choice import without_choice
+from napari_medsaga.widgets.plain_text import show_error, show_info
 
 if TYPE_CHECKING:
     from napari import Viewer

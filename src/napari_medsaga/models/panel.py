@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error
-from qtpy.QtCore import Qt, QUrl
+from qtpy.QtCore import QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QGridLayout,
-    QLabel,
     QMenu,
     QProgressBar,
     QPushButton,
@@ -32,6 +30,7 @@ from napari_medsaga.models.table import ModelsTable
 from napari_medsaga.models.weights_box import WeightsBox
 from napari_medsaga.widgets.dock_panel import DockPanel
 from napari_medsaga.widgets.model_list import LibraryWatcher, details
+from napari_medsaga.widgets.plain_text import make_plain_label, plain, show_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,14 +85,13 @@ class ModelsPanel(DockPanel):
         self._transfer: _Transfer | None = None
 
         self._watcher = LibraryWatcher(self._library, self)
-        self._empty = _make_label("empty", self)
-        self._empty.setText(_EMPTY)
+        self._empty = make_plain_label("empty", _EMPTY)
         self._table = ModelsTable(self)
         self._make_buttons()
         self._busy = QProgressBar(self)
         self._busy.setRange(0, 0)
         self._busy.setToolTip("A model is being copied.")
-        self._message = _make_label("message", self)
+        self._message = make_plain_label("message")
         self._details = _make_details(self)
         self._weights = WeightsBox(self)
         self._weights.hide()
@@ -190,7 +188,7 @@ class ModelsPanel(DockPanel):
         self._message.setText(text)
         self._message.setVisible(bool(text))
         if text:
-            self._viewer.status = text
+            self._viewer.status = plain(text)
 
     def _show_error(self, error: Exception) -> None:
         """Show a sentence; anything unexpected goes to napari with its traceback."""
@@ -281,11 +279,3 @@ def _make_button(text: str, tip: str, parent: QWidget) -> QPushButton:
     button.setObjectName(text.replace("&", "").rstrip("…").lower().replace(" ", "_"))
     button.setToolTip(tip)
     return button
-
-
-def _make_label(name: str, parent: QWidget) -> QLabel:
-    label = QLabel(parent)
-    label.setObjectName(name)
-    label.setTextFormat(Qt.TextFormat.PlainText)
-    label.setWordWrap(True)
-    return label

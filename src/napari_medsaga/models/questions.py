@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
+from medsaga.frontend import shown
+
 if TYPE_CHECKING:
     from qtpy.QtWidgets import QWidget
 
@@ -23,8 +25,8 @@ def ask_to_delete(parent: QWidget, entry: LibraryEntry) -> bool:
     box.setWindowTitle("Delete a model")
     box.setTextFormat(Qt.TextFormat.PlainText)
     box.setText(
-        f"Delete the model “{entry.name}” for good?\n\n"
-        f"{entry.path} goes with everything in it."
+        f"Delete the model “{shown(entry.name, 300)}” for good?\n\n"
+        f"{shown(entry.path, 2000)} goes with everything in it."
     )
     delete = box.addButton("&Delete", QMessageBox.ButtonRole.DestructiveRole)
     box.setDefaultButton(box.addButton(QMessageBox.StandardButton.Cancel))

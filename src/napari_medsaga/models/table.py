@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, QTimer, Signal
@@ -15,6 +14,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from medsaga.frontend import shown
 from napari_medsaga.widgets.model_list import (
     NOTHING,
     class_names,
@@ -22,6 +22,7 @@ from napari_medsaga.widgets.model_list import (
     dice_text,
     local_time,
 )
+from napari_medsaga.widgets.plain_text import tip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,9 @@ _COLUMNS = {
     "Images": "Number of images with slices that it was trained on.",
 }
 _LONG = [list(_COLUMNS).index(title) for title in ("Name", "Classes")]
+_PROBLEM = _LONG[-1]  # what is wrong with a model that cannot be read has room there
+_LONGEST_NAME = 255  # a folder's
+_LONGEST_CELL = 300
 
 
 class ModelsTable(QTableWidget):
@@ -131,7 +135,7 @@ class ModelsTable(QTableWidget):
         entry, name = self._entries[item.row()], item.text()
         # The row tells what is on disk: the old name until the new one is there.
         self.blockSignals(True)
-        item.setText(entry.name)
+        item.setText(shown(entry.name, _LONGEST_NAME))
         self.blockSignals(False)
         self.name_edited.emit(entry, name)
 
@@ -141,9 +145,9 @@ class ModelsTable(QTableWidget):
     def _set_up(self) -> None:
         self.setObjectName("models")
         self.setAccessibleName("Trained models")
-        for column, (title, tip) in enumerate(_COLUMNS.items()):
+        for column, (title, help_text) in enumerate(_COLUMNS.items()):
             item = QTableWidgetItem(title)
-            item.setToolTip(tip)
+            item.setToolTip(help_text)
             self.setHorizontalHeaderItem(column, item)
         self.verticalHeader().hide()
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
@@ -160,19 +164,21 @@ def _make_row(entry: LibraryEntry) -> list[QTableWidgetItem]:
     """Make the cells of a model, each with its whole text as tooltip."""
     card = entry.card
     if card is None:
-        texts = [entry.name, *[NOTHING] * (len(_COLUMNS) - 1)]
-        tips = [entry.problem or ""] * len(_COLUMNS)
+        problem = entry.problem or ""
+        texts = [NOTHING] * len(_COLUMNS)
+        texts[_PROBLEM] = problem
+        tips = [problem] * len(_COLUMNS)
     else:
         date, _, _ = local_time(entry).partition(" ")
-        texts = [entry.name, date, card.backbone]
+        texts = ["", date, card.backbone]
         texts += [", ".join(class_names(card))]
         texts += [dice_text(entry.mean_dice), str(entry.n_images)]
         tips = [entry.name, local_time(entry), *texts[2:4]]
         tips += [dice_by_class(card), texts[5]]
-    items = [QTableWidgetItem(text) for text in texts]
-    for item, tip in zip(items, tips, strict=True):
-        # Marked as rich text it is broken into lines; nothing in it is markup.
-        item.setToolTip(f"<qt>{escape(tip)}</qt>")
+    texts[0] = shown(entry.name, _LONGEST_NAME)
+    items = [QTableWidgetItem(shown(text, _LONGEST_CELL)) for text in texts]
+    for item, help_text in zip(items, tips, strict=True):
+        item.setToolTip(tip(help_text))
     for item in items[1:]:
         item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
     return items

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from napari.utils.notifications import show_error
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QComboBox,
@@ -17,18 +16,20 @@ from qtpy.QtWidgets import (
 )
 
 from medsaga import MedsagaError, ModelLibrary, load_card
-from medsaga.frontend import AXIS_NAMES, LibraryEntry
+from medsaga.frontend import AXIS_NAMES, LibraryEntry, shown
 from napari_medsaga.widgets.model_list import (
     LibraryWatcher,
     class_names,
     details,
     dice_text,
 )
+from napari_medsaga.widgets.plain_text import make_plain_label, show_error
 
 NO_MODEL = (
     "No trained model yet: train one in the Fine-tune dock, or click Other folder and "
     "choose the folder of a model."
 )
+_LONGEST_NAME, _LONGEST_LINE = 255, 400
 _PATH = Qt.ItemDataRole.UserRole
 
 
@@ -44,7 +45,7 @@ class ModelChooser(QWidget):
         self._watcher = LibraryWatcher(self._library, self)
         self._combo = QComboBox(self)
         self._other = QPushButton("&Other folder…", self)
-        self._line = QLabel(self)
+        self._line = make_plain_label("model_line")
 
         self._lay_out()
         self._describe()
@@ -97,9 +98,6 @@ class ModelChooser(QWidget):
         self._combo.setMinimumContentsLength(10)
         self._other.setObjectName("other_folder")
         self._other.setToolTip("Choose a model folder that is not in the library.")
-        self._line.setObjectName("model_line")
-        self._line.setTextFormat(Qt.TextFormat.PlainText)
-        self._line.setWordWrap(True)
 
     def _on_library_changed(self) -> None:
         before, problem = self.entry(), NO_MODEL
@@ -112,7 +110,7 @@ class ModelChooser(QWidget):
         was_blocked = self._combo.blockSignals(True)
         self._combo.clear()
         for index, entry in enumerate(self._entries):
-            self._combo.addItem(entry.name, str(entry.path))
+            self._combo.addItem(_title(entry), str(entry.path))
             self._combo.setItemData(index, details(entry), Qt.ItemDataRole.ToolTipRole)
             self._combo.model().item(index).setEnabled(entry.card is not None)
         kept = -1 if before is None else self._place_of(before)
@@ -149,6 +147,12 @@ class ModelChooser(QWidget):
             show_error(str(error))
 
 
+def _title(entry: LibraryEntry) -> str:
+    """Name a model in the list, and say so where it cannot be chosen."""
+    name = shown(entry.name, _LONGEST_NAME)
+    return name if entry.card is not None else f"{name} (damaged)"
+
+
 def _line(entry: LibraryEntry) -> str:
     """Classes, axis, Dice and backbone of a model, in one line."""
     card = entry.card
@@ -161,4 +165,4 @@ def _line(entry: LibraryEntry) -> str:
         f"Dice {dice_text(entry.mean_dice)}",
         card.backbone,
     )
-    return " · ".join(parts)
+    return shown(" · ".join(parts), _LONGEST_LINE)

@@ -5,11 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari.utils.notifications import show_error
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QHBoxLayout,
-    QLabel,
     QProgressBar,
     QPushButton,
     QTabWidget,
@@ -27,6 +24,7 @@ from napari_medsaga.segment.sources import FileChooser, LayerChecklist
 from napari_medsaga.widgets.dock_panel import DockPanel
 from napari_medsaga.widgets.dock_scroll import DockScroll
 from napari_medsaga.widgets.form import SettingsForm
+from napari_medsaga.widgets.plain_text import make_plain_label, show_error
 
 if TYPE_CHECKING:
     import napari.viewer
@@ -62,7 +60,7 @@ class SegmentPanel(DockPanel):
         self._pause = QPushButton("Pa&use", self)
         self._stop = QPushButton("S&top", self)
         self._bar = QProgressBar(self)
-        self._message = QLabel(self)
+        self._message = make_plain_label("message")
         self._table = QueueTable(self)
 
         self._lay_out()
@@ -113,9 +111,6 @@ class SegmentPanel(DockPanel):
         self._bar.setObjectName("progress")
         self._bar.setToolTip("How much of the queue is over.")
         self._bar.setRange(0, _SCALE)
-        self._message.setObjectName("message")
-        self._message.setWordWrap(True)
-        self._message.setTextFormat(Qt.TextFormat.PlainText)
         self._message.setToolTip("What is going on.")
 
     def _connect(self) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHeaderView,
     QTableWidget,
     QTableWidgetItem,
 )
+
+from medsaga.frontend import shown
+from napari_medsaga.widgets.plain_text import tip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 State = Literal["waiting", "running", "done", "kept", "failed", "stopped"]
 _COLUMNS = ("Image", "State", "Note")
+_LONGEST_CELL = 500
 
 
 @dataclass(eq=False, kw_only=True)
@@ -120,8 +123,8 @@ class QueueTable(QTableWidget):
     def _show(self, index: int, row: Row) -> None:
         texts = (row.name, row.state_text, row.message)
         tips = (str(row.source), row.state_text, row.details or row.message)
-        for column, (text, tip) in enumerate(zip(texts, tips, strict=True)):
-            cell = self.item(index, column)
+        for column, (whole, help_text) in enumerate(zip(texts, tips, strict=True)):
+            text, cell = shown(whole, _LONGEST_CELL), self.item(index, column)
             if cell.text() != text:
                 cell.setText(text)
-            cell.setData(Qt.ItemDataRole.ToolTipRole, tip)
+            cell.setToolTip(tip(help_text))

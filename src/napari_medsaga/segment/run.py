@@ -7,7 +7,6 @@ from functools import partial
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.notifications import show_info
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from medsaga.events import (
@@ -20,6 +19,7 @@ from medsaga.events import (
 from medsaga.frontend import count
 from napari_medsaga.jobs.job import Job
 from napari_medsaga.layers.result_layer import add_quietly
+from napari_medsaga.widgets.plain_text import show_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_medsaga.widgets.layer_choice import is_offered
+from napari_medsaga.widgets.plain_text import tip
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -204,7 +205,7 @@ class FileChooser(QWidget):
         first = self._paths[0]
         n, here = len(self._paths), first if first.is_dir() else first.parent
         self._images.setText(str(first) if n == 1 else f"{n} from {here}")
-        self._images.setToolTip("\n".join(map(str, self._paths[:20])))
+        self._images.setToolTip(tip("\n".join(map(str, self._paths[:20]))))
         if self._target.text() in ("", self._proposed):
             self._proposed = str(here / "segmented")
             self._target.setText(self._proposed)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari.layers import Image
-from napari.utils.notifications import show_error
 from qtpy.QtWidgets import QToolButton, QWidget
 
 from medsaga import MedsagaError
 from napari_medsaga.layers.convert import as_image, as_labels
+from napari_medsaga.widgets.plain_text import show_error
 
 if TYPE_CHECKING:
     from napari import Viewer

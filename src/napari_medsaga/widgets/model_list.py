@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from html import escape
-from math import isfinite, isnan
+from math import isnan
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QFileSystemWatcher, QObject, QTimer, Signal
 
 from medsaga import FineTuneSettings, ModelLibrary
-from medsaga.frontend import describe, duration
+from medsaga.frontend import describe, duration, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SETTLE_MS = 200
 NOTHING = "–"
+_LONGEST_TEXT = 2000
 
 
 class LibraryWatcher(QObject):
@@ -83,7 +84,7 @@ def local_time(entry: LibraryEntry) -> str:
 def class_names(card: ModelCard) -> list[str]:
     """Names of a model's classes without the background."""
     pairs = zip(card.classes.values, card.classes.names, strict=True)
-    return [name for value, name in pairs if value != 0]
+    return [shown(name) for value, name in pairs if value != 0]
 
 
 def dice_text(score: float) -> str:
@@ -95,12 +96,12 @@ def dice_by_class(card: ModelCard) -> str:
     """Dice of each class, and what it was measured on."""
     names = dict(zip(map(str, card.classes.values), card.classes.names, strict=True))
     scores = [
-        f"{names.get(value, value)} {dice_text(score)}"
+        f"{shown(names.get(value, value))} {dice_text(score)}"
         for value, score in card.metrics["dice"].items()
     ]
     if not scores:
         return "not measured"
-    return f"{', '.join(scores)} (on {card.metrics.get('measured_on', 'some slices')})"
+    return f"{', '.join(scores)} (on {shown(card.metrics['measured_on'])})"
 
 
 def details(entry: LibraryEntry) -> str:
@@ -113,7 +114,8 @@ def details(entry: LibraryEntry) -> str:
         rows = [trained, *_card_rows(entry.card), *rows]
     # The card may come from anywhere: none of it is taken for markup.
     cells = (
-        f"<tr><td><b>{name}</b>&nbsp;</td><td>{escape(text)}</td></tr>"
+        f"<tr><td><b>{name}</b>&nbsp;</td>"
+        f"<td>{escape(shown(text, _LONGEST_TEXT))}</td></tr>"
         for name, text in rows
     )
     return f"<table cellspacing='2'>{''.join(cells)}</table>"
@@ -127,12 +129,9 @@ def _card_rows(card: ModelCard) -> Iterator[tuple[str, str]]:
     if card.held_out_slices:
         yield "Held-out slices", slices_text(card.held_out_slices)
     yield "Settings", _changed_settings(card)
-    measured = card.measured
-    if (seconds := _number(measured.get("seconds"))) is not None:
-        yield "Time", duration(seconds)
-    if (peak := _number(measured.get("peak_memory"))) is not None:
-        yield "Peak memory", f"{peak / 1e9:.1f} GB"
-    yield "Device", str(measured.get("device", "not recorded"))
+    yield "Time", duration(card.measured["seconds"])
+    yield "Peak memory", f"{card.measured['peak_memory'] / 1e9:.1f} GB"
+    yield "Device", card.measured["device"]
     yield "Software", ", ".join(f"{n} {v}" for n, v in card.software.items())
 
 
@@ -141,7 +140,7 @@ def slices_text(slices: Iterable[SliceId]) -> str:
     by_image: dict[str, list[int]] = {}
     names: dict[str, str] = {}
     for one in slices:
-        names[one.image] = one.image_name
+        names[one.image] = shown(one.image_name)
         indices = by_image.setdefault(one.image, [])
         if not one.is_2d:
             indices.append(one.index)
@@ -174,9 +173,3 @@ def _changed_settings(card: ModelCard) -> str:
         if name not in defaults or value != defaults[name]
     ]
     return ", ".join(changed) or "all at their defaults"
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, (int, float)) and isfinite(value):
-        return float(value)
-    return None

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from importlib.util import find_spec
 from itertools import permutations, product
 from pathlib import Path
@@ -359,3 +360,54 @@ def test_other_real_odd_files_are_refused_in_a_sentence() -> None:
         with pytest.raises(MedsagaError) as caught:
             read_nifti(ODD / name)
         assert "\n" not in str(caught.value)
+
+
+def test_an_affine_that_gives_an_axis_no_direction_is_told(tmp_path: Path) -> None:
+    image = nib.Nifti2Image(np.ones((3, 4, 5), np.int16), np.diag([2.0, 2, 2, 1]))
+    image.set_qform(np.diag([2.0, 2, 2, 1]), code=1)
+    image.to_filename(tmp_path / "a.nii")
+    rows = np.array([1, 0, 0, 0, 0, 1, 1e45, 0, 0, 0, 1, 0], "<f8")
+    with (tmp_path / "a.nii").open("r+b") as file:  # nibabel would not write it
+        file.seek(400)
+        file.write(rows.tobytes())
+    assert read_nifti(tmp_path / "a.nii").spacing == (2, 2, 2)  # by the other form
+    with (tmp_path / "a.nii").open("r+b") as file:
+        file.seek(344)
+        file.write(bytes(4))  # there is no other
+    with pytest.raises(MedsagaError, match="has no inverse"):
+        read_nifti(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mgh"])
+def test_a_header_that_promises_more_than_the_file_can_hold_is_told(
+    name: str, tmp_path: Path
+) -> None:
+    kind = nib.MGHImage if name == "a.mgh" else nib.Nifti1Image
+    content = bytearray(kind(np.ones((3, 4, 5), np.int16), np.eye(4)).to_bytes())
+    if name == "a.mgh":
+        content[4:16] = np.array([10_000] * 3, ">i4").tobytes()
+    else:
+        content[42:48] = np.array([10_000] * 3, "<i2").tobytes()
+    is_packed = name.endswith(".gz")
+    (tmp_path / name).write_bytes(gzip.compress(content) if is_packed else content)
+    with pytest.raises(MedsagaError, match=r"its header promises 2000\.0 GB"):
+        read_nifti(tmp_path / name)
+
+
+def test_of_a_file_whose_name_hides_its_packing_only_what_is_needed_is_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = nib.Nifti1Image(np.ones((3, 4, 5), np.int16), np.eye(4)).to_bytes()
+    (tmp_path / "a.nii").write_bytes(gzip.compress(image + bytes(2**24)))
+    read: list[int] = []
+    read_from = gzip.GzipFile.read
+
+    def counted(file: gzip.GzipFile, size: int = -1) -> bytes:
+        content = read_from(file, size)
+        read.append(len(content))
+        return content
+
+    monkeypatch.setattr(gzip.GzipFile, "read", counted)
+    monkeypatch.setattr(gzip, "decompress", None)
+    assert (read_nifti(tmp_path / "a.nii").array == 1).all()
+    assert sum(read) < 10_000

@@ -126,7 +126,7 @@ def test_damaged_models_are_refused_in_one_sentence(model, tmp_path):
     card = json.loads((folder / "card.json").read_text())
     weights = (folder / "weights.safetensors").read_bytes()
     damage = {
-        "no model card": json.dumps({"format_version": 1}),
+        "created is missing": json.dumps({"format_version": 1}),
         "no model card ": "[]",
         "no model card  ": "not json",
         "update napari-medsaga": json.dumps(card | {"format_version": 99}),

@@ -41,10 +41,11 @@ from medsaga import (
     save_model,
     volume_from_array,
 )
+from medsaga.frontend import shown
 from napari_medsaga.models import panel as panel_module
 from napari_medsaga.models.panel import ModelsPanel
 from napari_medsaga.models.table import ModelsTable
-from napari_medsaga.widgets.model_list import LibraryWatcher, details, slices_text
+from napari_medsaga.widgets.model_list import LibraryWatcher, slices_text
 
 
 @pytest.fixture(scope="session")
@@ -131,7 +132,7 @@ def table_of(panel: ModelsPanel) -> ModelsTable:
 
 
 def sorted_names(library: ModelLibrary) -> list[str]:
-    return [entry.name for entry in library.entries()]
+    return [shown(entry.name, 255) for entry in library.entries()]
 
 
 def names(panel: ModelsPanel) -> list[str]:
@@ -245,7 +246,11 @@ def test_the_list_shows_what_the_cards_say(
             "names": ["background", *many],
             "colours": [None] * 60,
         },
-        metrics={"measured_on": "held-out slices", "dice": {"1": 0.5, "2": 1.0}},
+        metrics={
+            "measured_on": "held-out slices",
+            "dice": {"1": 0.5, "2": 1.0},
+            "hd95": {},
+        },
     )
     panel = open_panel()
     table = table_of(panel)
@@ -266,8 +271,8 @@ def test_the_details_are_those_of_the_selected_model(
     put("CT", created="2030-01-01", base_weights="<b>bold</b> & 1")
     put("damaged", format_version=99)
     panel = open_panel()
-    shown = panel.findChild(QTextBrowser, "details")
-    text = shown.toPlainText()
+    browser = panel.findChild(QTextBrowser, "details")
+    text = browser.toPlainText()
     assert "phantom: 1–3" in text
     assert "<b>bold</b> & 1" in text
     assert "rank 8" in text
@@ -276,18 +281,86 @@ def test_the_details_are_those_of_the_selected_model(
     assert "GB" in text
     assert "torch" in text
     table_of(panel).setCurrentCell(1, 0)
-    assert "update napari-medsaga" in shown.toPlainText()
+    assert "update napari-medsaga" in browser.toPlainText()
     assert not button(panel, "export").isEnabled()
     assert button(panel, "delete").isEnabled()
 
 
-def test_odd_measurements_are_left_out_rather_than_fatal(
-    put: Callable[..., Path], library: ModelLibrary
+ODD = "\x1b[31m<b>&lt;i</b>\u202e\n" + "x" * 900
+
+
+def put_bad_cards(put: Callable[..., Path], library: ModelLibrary) -> None:
+    """Put folders in the library whose cards are nothing that a training wrote."""
+    put("axis", axis=5)
+    put("dice", metrics={"dice": {"7": 10**400}})
+    put("name", classes={"values": [0], "names": ["x" * 200_000], "colours": [None]})
+    contents = {"brackets": b"[" * 100_000, "empty": b"", "text": b"\xff\xfe"}
+    for name, content in contents.items():
+        (library.folder / name).mkdir()
+        (library.folder / name / "card.json").write_bytes(content)
+    (library.folder / "folder" / "card.json").mkdir(parents=True)
+
+
+BAD = ("axis", "brackets", "dice", "empty", "folder", "name", "text")
+
+
+def test_a_bad_folder_is_one_row_that_says_what_is_wrong(
+    open_panel: Callable[[], ModelsPanel],
+    put: Callable[..., Path],
+    library: ModelLibrary,
+    qtbot: Any,
 ) -> None:
-    put("CT", measured={"seconds": float("nan"), "peak_memory": "much"})
-    (entry,) = library.entries()
-    assert "Time" not in details(entry)
-    assert "Peak" not in details(entry)
+    put("CT")
+    put_bad_cards(put, library)
+    panel = open_panel()
+    table, browser = table_of(panel), panel.findChild(QTextBrowser, "details")
+    assert names(panel) == ["CT", *BAD]
+    assert table.item(0, 3).text() == "class 7"
+    wrong = {name: table.item(row, 3).text() for row, name in enumerate(BAD, start=1)}
+    assert "axis is 5" in wrong["axis"]
+    assert "classes.names.0" in wrong["name"]
+    assert "no model folder" in wrong["folder"]
+    for name in ("brackets", "dice", "empty", "text"):
+        assert "no model card" in wrong[name]
+    for row, name in enumerate(BAD, start=1):
+        table.setCurrentCell(row, 0)
+        assert wrong[name][:40] in browser.toPlainText()
+        assert not button(panel, "export").isEnabled()
+    table.setCurrentCell(0, 0)
+    assert button(panel, "export").isEnabled()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such names there")
+def test_names_are_plain_text_and_short(
+    open_panel: Callable[[], ModelsPanel],
+    put: Callable[..., Path],
+    library: ModelLibrary,
+    told: list[str],
+    qtbot: Any,
+) -> None:
+    classes = {"values": [0, 7], "names": ["background", ODD], "colours": [None] * 2}
+    put("<h1>\x1b[31m", created="2030-01-01", classes=classes, base_weights=ODD)
+    put("other")
+    panel = open_panel()
+    table = table_of(panel)
+    assert names(panel) == [r"<h1>\x1b[31m", "other"]
+    name = table.item(0, 3).text()
+    assert name.startswith(r"\x1b[31m<b>&lt;i</b>\u202e\nxxx")
+    assert name.endswith("…")
+    assert len(name) == 80
+    details = panel.findChild(QTextBrowser, "details").toPlainText()
+    assert r"\x1b[31m<b>&lt;i</b>\u202e\nxxx" in details
+    assert "\x1b" not in details
+    for column in range(table.columnCount()):
+        tip = table.item(0, column).toolTip()
+        assert tip.startswith("<qt>")
+        assert not any(sign in tip for sign in ("<b>", "<h1>", "\x1b", "\u202e"))
+    table.edit_current()
+    editor = table.viewport().findChild(QLineEdit)
+    editor.setText("other")
+    qtbot.keyClick(editor, Qt.Key.Key_Return)
+    qtbot.waitUntil(lambda: bool(told))
+    assert "<h1>" not in told[0]
 
 
 def test_slices_are_written_shortly() -> None:

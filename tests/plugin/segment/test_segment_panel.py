@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -697,6 +698,38 @@ def test_models_are_followed_and_the_chosen_one_stays(
     ModelLibrary().delete(renamed)
     qtbot.waitUntil(lambda: combo.count() == 1, timeout=5_000)
     assert combo.currentText() == "newer"
+
+
+def test_a_bad_folder_is_one_line_of_the_list_and_the_others_work(
+    model: Path, viewer: Viewer, open_dock: Callable[[], Dock]
+) -> None:
+    card = json.loads((model / "card.json").read_text())
+    name = "\x1b[31m<b>bright</b>\n" + "x" * 900
+    card["classes"]["names"][1] = name
+    (model / "card.json").write_text(json.dumps(card))
+    for place, content in {
+        "axis": json.dumps(card | {"axis": 5}),
+        "brackets": "[" * 100_000,
+        "<b>bold": json.dumps(card | {"backbone": "resnet"}),
+    }.items():
+        (model.parent / place).mkdir()
+        (model.parent / place / "card.json").write_text(content)
+    (model.parent / "folder" / "card.json").mkdir(parents=True)
+    viewer.add_image(make_image(2), name="ct")
+    dock = open_dock()
+    combo = dock.child(QComboBox, "model")
+    titles = [combo.itemText(i) for i in range(combo.count())]
+    bad = ["<b>bold", "axis", "brackets", "folder"]
+    assert titles == ["blobs", *(f"{place} (damaged)" for place in bad)]
+    tips = [combo.itemData(i, Qt.ItemDataRole.ToolTipRole) for i in range(5)]
+    assert "axis is 5" in tips[2]
+    assert [combo.model().item(i).isEnabled() for i in range(5)] == [True, *[False] * 4]
+    line = dock.child(QLabel, "model_line")
+    assert line.text().startswith(r"\x1b[31m<b>bright</b>\nxxx")
+    assert len(line.text()) < 300
+    assert line.textFormat() == Qt.TextFormat.PlainText
+    dock.run()
+    assert result_of(viewer, "ct", "blobs").data.any()
 
 
 def test_a_model_elsewhere_can_be_chosen(

@@ -188,10 +188,16 @@ def new_header(affine: NDArray[np.float64] | None) -> Any:
 
 
 def is_invertible(affine: NDArray[np.float64]) -> bool:
-    """Whether an affine says where each voxel lies."""
-    return bool(
-        np.isfinite(affine).all() and abs(np.linalg.det(affine[:3, :3])) >= 1e-30
-    )
+    """Whether an affine says where each voxel lies, and each axis leads."""
+    if not np.isfinite(affine).all():
+        return False
+    try:
+        with np.errstate(all="ignore"):
+            is_singular = abs(np.linalg.det(affine[:3, :3])) < 1e-30
+            # Beside one that is 1e30 times as long another axis has no direction.
+            return not (is_singular or np.isnan(io_orientation(affine)).any())
+    except np.linalg.LinAlgError:
+        return False
 
 
 def _plain(data: NDArray[Any], path: Path) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 import imageio.v3 as iio
@@ -121,7 +122,9 @@ def _read_picture(path: Path, as_labels: bool) -> Pixels:
 
 
 def _read_pixels(path: Path, as_labels: bool) -> Pixels:
-    with iio.imopen(path, "r", plugin="pillow") as file:
+    # Of what is in memory already no more is read than there is.
+    content = BytesIO(path.read_bytes())
+    with iio.imopen(content, "r", plugin="pillow") as file:
         mode = file.metadata()["mode"]
         n_images = file.properties(index=...).n_images
         if n_images > 1:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
+from contextlib import ExitStack
+from math import prod
 from os.path import exists
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
 _LABEL_INTENT = 1002
 _GZIP_MAGIC = b"\x1f\x8b"
 _PACKED_ENDINGS = (".gz", ".mgz")
+# At most so many bytes come of one: gzip's limit. Where bzip2 does more, as with an
+# empty mask, that is small.
+_MOST_PACKED = 1100
+_ALWAYS_TRIED = 2**28
 # Formats of a single file, which nibabel packs or not as the name says.
 _FAMILIES = {
     ".nii": nib.Nifti1Image,
@@ -119,28 +126,50 @@ def write_nifti(volume: Volume, path: Path, *, is_labels: bool = False) -> Path:
 
 
 def _load(path: Path, as_labels: bool) -> tuple[Any, NDArray[Any]]:
-    with reading(path):
-        image = _open(path)
+    with reading(path), ExitStack() as stack:
+        image = _open(path, stack)
         if not isinstance(image, SpatialImage):
             raise MedsagaError(
                 f"{path.name} holds no image: give a volume, such as a NIfTI file."
             )
+        _check_promise(image, path)
         if as_labels:
             return image, _label_numbers(image.dataobj)
         return image, _numbers(image.dataobj)
 
 
-def _open(path: Path) -> Any:
-    """Open a file by its content: its name may say wrongly whether it is packed."""
+def _check_promise(image: Any, path: Path) -> None:
+    """Refuse an image that its file cannot hold, before memory is taken for it."""
+    stored = image.dataobj
+    if not isinstance(stored, ArrayProxy):
+        return
+    promised = prod(map(int, stored.shape)) * stored.dtype.itemsize
+    name = stored.file_like if isinstance(stored.file_like, str) else path
+    there = _MOST_PACKED * os.path.getsize(name)
+    if promised > max(there, _ALWAYS_TRIED):
+        raise MedsagaError(
+            f"{path.name} is cut off: its header promises {promised / 1e9:.1f} GB, "
+            "which the file cannot hold; copy or export it again."
+        )
+
+
+def _open(path: Path, stack: ExitStack) -> Any:
+    """Open a file by its content: its name may say wrongly whether it is packed.
+
+    What is opened for that is closed with the `stack`.
+    """
     with path.open("rb") as file:
         is_packed = file.read(2) == _GZIP_MAGIC
     kind = _FAMILIES.get(ending(path))
     if kind is None or is_packed == ending(path).endswith(_PACKED_ENDINGS):
         # A memory map would keep the file open, and change when it is overwritten.
         return nib.load(path, mmap=False)
-    content = gzip.decompress(path.read_bytes()) if is_packed else path.read_bytes()
-    is_nifti2 = content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # 540 bytes of header
-    return (nib.Nifti2Image if is_nifti2 else kind).from_bytes(content)
+    # Not unpacked in one piece: a small file may become anything.
+    packed_or_not: Any = gzip.open if is_packed else open
+    stream = stack.enter_context(packed_or_not(path, "rb"))
+    is_nifti2 = stream.read(4) in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # 540 bytes
+    stream.seek(0)
+    return (nib.Nifti2Image if is_nifti2 else kind).from_stream(stream)
 
 
 def _label_numbers(stored: Any) -> NDArray[Any]:

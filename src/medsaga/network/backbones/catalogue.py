@@ -105,7 +105,8 @@ def _is_vit(size: ViTSize) -> Callable[[Weights], bool]:
         return (
             _LITE_PATCH_EMBED not in state
             and _PATCH_EMBED in state
-            and (state[_PATCH_EMBED].shape[0], len(blocks)) == (size.width, size.depth)
+            and tuple(state[_PATCH_EMBED].shape[:1]) == (size.width,)
+            and len(blocks) == size.depth
         )
 
     return recognises
@@ -189,8 +190,10 @@ def offered_backbones() -> list[BackboneKind]:
     return [kind for kind in _KINDS if kind.checkpoint is not None]
 
 
-def kind_of_weights(state: Weights) -> BackboneKind:
+def kind_of_weights(state: Weights, subject: str = "These weights") -> BackboneKind:
     """Tell which kind weights in SAM's format are of, by their shapes.
+
+    `subject` is what a sentence calls them.
 
     Raises
     ------
@@ -202,7 +205,7 @@ def kind_of_weights(state: Weights) -> BackboneKind:
             return kind
     titles = ", ".join(kind.title for kind in offered_backbones())
     raise MedsagaError(
-        "These weights are of an image encoder that is not known here: pass a file of "
+        f"{subject} are of an image encoder that is not known here: pass a file of "
         f"{titles}."
     )
 

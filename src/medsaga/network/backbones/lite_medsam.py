@@ -7,6 +7,7 @@ full resolution, a last stage that is not downsampled, and SAM's neck.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -124,6 +125,9 @@ def _build_tiny_vit() -> TinyVit:
     return encoder
 
 
+_LAYER = re.compile(r"layers\.(\d{1,2})\.(\w+)\.(.*)")
+
+
 def translate_lite_medsam(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the tensors of LiteMedSAM's `image_encoder` to this module's names.
 
@@ -147,8 +151,8 @@ def _rename(name: str) -> str | None:
     name = name.replace("patch_embed.seq.0.", "patch_embed.conv1.")
     name = name.replace("patch_embed.seq.2.", "patch_embed.conv2.")
     name = name.replace(".c.", ".conv.")
-    if name.startswith("layers."):
-        _, stage, part, rest = name.split(".", 3)
+    if found := _LAYER.fullmatch(name):
+        stage, part, rest = found.groups()
         # LiteMedSAM downsamples at a stage's end, timm at the next one's beginning.
         stage = str(int(stage) + 1) if part == "downsample" else stage
         name = f"stages.{stage}.{part}.{rest}"

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from medsaga.network.backbones.sam_format import LoadReport
 
 
+_OF_DECODER = ("prompt_encoder.", "mask_decoder.")
+# With fewer the encoder is hardly pretrained; a few may be others, which is said.
+_FEWEST_LOADED = 0.9
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """A backbone with pretrained weights, and the rest of its checkpoint.
@@ -90,15 +95,16 @@ def load_pretrained(name: str, *, checkpointing: bool = False) -> Pretrained:
         return Pretrained(BACKBONES[name].build(), {}, None, "")
     path = find_checkpoint(name)
     state = read_checkpoint(path)
-    kind = kind_of_weights(state)
+    kind = kind_of_weights(state, f"The weights in {path}")
     backbone = kind.build(checkpointing=checkpointing)
     report = load_matching(backbone, kind.encoder_weights(state))
-    if not report.loaded:
+    if len(report.loaded) < _FEWEST_LOADED * report.n_wanted:
         raise MedsagaError(
-            f"No tensor of {path} fits the image encoder of {kind.name}: give a "
-            "file with the weights of a whole Segment Anything model."
+            f"Of the {report.n_wanted} tensors of {kind.name}'s image encoder, {path} "
+            f"has {len(report.loaded)}: give a file with the weights of a whole "
+            "Segment Anything model."
         )
-    sam = {n: t for n, t in state.items() if not n.startswith("image_encoder.")}
+    sam = {n: t for n, t in state.items() if n.startswith(_OF_DECODER)}
     return Pretrained(backbone, sam, sha256(path), _describe(report))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from safetensors.torch import load_file
@@ -15,9 +16,19 @@ from medsaga.network.backbones.attention import (
     resize_positions,
     resize_relative_positions,
 )
+from medsaga.wording import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_PLAIN_TYPES = (
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool),
+)
+_MOST_WRAPPINGS = 8
+# Bytes that a tensor may have more than are stored of it, as one of equal rows has.
+_LARGEST_STRETCHED = 2**28
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -26,24 +37,26 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Parameters
     ----------
     path
-        A torch file (.pth, .pt, ...), of which no code is ever run, or .safetensors.
-        Weights inside ``{"model": ...}`` or ``{"state_dict": ...}`` are found, and a
-        leading ``module.`` is dropped from their names.
+        A torch file, of which no code is ever run, or safetensors, told by its
+        content. Weights inside ``{"model": ...}`` or ``{"state_dict": ...}`` are found,
+        and a leading ``module.`` is dropped from their names.
 
     Raises
     ------
     MedsagaError
-        If the file cannot be read, has no SAM image encoder in it, or a weight is not
-        finite.
+        If the file cannot be read, has no SAM image encoder in it, or a weight is no
+        plain tensor or not finite.
     """
     advice = "pass a file with the weights of a Segment Anything model."
     if not path.is_file():
         raise MedsagaError(f"There is no file {path}: {advice}")
     try:
-        if path.suffix == ".safetensors":
+        if _is_safetensors(path):
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            _check_size(path)
+            with path.open("rb") as file:  # by a path it would go by the name
+                content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise MedsagaError(
             f"{path} cannot be read as weights, or holds more than weights: {advice}"
@@ -55,8 +68,42 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     }
     if not any(name.startswith("image_encoder.") for name in state):
         raise MedsagaError(f"{path} has no SAM image encoder in it: {advice}")
+    for name, tensor in state.items():
+        if what := _oddity(tensor):
+            raise MedsagaError(f"{shown(name)} in {path} is {what}: {advice}")
     check_is_finite(state, path)
     return state
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tell it by its content: the length of a header, and the header's bracket."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < 2**32
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a zip file that becomes far more than it is: torch packs nothing."""
+    if not is_zipfile(path):
+        return
+    with ZipFile(path) as file:
+        unpacked = sum(member.file_size for member in file.infolist())
+    if unpacked > 2 * path.stat().st_size:
+        raise ValueError(f"{unpacked} bytes")
+
+
+def _oddity(tensor: Tensor) -> str | None:
+    """Say what makes of a tensor something else than plain numbers, all in the file."""
+    if tensor.is_meta:
+        return "without its numbers"
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "a sparse or nested tensor"
+    if tensor.is_quantized or tensor.dtype not in _PLAIN_TYPES:
+        return f"of the type {tensor.dtype}"
+    n_bytes = tensor.numel() * tensor.element_size()
+    if n_bytes > max(tensor.untyped_storage().nbytes(), _LARGEST_STRETCHED):
+        return "larger than what the file holds of it"
+    return None
 
 
 def check_is_finite(weights: Mapping[str, Tensor], path: Path) -> None:
@@ -68,21 +115,29 @@ def check_is_finite(weights: Mapping[str, Tensor], path: Path) -> None:
         If there is one.
     """
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
+        if not tensor.is_floating_point():
+            continue
+        # The network counts in single precision, which ends earlier than double.
+        numbers = tensor.float() if tensor.element_size() > 4 else tensor
+        if not numbers.isfinite().all():
             raise MedsagaError(
-                f"The weights in {path} are not finite (NaN or infinity) in {name}: "
+                f"The weights in {path} are not finite (NaN or infinity) in "
+                f"{shown(name)}: "
                 "get the file again, or train the model anew."
             )
 
 
 def _unwrap(content: object) -> Mapping[object, object]:
     """Give the mapping that holds the tensors, out of a training's own wrapping."""
-    if not isinstance(content, Mapping):
-        return {}
-    for key in ("model", "state_dict"):
-        if isinstance(content.get(key), Mapping):
-            return _unwrap(content[key])
-    return content
+    for _ in range(_MOST_WRAPPINGS):  # one may be wrapped in itself
+        if not isinstance(content, Mapping):
+            return {}
+        inner = (content.get(key) for key in ("model", "state_dict"))
+        wrapped = next((one for one in inner if isinstance(one, Mapping)), None)
+        if wrapped is None:
+            return content
+        content = wrapped
+    return {}
 
 
 class Mismatch(NamedTuple):
@@ -117,10 +172,14 @@ class LoadReport:
     unused: tuple[str, ...]
     mismatched: tuple[Mismatch, ...]
 
+    @property
+    def n_wanted(self) -> int:
+        """How many tensors the model has."""
+        return len(self.loaded) + len(self.missing) + len(self.mismatched)
+
     def describe(self) -> str:
         """One or two sentences for the user."""
-        total = len(self.loaded) + len(self.missing) + len(self.mismatched)
-        sentence = f"Loaded {len(self.loaded)} of the model's {total} tensors"
+        sentence = f"Loaded {len(self.loaded)} of the model's {self.n_wanted} tensors"
         if self.resized:
             sentence += f", {len(self.resized)} of them interpolated to fit"
         shapes = tuple(
@@ -131,7 +190,7 @@ class LoadReport:
             f"{what}: {_shorten(names)}"
             for what, names in (
                 ("not in the file", self.missing),
-                ("of another shape", shapes),
+                ("of another shape or type", shapes),
                 ("in the file but not in the model", self.unused),
             )
             if names
@@ -142,9 +201,9 @@ class LoadReport:
         return f"{sentence}. {listed[0].upper()}{listed[1:]}."
 
 
-def _shorten(names: tuple[str, ...], shown: int = 3) -> str:
-    listed = ", ".join(names[:shown])
-    more = len(names) - shown
+def _shorten(names: tuple[str, ...], most: int = 3) -> str:
+    listed = ", ".join(shown(name, 120) for name in names[:most])
+    more = len(names) - most
     return f"{listed} and {more} more" if more > 0 else listed
 
 
@@ -162,7 +221,7 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     """
     wanted = module.state_dict()
     fitted = {
-        name: _fit(name, state[name], tensor.shape)
+        name: _fit(name, state[name], tensor)
         for name, tensor in wanted.items()
         if name in state
     }
@@ -181,11 +240,15 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     )
 
 
-def _fit(name: str, tensor: Tensor, shape: torch.Size) -> Tensor | None:
+def _fit(name: str, tensor: Tensor, wanted: Tensor) -> Tensor | None:
     """Give the tensor in the shape that is wanted, None if it cannot have it."""
+    shape = wanted.shape
+    if wanted.is_floating_point() and not tensor.is_floating_point():
+        return None  # cut to whole numbers, it says nothing
     if tensor.shape == shape:
         return tensor
-    if tensor.dim() != len(shape) or tensor.shape[-1] != shape[-1]:
+    is_table = 0 < tensor.dim() == len(shape) and tensor.numel() > 0
+    if not is_table or tensor.shape[-1] != shape[-1]:
         return None
     if name.endswith("pos_embed") and tensor.dim() == 4:
         return resize_positions(tensor.float(), (shape[1], shape[2]))
