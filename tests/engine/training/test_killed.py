@@ -29,10 +29,12 @@ from medsaga import (
     read_labels,
     resume,
     save_model,
+    segment,
+    segment_batch,
     volume_from_array,
     write_volume,
 )
-from medsaga.frontend import ModelTarget, keep_model
+from medsaga.frontend import ItemEnded, ModelTarget, keep_model
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="needs processes that start at once"
@@ -139,3 +141,34 @@ def test_what_is_written_is_whole_whenever_it_is_killed(tmp_path, image, labels,
     assert ModelTarget.choose(tmp_path / "model", overwrite=True).before is not None
     assert weights_equal(load_model(tmp_path / "model"), expected)
     assert leftovers(tmp_path) == []
+
+
+def segment_all(folder: str, connection) -> None:
+    """Segment a folder of images, and say of each when it is done."""
+    connection.send("ready")
+    for event in segment_batch(
+        Path(folder) / "model", Path(folder) / "images", out=Path(folder) / "masks"
+    ):
+        if isinstance(event, ItemEnded):
+            connection.send(event.result.outputs.mask.name)
+
+
+def test_a_killed_batch_goes_on_with_what_is_missing(tmp_path, image, labels, quick):
+    model = drain(fine_tune(TrainingData(image, labels), replace(quick, steps=1)))
+    save_model(model, tmp_path / "model")
+    names = [f"{number}.nii.gz" for number in range(4)]
+    for name in names:
+        write_volume(image, tmp_path / "images" / name)
+    expected = drain(segment(tmp_path / "model", tmp_path / "images" / names[0])).mask
+
+    start_and_kill(segment_all, tmp_path, after=names[1], seconds=0.02)
+    (tmp_path / "masks" / ".medsaga-half written.nii.gz").write_bytes(b"half")
+    results = drain(
+        segment_batch(tmp_path / "model", tmp_path / "images", out=tmp_path / "masks")
+    )
+    statuses = [result.status for result in results]
+    assert statuses[:2] == ["kept", "kept"]
+    assert statuses[3] == "done"
+    for name in names:
+        mask = read_labels(tmp_path / "masks" / name)
+        assert (mask.array == expected.array).all()
