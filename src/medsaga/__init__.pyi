@@ -16,9 +16,9 @@ from .metrics import score as score
 from .models.card import ModelCard as ModelCard
 from .models.card import load_card as load_card
 from .models.folder import TrainedModel as TrainedModel
-from .models.folder import load_model as load_model
 from .models.folder import save_model as save_model
 from .models.library import ModelLibrary as ModelLibrary
+from .models.loading import load_model as load_model
 from .segmentation.batch import ItemResult as ItemResult
 from .segmentation.batch import segment_batch as segment_batch
 from .segmentation.result import Segmentation as Segmentation

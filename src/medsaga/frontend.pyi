@@ -45,6 +45,9 @@ from .training.resuming.interrupted import (
 from .training.resuming.interrupted import (
     trainings_under_way as trainings_under_way,
 )
+from .training.resuming.interrupted import (
+    unreadable_trainings as unreadable_trainings,
+)
 from .training.resuming.keeping import KeptModel as KeptModel
 from .training.resuming.keeping import keep_model as keep_model
 from .training.resuming.outline import KnownImage as KnownImage

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,7 +130,7 @@ def _make(run: Run, sample: _Sample, settings: FineTuneSettings, out: Path) -> _
     trained = begin(
         run,
         target,
-        {"demo": str(out.absolute())},
+        {"demo": str(out.absolute()), "settings": asdict(settings)},
         lambda journal: fine_tune(data, settings, journal=journal),
     )
     if trained.model is None:

@@ -10,9 +10,9 @@ import typer
 
 from medsaga import PRESETS, FineTuneSettings, MedsagaError, preset
 from medsaga.cli.options import (
+    PRESET_HELP,
     AsJson,
     Overwrite,
-    PresetName,
     parse_axis,
     parse_names,
     parse_slices,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from medsaga.events import Stream
 
 DEFAULT_PRESET = "balanced"
-_PATHS = ("image", "labels")
 
 
 @reports_errors
@@ -63,7 +62,10 @@ def finetune(
         Path | None,
         typer.Option("--out", help="Folder for the model.", show_default=False),
     ] = None,
-    preset_name: PresetName = DEFAULT_PRESET,
+    preset_name: Annotated[
+        str | None,
+        typer.Option("--preset", help=PRESET_HELP, show_default=DEFAULT_PRESET),
+    ] = None,
     axis: Annotated[
         str | None,
         typer.Option(
@@ -128,31 +130,36 @@ def finetune(
 
     Ctrl-C ends the training in order and keeps the best model so far.
     """
+    if from_card is not None and (preset_name is not None or "minutes" in given):
+        raise MedsagaError(
+            "--from-card repeats the steps that a training took: leave --preset and "
+            "--minutes out, or give --steps for another number."
+        )
+    options = _Options(
+        axis=parse_axis(axis),
+        slices=parse_slices(slices, "--slices"),
+        empty_slices=parse_slices(empty, "--empty") or [],
+        window=window,
+        class_names=parse_names(name),
+    )
     repetition = None if from_card is None else Repetition.read(from_card, given)
-    settings = make_settings(preset_name, given)
     if image is None or labels is None or out is None:
-        if not resume or image is not None:
-            raise MedsagaError(
-                "An image, its labels and --out FOLDER are needed: give all three, or "
-                "--resume to go on with a training that was interrupted."
-            )
+        is_told = bool(given or preset_name or from_card) or options != _Options()
+        _check_alone(
+            resume=resume,
+            has_image=image is not None,
+            has_options=is_told,
+        )
         asked = None
     else:
-        asked = _Asked(
-            image=image,
-            labels=labels,
-            settings=settings,
-            axis=parse_axis(axis),
-            slices=parse_slices(slices, "--slices"),
-            empty_slices=parse_slices(empty, "--empty") or [],
-            window=window,
-            class_names=parse_names(name),
-        ).repeating(repetition)
+        settings = make_settings(preset_name or DEFAULT_PRESET, given)
+        asked = _Asked(image=image, labels=labels, settings=settings, options=options)
+        asked = asked.repeating(repetition)
     with start_run() as run:
         described = None if asked is None else asked.describe()
         entry = find_interrupted(out, described) if resume else None
         if entry is not None:
-            trained = go_on(run, entry, out)
+            trained = go_on(run, entry, out, overwrite=overwrite)
         elif asked is not None and out is not None:
             target = model_target(out, overwrite=overwrite)
             trained = begin(run, target, asked.describe(), asked.train)
@@ -164,55 +171,80 @@ def finetune(
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Options:
+    """What of the images and labels trains."""
+
+    axis: int | None = None
+    slices: Sequence[int] | None = None
+    empty_slices: Sequence[int | tuple[int, int]] = field(default_factory=list)
+    window: tuple[float, float] | None = None
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    class_colours: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Asked:
     """What a training is asked for."""
 
     image: Path
     labels: Path
     settings: FineTuneSettings
-    axis: int | None
-    slices: Sequence[int] | None
-    empty_slices: Sequence[int | tuple[int, int]]
-    window: tuple[float, float] | None
-    class_names: Mapping[int, str]
-    class_colours: Mapping[int, str] = field(default_factory=dict)
+    options: _Options
 
     def repeating(self, repetition: Repetition | None) -> Self:
         """Give it with what is not asked for otherwise as it was before."""
         if repetition is None:
             return self
-        return replace(
-            self,
-            settings=repetition.settings,
-            axis=repetition.axis if self.axis is None else self.axis,
-            slices=repetition.slices if self.slices is None else self.slices,
-            empty_slices=self.empty_slices or repetition.empty_slices,
-            window=self.window or repetition.window,
-            class_names={**repetition.class_names, **self.class_names},
+        given = self.options
+        options = _Options(
+            axis=repetition.axis if given.axis is None else given.axis,
+            slices=repetition.slices if given.slices is None else given.slices,
+            empty_slices=given.empty_slices or repetition.empty_slices,
+            window=given.window or repetition.window,
+            class_names={**repetition.class_names, **given.class_names},
             class_colours=repetition.class_colours,
         )
+        return replace(self, settings=repetition.settings, options=options)
 
     def describe(self) -> dict[str, Any]:
-        """Give all of it as JSON gives it back."""
-        paths = {name: str(getattr(self, name).absolute()) for name in _PATHS}
-        described: dict[str, Any] = json.loads(json.dumps(asdict(self) | paths))
+        """Give all of it as JSON gives it back, and the files as they are now."""
+        files = {name: _stamp(getattr(self, name)) for name in ("image", "labels")}
+        described: dict[str, Any] = json.loads(json.dumps(asdict(self) | files))
         return described
 
     def train(self, journal: "Journal | None") -> "Stream[TrainedModel | None]":
         """Give the training."""
         from medsaga import TrainingData, fine_tune
 
-        data = TrainingData(
-            self.image,
-            self.labels,
-            axis=self.axis,
-            slices=self.slices,
-            empty_slices=self.empty_slices,
-            window=self.window,
-            class_names=self.class_names,
-            class_colours=self.class_colours,
-        )
+        data = TrainingData(self.image, self.labels, **vars(self.options))
         return fine_tune(data, self.settings, journal=journal)
+
+
+def _stamp(path: Path) -> list[tuple[str, int, int]]:
+    """Tell a file, or those of a folder, from what they are once they have changed."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    stats = [(file.absolute(), file.stat()) for file in files if file.is_file()]
+    return [(str(file), stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+
+
+def _check_alone(*, resume: bool, has_image: bool, has_options: bool) -> None:
+    """Check a command that does not say what to train on: it is to go on.
+
+    Raises
+    ------
+    MedsagaError
+        If it is not, or says what a training that goes on has long been told.
+    """
+    if not resume or has_image:
+        raise MedsagaError(
+            "An image, its labels and --out FOLDER are needed: give all three, or "
+            "--resume to go on with a training that was interrupted."
+        )
+    if has_options:
+        raise MedsagaError(
+            "--resume goes on with what the training was begun with: leave the other "
+            "options out, but for --out and --overwrite."
+        )
 
 
 def make_settings(preset_name: str, given: Mapping[str, Any]) -> FineTuneSettings:
@@ -236,7 +268,7 @@ def _tell_of_result(
 ) -> None:
     if card is None:
         return
-    for value, name in asked.class_names.items():
+    for value, name in asked.options.class_names.items():
         if value not in card.classes.values:
             run.display.say(
                 f"No slice that trained carries the label {value}: its name {name!r} "

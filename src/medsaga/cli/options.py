@@ -18,13 +18,8 @@ AsJson = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what is there already.")
 ]
-PresetName = Annotated[
-    str,
-    typer.Option(
-        "--preset",
-        help=f"Settings to start from, changed by others: {', '.join(PRESETS)}.",
-    ),
-]
+PRESET_HELP = f"Settings to start from, changed by others: {', '.join(PRESETS)}."
+PresetName = Annotated[str, typer.Option("--preset", help=PRESET_HELP)]
 
 Command = Callable[..., None]
 

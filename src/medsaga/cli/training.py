@@ -1,7 +1,7 @@
 """A training from the shell: begun or gone on with, and its model kept."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,14 +85,25 @@ def begin(
         )
     same = [e for e in interrupted_trainings() if _folder(e) == target.path]
     for entry in same:
-        run.display.say(f"{entry.describe()}: add --resume to go on with it.")
+        run.display.say(
+            f"{entry.describe()}: run medsaga finetune --resume --out {target.path} to "
+            "go on with it."
+        )
     journal = _begin_journal(run, target, asked)
     with journal or nullcontext():
         trained = _keep(run, journal, run.drain(make_stream(journal)), target.save)
-    if trained.model is not None and trained.problem is None:
+        if trained.model is None and journal is not None:
+            journal.discard()
+    if trained.path is not None and trained.path != target.path and not trained.problem:
+        run.display.say(
+            f"Another model has come to {target.path} in the meantime: this one is "
+            f"saved as {trained.path}."
+        )
+    if trained.model is not None and not trained.problem and not run.is_stopped:
         for entry in same:
             if entry.asked == asked:  # it has just been done
-                discard_interrupted(entry)
+                with suppress(MedsagaError):  # unless another process goes on with it
+                    discard_interrupted(entry)
     return trained
 
 
@@ -160,39 +171,52 @@ def find_interrupted(
             "No training was interrupted: give an image, its labels and --out to begin "
             "one."
         )
-    if len({_folder(entry) for entry in found}) > 1:
-        listed = "; ".join(f"{e.describe()} (--out {_folder(e)})" for e in found)
+    if len(found) > 1:
+        listed = "; ".join(f"{e.describe()} ({_how_to_choose(e)})" for e in found)
         raise MedsagaError(
             f"Several trainings were interrupted: say which one by its --out. {listed}."
         )
     return found[0]
 
 
-def go_on(run: Run, entry: "Interrupted", out: Path | None) -> Trained:
+def _how_to_choose(entry: "Interrupted") -> str:
+    folder = _folder(entry)
+    return "in the Fine-tune dock" if folder is None else f"--out {folder}"
+
+
+def go_on(
+    run: Run, entry: "Interrupted", out: Path | None, *, overwrite: bool
+) -> Trained:
     """Go on with an interrupted training, and save its model.
 
-    `out` is where to; None for where it was to be saved at first.
+    `out` is where to; None for where it was to be saved at first. Another model there
+    is replaced if `overwrite` says so.
     """
     from medsaga import Journal, resume
 
-    save = _saver(entry, out)
+    save = _saver(entry, out, overwrite=overwrite)
     run.display.say(f"{entry.describe()}: it goes on.")
     with Journal.open(entry.folder) as journal:
         if entry.model is not None:
             return _keep(run, journal, journal.read_model(), save)
-        return _keep(run, journal, run.drain(resume(journal)), save)
+        trained = _keep(run, journal, run.drain(resume(journal)), save)
+    if trained.model is None:
+        run.display.say("The training can still go on: run this again.")
+    return trained
 
 
 def _folder(entry: "Interrupted") -> Path | None:
     return None if entry.target is None else entry.target.path
 
 
-def _saver(entry: "Interrupted", out: Path | None) -> "Callable[[TrainedModel], Path]":
+def _saver(
+    entry: "Interrupted", out: Path | None, *, overwrite: bool
+) -> "Callable[[TrainedModel], Path]":
     """Give what saves the model: where it was to be saved, or where it is now to be."""
     from medsaga import ModelLibrary
 
     if out is not None and out.expanduser().absolute() != _folder(entry):
-        return model_target(out, overwrite=False).save
+        return model_target(out, overwrite=overwrite).save
     if entry.target is not None:
         return entry.target.save
     library = ModelLibrary()

@@ -118,9 +118,18 @@ def _places() -> list[tuple[str, Path]]:
 
 
 def _interrupted() -> tuple[str, ...]:
-    from medsaga.training.resuming.interrupted import interrupted_trainings
+    from medsaga.training.resuming.interrupted import (
+        interrupted_trainings,
+        unreadable_trainings,
+    )
 
-    return tuple(entry.describe() for entry in interrupted_trainings())
+    return (
+        *(f"{one.describe()} ({one.folder})" for one in interrupted_trainings()),
+        *(
+            f"What an interrupted training left cannot be read ({folder})"
+            for folder in unreadable_trainings()
+        ),
+    )
 
 
 def _look_at(title: str, path: Path) -> Place:

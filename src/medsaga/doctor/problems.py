@@ -54,8 +54,8 @@ def _of_window(facts: Facts) -> Iterator[str]:
 def _of_interrupted(facts: Facts) -> Iterator[str]:
     for sentence in facts.interrupted:
         yield (
-            f"{sentence}: run medsaga finetune --resume, or click Continue in the "
-            "Fine-tune dock."
+            f"{sentence}: run medsaga finetune --resume or click Continue in the "
+            "Fine-tune dock, or delete that folder."
         )
 
 

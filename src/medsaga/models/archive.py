@@ -38,7 +38,7 @@ def check_model(folder: Path, *, called: str | None = None) -> None:
     """
     card = load_card(folder, called=called)
     # Only here: who lists models does without torch.
-    from medsaga.models.folder import check_weights
+    from medsaga.models.loading import check_weights
 
     check_weights(folder, card, called or folder.name)
 

@@ -4,43 +4,28 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from itertools import count, takewhile
+from dataclasses import dataclass
+from errno import EEXIST
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 from medsaga.data.formats.atomic import check_room, flush, temporary_folder
 from medsaga.data.formats.leftovers import REPLACED
-from medsaga.errors import MedsagaError, memory_explained
-from medsaga.models.card import CARD, FORMAT_VERSION, WEIGHTS, ModelCard, load_card
+from medsaga.errors import MedsagaError
+from medsaga.models.card import CARD, WEIGHTS, ModelCard
 from medsaga.models.kept_slices import KEPT_SLICES
-from medsaga.network.backbones.catalogue import BACKBONES
-from medsaga.network.backbones.pretrained import build_backbone
-from medsaga.network.backbones.sam_format import check_is_finite
-from medsaga.network.medsaga import MedSAGa
-from medsaga.wording import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from medsaga.data.samples import Sample
+    from medsaga.network.medsaga import MedSAGa
 
 _CARD_BYTES = 2**20
-# Of the numbers that weights are written in, by safetensors' names.
-_TYPES = {
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "BOOL": torch.bool,
-}
-_REDUCE = "detail_head.reduce.{}.weight"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,24 +41,39 @@ class TrainedModel:
     samples: Sequence[Sample] = ()
 
 
-def save_model(
-    model: TrainedModel, folder: Path | str, *, replaces: bool = True
-) -> Path:
+def save_model(model: TrainedModel, folder: Path | str) -> Path:
     """Write a model folder, whole or not at all, and return its path.
 
-    Parameters
-    ----------
-    model
-        What is saved.
-    folder
-        Where to.
-    replaces
-        Whether a model folder of that name is replaced; else it is in the way.
+    An existing model folder of that name is replaced.
 
     Raises
     ------
     MedsagaError
         If something else than a model folder is in the way, or the disk refuses.
+    """
+    return write_model(model, folder, lambda _: True)
+
+
+def write_model(
+    model: TrainedModel, folder: Path | str, may_replace: Callable[[Path], bool]
+) -> Path:
+    """Write a model folder as :func:`save_model` does, with a last look at what goes.
+
+    Parameters
+    ----------
+    model
+        What is written.
+    folder
+        Where to.
+    may_replace
+        Asked of the model folder that is there, once nobody can reach it any more;
+        where it says no, that one stays.
+
+    Raises
+    ------
+    MedsagaError
+        If it stays, something else than a model folder is in the way, or the disk
+        refuses.
     """
     folder = check_model_target(folder)
     check_room(folder.parent, stored_bytes(model.network), "The model")
@@ -87,7 +87,7 @@ def save_model(
             (staging / WEIGHTS).chmod(0o666 & ~_umask())
             for name in (WEIGHTS, CARD):
                 flush(staging / name)
-            _move(staging, folder, replaces=replaces)
+            _move(staging, folder, may_replace)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise MedsagaError(
@@ -135,128 +135,6 @@ def _is_of_model(name: str) -> bool:
     return is_hidden or name in (CARD, WEIGHTS, KEPT_SLICES)
 
 
-def load_model(folder: Path | str) -> TrainedModel:
-    """Read a model folder, also of an earlier format. No code is run.
-
-    Raises
-    ------
-    MedsagaError
-        If it is no model folder, or its weights are not those of its card.
-    """
-    folder = Path(folder)
-    card = load_card(folder)
-    called = folder.absolute().name
-    network = _build_network(card, called)
-    _check_tensors(folder, card, network, called)
-    try:
-        with memory_explained(
-            f"The memory is not enough for the model {called}: close other "
-            "programs, then try again."
-        ):
-            weights = load_file(folder / WEIGHTS)
-        if card.format_version == 1:
-            weights = _from_version_1(weights, card.backbone)
-        network.load_state_dict(weights)
-        check_is_finite(weights, folder)
-    except (RuntimeError, SafetensorError, OSError) as error:
-        raise MedsagaError(
-            f"The weights in {folder} are damaged or do not belong to their card: "
-            "copy the model folder again from where it was made."
-        ) from error
-    network.eval()
-    card = replace(card, format_version=FORMAT_VERSION)
-    return TrainedModel(network.to(memory_format=torch.channels_last), card)
-
-
-def check_weights(folder: Path, card: ModelCard, called: str) -> None:
-    """Check that a folder's weights are those of its card, and finite.
-
-    `called` is what a sentence calls the model. Each tensor is read by itself.
-
-    Raises
-    ------
-    MedsagaError
-        If they are missing or damaged, or a tensor is of another name, shape or type,
-        or not finite.
-    """
-    try:
-        with torch.device("meta"):  # takes no memory
-            network = _build_network(card, called)
-    except RuntimeError:  # timm before 1.0.21 reads a number while it builds
-        network = _build_network(card, called)
-    _check_tensors(folder, card, network, called)
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - no dict
-            check_is_finite({name: file.get_tensor(name)}, Path(called))
-
-
-def _check_tensors(
-    folder: Path, card: ModelCard, network: MedSAGa, called: str
-) -> None:
-    """Compare the names, shapes and types that a file says it has with a network's."""
-    try:
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            found = {
-                name: torch.empty(
-                    part.get_shape(), dtype=_TYPES[part.get_dtype()], device="meta"
-                )
-                for name, part in parts.items()
-            }
-        if card.format_version == 1:
-            found = _from_version_1(found, card.backbone)
-    except (SafetensorError, OSError, RuntimeError, KeyError, IndexError) as error:
-        raise MedsagaError(
-            f"The weights of {called} are missing or damaged: copy the model again "
-            "from where it was made."
-        ) from error
-    if what := _first_difference(found, network.state_dict()):
-        raise MedsagaError(
-            f"The weights of {called} do not belong to its card ({what}): copy the "
-            "model again from where it was made."
-        )
-
-
-def _first_difference(
-    found: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
-) -> str | None:
-    """Say of the first tensor that differs from the wanted ones in what it does."""
-    for name, own in wanted.items():
-        if name not in found:
-            return f"{name} is missing"
-        shape, type_ = found[name].shape, found[name].dtype
-        if shape != own.shape:
-            return f"{name} is {tuple(shape)}, not {tuple(own.shape)}"
-        if type_.is_floating_point != own.dtype.is_floating_point:
-            return f"{name} is of the type {type_}"
-    other = next((name for name in found if name not in wanted), None)
-    return None if other is None else f"{shown(other)} is none of its network's"
-
-
-def _build_network(card: ModelCard, called: str) -> MedSAGa:
-    backbone = build_backbone(card.backbone)
-    if card.canvas.multiple % backbone.size_multiple:
-        raise MedsagaError(
-            f"The card of {called} is damaged (canvas.multiple is "
-            f"{card.canvas.multiple}, it should be a multiple of "
-            f"{backbone.size_multiple}): copy the model again from where it was made."
-        )
-    return MedSAGa(backbone, len(card.classes), detail_head=card.detail_head)
-
-
-def _from_version_1(
-    weights: dict[str, torch.Tensor], backbone: str
-) -> dict[str, torch.Tensor]:
-    """Add the levels that the detail head did not see, at no weight."""
-    names = map(_REDUCE.format, count())
-    seen = [weights[name] for name in takewhile(weights.__contains__, names)]
-    if not seen:
-        return weights  # it has no detail head
-    for index, channels in BACKBONES[backbone].levels_since_2.items():
-        seen.insert(index, seen[0].new_zeros(len(seen[0]), channels, 1, 1))
-    return weights | {_REDUCE.format(i): level for i, level in enumerate(seen)}
-
-
 def _compact(tensor: torch.Tensor) -> torch.Tensor:
     """Give a tensor in fp16 where its values survive that, else as it is."""
     tensor = tensor.detach().cpu().contiguous()
@@ -266,11 +144,11 @@ def _compact(tensor: torch.Tensor) -> torch.Tensor:
     return half if torch.isfinite(half).all() else tensor
 
 
-def _move(staging: Path, folder: Path, *, replaces: bool) -> None:
+def _move(staging: Path, folder: Path, may_replace: Callable[[Path], bool]) -> None:
     """Put `staging` in the place of `folder`; on failure the old one stays."""
-    if not replaces or not folder.exists():
-        with suppress(OSError):
-            folder.rmdir()  # an empty one; Windows would take it for an obstacle
+    with suppress(OSError):
+        folder.rmdir()  # an empty one; Windows would take it for an obstacle
+    if not folder.exists():
         staging.rename(folder)
         return
     with temporary_folder(folder.parent) as holder:
@@ -279,6 +157,8 @@ def _move(staging: Path, folder: Path, *, replaces: bool) -> None:
         old.parent.mkdir()
         os.replace(folder, old)
         try:
+            if not may_replace(old):
+                raise FileExistsError(EEXIST, "another model has just come there")
             os.replace(staging, folder)
         except BaseException:  # a second Ctrl-C too
             os.replace(old, folder)

@@ -141,10 +141,13 @@ def _load_slice(
 ) -> Sample:
     from medsaga.data.samples import Sample, scale_labels
 
-    image = file.get_tensor(f"{number}.{_IMAGE}").float().expand(3, -1, -1)
-    truth = file.get_tensor(f"{number}.{_TRUTH}").numpy()
+    # Copies: a tensor as it comes keeps the file open, which could not be removed.
+    image = file.get_tensor(f"{number}.{_IMAGE}").float().clone().expand(3, -1, -1)
+    truth = file.get_tensor(f"{number}.{_TRUTH}").clone().numpy()
     is_sparse = f"{number}.{_KNOWN}" in file.keys()  # noqa: SIM118 - no dict
-    known = file.get_tensor(f"{number}.{_KNOWN}").numpy() if is_sparse else None
+    known = None
+    if is_sparse:
+        known = file.get_tensor(f"{number}.{_KNOWN}").clone().numpy()
     height, width = note["content"]
     indices = table.index_of(truth, known)
     target, labels = scale_labels(indices, image, (height, width), known)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from medsaga.data.annotation import Annotation
+    from medsaga.data.identity import SliceId
     from medsaga.data.inputs import TrainingData
     from medsaga.data.volume import Volume
     from medsaga.models.card import ModelCard
@@ -45,8 +46,8 @@ class RunRecord:
     Attributes
     ----------
     command
-        What the program was started with; of paths only the last part, as a model may
-        be handed on.
+        What the program was started with; of paths only the last part, and of napari
+        only the name, as a model may be handed on.
     pairs
         The images and their labels.
     slices, empty_slices, window
@@ -95,7 +96,7 @@ class RunRecord:
             for number, (volume, mask) in enumerate(zip(volumes, labels, strict=True))
         )
         return cls(
-            command=tuple(_without_folder(word) for word in sys.argv),
+            command=_command(),
             pairs=tuple(pairs),
             slices=None if data.slices is None else tuple(map(int, data.slices)),
             empty_slices=tuple(
@@ -116,20 +117,48 @@ def run_differences(before: ModelCard, after: ModelCard) -> list[str]:
 
     Nothing is named where the weights of both must be equal, on a GPU but for rounding.
     """
-    return [*_of_data(before.run, after.run), *_of_computer(before, after)]
+    return [
+        *_of_data(before, after),
+        *_of_choices(before, after),
+        *_of_computer(before, after),
+    ]
 
 
-def _of_data(before: RunRecord | None, after: RunRecord | None) -> Iterator[str]:
-    if before is None or after is None:
+def _of_data(before: ModelCard, after: ModelCard) -> Iterator[str]:
+    if before.data_fingerprint == after.data_fingerprint:
         return
-    if len(before.pairs) != len(after.pairs):
-        yield f"{len(after.pairs)} images in place of {len(before.pairs)}"
+    was = before.run.pairs if before.run is not None else ()
+    now = after.run.pairs if after.run is not None else ()
+    if len(was) != len(now):
+        yield f"{len(now)} images in place of {len(was)}"
         return
-    for was, now in zip(before.pairs, after.pairs, strict=True):
-        if was.image_sha256 != now.image_sha256:
-            yield f"the image {now.name}"
-        if was.labels_sha256 != now.labels_sha256:
-            yield f"the labels of {now.name}"
+    yield "what the slices show that train"
+    for old, new in zip(was, now, strict=True):
+        if old.image_sha256 != new.image_sha256:
+            yield f"the image {new.name}"
+        if old.labels_sha256 != new.labels_sha256:
+            yield f"the labels of {new.name}"
+
+
+def _of_choices(before: ModelCard, after: ModelCard) -> Iterator[str]:
+    parts: dict[str, Callable[[ModelCard], object]] = {
+        "which slices train": lambda c: sorted(s.index for s in c.training_slices),
+        "which slices are held out": lambda c: sorted(
+            s.index for s in c.held_out_slices
+        ),
+        "the label values": lambda c: c.classes.values,
+        "the intensities": lambda c: c.intensity,
+        "the working size": lambda c: c.canvas,
+    }
+    yield from (name for name, part in parts.items() if part(before) != part(after))
+    for name, now in after.settings.items():
+        was = before.settings.get(name, now)
+        if was != now and name != "threads":
+            yield f"{name} {now} in place of {was}"
+
+
+def _indices(slices: Iterable[SliceId]) -> list[int]:
+    return sorted(one.index for one in slices)
 
 
 def _of_computer(before: ModelCard, after: ModelCard) -> Iterator[str]:
@@ -143,9 +172,6 @@ def _of_computer(before: ModelCard, after: ModelCard) -> Iterator[str]:
         had, has = before.measured.get(name), after.measured.get(name)
         if had != has:
             yield f"{name} {has} in place of {had}"
-    for name, now in after.settings.items():
-        if before.settings.get(name, now) != now and name != "threads":
-            yield f"{name} {now} in place of {before.settings[name]}"
 
 
 def _labels_sha256(mask: Volume, annotation: Annotation, number: int) -> str:
@@ -158,8 +184,20 @@ def _labels_sha256(mask: Volume, annotation: Annotation, number: int) -> str:
     return digest.hexdigest()
 
 
+def _command() -> tuple[str, ...]:
+    """Give what the program was started with, but of napari no file that it opened."""
+    program, *words = sys.argv or [""]
+    # Of `python -m` it is a file of the program's folder.
+    names = [name for name in Path(program).parts[-2:] if name != "__main__.py"]
+    is_viewer = any(name.startswith("napari") for name in names)
+    kept = () if is_viewer else words
+    return (names[-1] if names else "", *map(_without_folder, kept))
+
+
 def _without_folder(word: str) -> str:
-    """Leave out the folders of a path, also of one behind an equals sign."""
-    option, equals, value = word.rpartition("=")
+    """Leave out the folders of a path, also of one behind an option's equals sign."""
+    option, equals, value = word.partition("=")
+    if not word.startswith("-"):
+        option, equals, value = "", "", word
     name = Path(value.replace("\\", "/")).name
     return f"{option}{equals}{name or value}"

@@ -67,21 +67,25 @@ class ModelTarget:
         MedsagaError
             If something else than a model is in the way, or the disk refuses.
         """
-        from medsaga.models.folder import save_model
-
-        for number in count(1):
-            path = self.path
-            if number > 1:
-                path = path.with_name(f"{path.name} {number}")
-            before = self.before if number == 1 else None
-            if _identity(path) != before:
-                continue
-            try:
-                return save_model(model, path, replaces=before is not None)
-            except MedsagaError:
-                if _identity(path) == before:  # no other model has just come there
-                    raise
+        if _identity(self.path) == self.before and (saved := self._try(model)):
+            return saved
+        for number in count(2):
+            path = self.path.with_name(f"{self.path.name} {number}")
+            beside = ModelTarget(path=path, before=None)
+            if _identity(path) is None and (saved := beside._try(model)):
+                return saved
         raise AssertionError("There is always another number.")
+
+    def _try(self, model: TrainedModel) -> Path | None:
+        """Save a model; gives None if another one has come there just before."""
+        from medsaga.models.folder import write_model
+
+        try:
+            return write_model(model, self.path, lambda p: _identity(p) == self.before)
+        except MedsagaError:
+            if _identity(self.path) == self.before:
+                raise
+            return None
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -13,7 +13,7 @@ from medsaga.data.files import read_volume, write_volume
 from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import Event, ItemEvent, ItemStarted, Relay, Stop
-from medsaga.models.folder import load_model
+from medsaga.models.loading import load_model
 from medsaga.segmentation.items import BatchItem, batch_items
 from medsaga.segmentation.outputs import OutputNames, actual_path
 from medsaga.segmentation.segment import NOT_ENOUGH_MEMORY, segment

@@ -24,7 +24,7 @@ from medsaga.data.intensity import image_doubts
 from medsaga.data.samples import working_image
 from medsaga.errors import memory_explained
 from medsaga.events import Notice, Stop, Stream
-from medsaga.models.folder import TrainedModel, load_model
+from medsaga.models.loading import load_model
 from medsaga.network.inference import predict_image
 from medsaga.segmentation.result import ResultArrays
 from medsaga.segmentation.smoothing import smooth_as_asked
@@ -36,6 +36,7 @@ NOT_ENOUGH_MEMORY = (
 
 if TYPE_CHECKING:
     from medsaga.data.volume import Volume
+    from medsaga.models.folder import TrainedModel
     from medsaga.segmentation.result import Segmentation
 
 

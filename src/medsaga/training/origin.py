@@ -11,7 +11,8 @@ import torch
 
 from medsaga.computing import seeded
 from medsaga.models.card import WEIGHTS
-from medsaga.models.folder import TrainedModel, load_model
+from medsaga.models.folder import TrainedModel
+from medsaga.models.loading import load_model
 from medsaga.network.backbones.checkpoints import sha256
 from medsaga.network.backbones.pretrained import load_pretrained
 from medsaga.network.medsaga import MedSAGa

@@ -136,12 +136,16 @@ class TrainingState:
             "best": self.best.state_dict(),
             "optimizer": {} if self.optimizer is None else self.optimizer.state_dict(),
         }
-        tensors = {
-            # Copies: safetensors refuses tensors that share their memory.
-            f"{part}/{name}": tensor.detach().cpu().contiguous().clone()
-            for part, state in parts.items()
-            for name, tensor in state.items()
-        }
+        tensors: dict[str, Tensor] = {}
+        memories: set[int] = set()
+        for part, state in parts.items():
+            for name, tensor in state.items():
+                kept = tensor.detach().cpu().contiguous()
+                # safetensors refuses tensors that share their memory.
+                memory = kept.untyped_storage().data_ptr()
+                kept = kept.clone() if memory in memories else kept
+                memories.add(memory)
+                tensors[f"{part}/{name}"] = kept
         save_file(tensors, path, {"state": json.dumps(self._notes())})
 
     def read(self, path: Path, settings: FineTuneSettings) -> None:

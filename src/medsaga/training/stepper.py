@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from medsaga.computing import seeded
+from medsaga.computing import seeded, spare_mb
 from medsaga.data.samples import drawn_sample
 from medsaga.data.sizing import collate
 from medsaga.training.features.pyramid_cache import PyramidCache
@@ -52,6 +52,9 @@ class Stepper:
         self._cache: PyramidCache | None = None
         if STRATEGIES[setup.settings.strategy].freezes_encoder:
             budget_mb = state.plan.feature_cache_mb
+            if not state.step:  # later it decides which views there are
+                budget_mb = min(budget_mb, spare_mb(setup.device))
+                state.revise(feature_cache_mb=budget_mb)
             self._cache = PyramidCache(setup, state.network, budget_mb)
 
     @property

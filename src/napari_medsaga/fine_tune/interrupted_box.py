@@ -35,8 +35,11 @@ class InterruptedBox(QWidget):
         self.look_again()
 
     def look_again(self) -> None:
-        """Look for trainings that belong to the library; the latest is asked about."""
-        found = [entry for entry in interrupted_trainings() if entry.target is None]
+        """Look for interrupted trainings; the latest is asked about."""
+        try:
+            found = interrupted_trainings()
+        except MedsagaError:  # who trains is told, and by doctor
+            found = []
         self._entry = entry = found[0] if found else None
         self.setVisible(entry is not None)
         if entry is None:

@@ -158,6 +158,7 @@ class FineTunePanel(DockPanel):
             )
         except MedsagaError as error:
             self._show_error(error)
+            self.interrupted.look_again()
             return
         self._run(training)
 

@@ -121,7 +121,10 @@ def run_training(request: TrainingRequest) -> Stream[TrainingResult | None]:
                 journal=journal,
             )
         )
-        keeper = _Keeper(request.model_name, journal, relay)
+        if model is None and journal is not None:
+            journal.discard()
+        add = _add_to_library(request.model_name)
+        keeper = _Keeper(add, journal, relay)
         return (
             yield from keeper.keep(model, request.image if request.segments else None)
         )
@@ -144,29 +147,35 @@ def continue_training(continuation: Continuation) -> Stream[TrainingResult | Non
                 preview_interval=continuation.preview_interval,
             )
             model = yield from relay(stream)
-        keeper = _Keeper(entry.name, journal, relay)
+        add = _add_to_library(entry.name)
+        save = add if entry.target is None else entry.target.save
+        keeper = _Keeper(save, journal, relay)
         return (yield from keeper.keep(model, image if continuation.segments else None))
+
+
+def _add_to_library(name: str) -> Callable[[TrainedModel], Path]:
+    from medsaga import ModelLibrary
+
+    return lambda model: ModelLibrary().add(model, name)
 
 
 @dataclass(frozen=True, eq=False)
 class _Keeper:
     """Keeps what a training gave, and segments with it."""
 
-    name: str
+    save: Callable[[TrainedModel], Path]
     journal: Journal | None
     relay: Relay
 
     def keep(
         self, model: TrainedModel | None, image: Volume | None
     ) -> Stream[TrainingResult | None]:
-        from medsaga import ModelLibrary, segment
+        from medsaga import segment
         from medsaga.frontend import keep_model
 
         if model is None:
             return None
-        kept = keep_model(
-            model, lambda m: ModelLibrary().add(m, self.name), self.journal
-        )
+        kept = keep_model(model, self.save, self.journal)
         trained = TrainingResult(
             model=kept.path, card=model.card, mask=None, problem=kept.problem
         )

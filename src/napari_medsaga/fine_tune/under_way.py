@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 
-from medsaga import MedsagaError
+from medsaga import FineTuneSettings, MedsagaError, load_card
 from medsaga.frontend import ClassTable, read_outline
 from napari_medsaga.fine_tune.training import (
     Continuation,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Labels
 
-    from medsaga import FineTuneSettings, Volume
+    from medsaga import Volume
     from medsaga.events import Event
     from medsaga.frontend import Interrupted, KnownImage
     from napari_medsaga.fine_tune.annotation import AnnotationReport
@@ -130,19 +130,19 @@ def continue_interrupted(
     MedsagaError
         If the training cannot be read.
     """
-    outline = read_outline(entry.folder)
-    found = _find_image(viewer, outline.images[0]) if outline.images else None
     layers, volume = None, None
-    if found is not None:
-        image, volume = found
-        layers = TrainingLayers(
-            viewer,
-            image,
-            volume,
-            outline.classes,
-            outline.axis,
-            is_sparse=outline.settings.sparse,
-        )
+    if entry.model is not None:  # all that is left to do is to save it
+        card = load_card(entry.model)
+        settings, classes = FineTuneSettings(**card.settings), card.classes
+    else:
+        outline = read_outline(entry.folder)
+        settings, classes = outline.settings, outline.classes
+        found = _find_image(viewer, outline.images[0]) if outline.images else None
+        if found is not None:
+            image, volume = found
+            layers = TrainingLayers(
+                viewer, image, volume, classes, outline.axis, is_sparse=settings.sparse
+            )
     continuation = Continuation(
         entry=entry,
         image=volume,
@@ -151,9 +151,7 @@ def continue_interrupted(
         segments=segments,
     )
     job = Job(partial(continue_training, continuation), f"fine-tuning {entry.name}")
-    return TrainingUnderWay(
-        job, continuation, layers, outline.settings, outline.classes
-    )
+    return TrainingUnderWay(job, continuation, layers, settings, classes)
 
 
 def _find_image(viewer: Viewer, known: KnownImage) -> tuple[Image, Volume] | None:

@@ -127,3 +127,40 @@ def test_the_labels_are_told_apart_wherever_they_are_painted(tmp_path):
         labels = volume_from_array(array.copy())
         hashes.add(_labels_sha256(labels, annotated_slices([labels]), 0))
     assert len(hashes) == 2
+
+
+def test_what_is_asked_for_otherwise_is_named(pair, model, tmp_path):
+    for options, words in (
+        (["--window", "90", "110"], "the intensities"),
+        (["--slices", "1,4"], "which slices train"),
+    ):
+        out = tmp_path / words
+        command = ["finetune", "--from-card", model, *pair, "--out", out, *options]
+        result = run(*command)
+        assert result.exit_code == 0, result.output
+        assert words in result.stderr
+
+
+def test_what_the_card_decides_cannot_be_asked_for(pair, model):
+    for options in (["--preset", "quick"], ["--minutes", "3"]):
+        command = ["finetune", "--from-card", model, *pair, "--out", "other"]
+        assert "leave --preset and --minutes out" in refusal(run(*command, *options))
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/opt/bin/medsaga", "a=b/ct.nii", "--out=/x=y/model"], ["medsaga", "ct.nii"]),
+        (["/lib/medsaga/__main__.py", "finetune"], ["medsaga", "finetune"]),
+        (["/opt/bin/napari", "/patients/doe.nii"], ["napari"]),
+        (["/lib/napari_medsaga/__main__.py", "doe.nii"], ["napari_medsaga"]),
+    ],
+)
+def test_a_command_names_no_folders_and_nothing_that_napari_opened(
+    monkeypatch, argv, command
+):
+    from medsaga.models import run_record
+
+    monkeypatch.setattr(run_record.sys, "argv", argv)
+    assert list(run_record._command()[: len(command)]) == command
+    assert not any("/" in word for word in run_record._command())

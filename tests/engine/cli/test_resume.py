@@ -12,7 +12,13 @@ import pytest
 from tests.engine.cli.test_cli import TINY, refusal, run, write
 from tests.phantom import keep_slices, make_phantom
 
-from medsaga import Journal, interrupted_trainings, load_model, save_model
+from medsaga import (
+    Journal,
+    drain,
+    interrupted_trainings,
+    load_model,
+    save_model,
+)
 from medsaga.frontend import ModelTarget
 
 # So many steps that a test always comes before the end.
@@ -59,7 +65,7 @@ def test_an_aborted_training_goes_on(pair, tmp_path):
 
     again = run("finetune", *pair, "--out", out, *TINY)
     assert again.exit_code == 0
-    assert "add --resume to go on with it" in again.stderr
+    assert "run medsaga finetune --resume --out" in again.stderr
     assert interrupted_trainings() == [entry]
 
 
@@ -178,3 +184,41 @@ def test_ctrl_c_while_something_is_imported_gives_no_traceback(pair, tmp_path, m
     assert ended.returncode == 130
     assert "Traceback" not in ended.stderr
     assert ended.stderr.splitlines()[-1] == "Aborted."
+
+
+def test_labels_that_were_painted_on_are_not_passed_over(pair, tmp_path):
+    start_and_abort(pair, tmp_path / "model")
+    labels = make_phantom()[1]
+    write(tmp_path / "labels.nii.gz", keep_slices(labels, [1, 4, 7, 8, 10]))
+    options = ["--out", tmp_path / "model", *LONG, "--resume"]
+    assert "other images, labels or settings" in refusal(
+        run("finetune", *pair, *options)
+    )
+
+
+def test_what_a_training_has_been_told_is_not_told_again():
+    for options in (["--steps", "3"], ["--axis", "0"], ["--preset", "quick"]):
+        told = refusal(run("finetune", "--resume", *options))
+        assert "leave the other options out" in told
+
+
+def test_one_that_goes_on_may_replace_a_model(pair, tmp_path, model_of_the_shell):
+    start_and_abort(pair, tmp_path / "model")
+    shorten(interrupted_trainings()[0], 1)
+    options = ["--resume", "--out", model_of_the_shell]
+    assert "--overwrite" in refusal(run("finetune", *options))
+    assert run("finetune", *options, "--overwrite").exit_code == 0
+    assert interrupted_trainings() == []
+
+
+def test_a_stop_before_anything_is_learned_leaves_nothing(pair, tmp_path, monkeypatch):
+    from medsaga.cli import run as running
+
+    monkeypatch.setattr(
+        running.Run,
+        "drain",
+        lambda run, stream: drain(stream, should_stop=lambda: True),
+    )
+    result = run("finetune", *pair, "--out", tmp_path / "model", *TINY)
+    assert "nothing is written" in result.stderr
+    assert interrupted_trainings() == []

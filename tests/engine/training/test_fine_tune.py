@@ -292,7 +292,7 @@ class TestOutOfMemory:
         def fail(setup, network, step):
             raise RuntimeError("CUDA out of memory")
 
-        for module in ("steps", "fine_tune"):
+        for module in ("steps", "course"):
             monkeypatch.setattr(f"medsaga.training.{module}.validate", fail)
         model, _ = train(image, labels, quick)
         assert model.card.metrics["dice"] == {}
@@ -308,9 +308,9 @@ class TestOutOfMemory:
             train(image, labels, quick)
 
     def test_another_error_is_no_lack_of_memory(self, image, labels, quick, fails_at):
-        fails_at(2, RuntimeError("shapes do not match"))
+        fails_at(1, RuntimeError("shapes do not match"))
         with pytest.raises(RuntimeError, match="shapes"):
-            train(image, labels, quick)
+            train(image, labels, replace(quick, stages="galore"))
 
 
 class TestALossThatIsNotFinite:

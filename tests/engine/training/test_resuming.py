@@ -8,11 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from tests.engine.training.conftest import weights_equal
 
 from medsaga import (
     Journal,
     MedsagaError,
+    ModelCard,
     ModelLibrary,
     TrainingData,
     drain,
@@ -30,6 +32,7 @@ from medsaga.frontend import (
     keep_model,
     read_outline,
     trainings_under_way,
+    unreadable_trainings,
 )
 
 
@@ -173,7 +176,7 @@ def test_a_damaged_state_is_refused_in_a_sentence(image, labels, quick):
         ("setup.json", b"[" * 100_000),
     ):
         (entry.folder / name).write_bytes(content)
-        with Journal.open(entry.folder) as journal, pytest.raises(MedsagaError):
+        with pytest.raises(MedsagaError), Journal.open(entry.folder) as journal:
             drain(resume(journal))
     (entry.folder / "training.json").write_text("[1]")
     assert interrupted_trainings() == []
@@ -190,7 +193,7 @@ def test_what_is_not_kept_where_it_belongs_waits_in_the_journal(
     assert kept.path is not None
     assert str(kept.path) in kept.problem
     assert "could not be saved" in kept.problem
-    assert weights_equal(load_model(kept.path), load_model(kept.path))
+    assert load_model(kept.path).card == model.card
 
     (entry,) = interrupted_trainings()
     assert entry.describe() == "The model phantom is trained but could not be saved"
@@ -269,6 +272,22 @@ class TestTarget:
         target = ModelTarget.choose(tmp_path / "model")
         assert target.save(trained) == tmp_path / "model"
 
+    def test_with_overwrite_one_that_comes_while_weights_are_written_stays(
+        self, trained, tmp_path, monkeypatch
+    ):
+        save_model(trained, tmp_path / "model")
+        target = ModelTarget.choose(tmp_path / "model", overwrite=True)
+        write = ModelCard.to_json
+
+        def come_first(card):
+            monkeypatch.undo()
+            save_model(trained, tmp_path / "model")
+            return write(card)
+
+        monkeypatch.setattr(ModelCard, "to_json", come_first)
+        assert target.save(trained) == tmp_path / "model 2"
+        assert load_model(tmp_path / "model").card == trained.card
+
     def test_one_that_comes_at_the_last_moment_is_not_replaced(
         self, trained, tmp_path, monkeypatch
     ):
@@ -311,3 +330,100 @@ def test_an_unexpected_failure_keeps_what_was_learned(
     monkeypatch.setattr(Stepper, "__init__", None)  # before anything is learned
     with pytest.raises(TypeError):
         drain(train(image, labels, replace(quick, stages="galore")))
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_the_last_fit_is_gone_through_anew(image, labels, quick):
+    settings = replace(quick, steps=6, head_steps=20, validations=1)
+    unbroken = drain(train(image, labels, settings))
+    with Journal.begin("phantom") as journal:
+        steps = (
+            event.stage
+            for event in train(image, labels, settings, journal=journal)
+            if isinstance(event, Progress)
+        )
+        while next(steps) != "galore":
+            pass
+        while next(steps) != "head":  # of the fit after the steps
+            pass
+        steps.close()
+    (entry,) = interrupted_trainings()
+    assert entry.step == 6
+    with Journal.open(entry.folder) as journal:
+        assert weights_equal(drain(resume(journal)), unbroken)
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_less_free_memory_changes_no_view(image, labels, quick, monkeypatch):
+    settings = replace(quick, steps=8, validations=1, strategy="decoder")
+    unbroken = drain(train(image, labels, settings))
+    with Journal.begin("phantom") as journal:
+        journal.interval = 0.0
+        interrupt(train(image, labels, settings, journal=journal), at=4)
+    (entry,) = interrupted_trainings()
+    monkeypatch.setattr("medsaga.computing.free_memory", lambda _: 1)
+    with Journal.open(entry.folder) as journal:
+        found = drain(resume(journal)).network.state_dict()
+    expected = unbroken.network.state_dict()
+    # What is fitted to pixels in the end takes what memory there is.
+    names = [name for name in expected if name.startswith("decoder.transformer")]
+    assert names
+    assert all(torch.equal(found[name], expected[name]) for name in names)
+
+
+class TestWhatOthersKeep:
+    """A folder that the user names may hold anything else."""
+
+    def test_it_is_left_alone(self, states):
+        for path in ("thesis/chapter.tex", "poetry.lock", "thesis.lock"):
+            (states / path).parent.mkdir(parents=True, exist_ok=True)
+            (states / path).write_text("mine")
+        before = sorted(states.rglob("*"))
+        Journal.begin("phantom").close()
+        assert set(before) <= set(states.rglob("*"))
+
+
+def test_a_model_that_waits_outlives_any_error(image, labels, quick):
+    def refuse(_):
+        raise MedsagaError("The disk is full: make room.")
+
+    settings = replace(quick, stages="head")
+    with pytest.raises(ZeroDivisionError), Journal.begin("phantom") as journal:
+        model = drain(train(image, labels, settings, journal=journal))
+        kept = keep_model(model, refuse, journal)
+        raise ZeroDivisionError
+    assert load_model(kept.path).card == model.card
+    (kept.path / "slices.safetensors").unlink()  # for which there was no room
+    (entry,) = interrupted_trainings()
+    with Journal.open(entry.folder) as journal:
+        assert journal.read_model().card == model.card
+
+
+def test_a_state_that_does_not_fit_into_memory_costs_no_training(
+    image, labels, quick, monkeypatch
+):
+    def fail(state, path):
+        raise MemoryError
+
+    monkeypatch.setattr("medsaga.training.state.TrainingState.write", fail)
+    events = []
+    with Journal.begin("phantom") as journal:
+        journal.interval = 0.0
+        model = drain(train(image, labels, quick, journal=journal), events.append)
+    assert model.card.metrics["step"] == quick.steps
+    assert len(notices(events, "could not go on")) == 1
+
+
+def test_one_that_is_gone_is_not_called_damaged(image, labels, quick):
+    entry = begin_and_interrupt(image, labels, quick)
+    discard_interrupted(entry)
+    for read in (Journal.open, read_outline):
+        with pytest.raises(MedsagaError, match="finished or discarded elsewhere"):
+            read(entry.folder)
+
+
+def test_what_cannot_be_read_is_listed_apart(image, labels, quick):
+    entry = begin_and_interrupt(image, labels, quick)
+    (entry.folder / "training.json").write_text("[1]")
+    assert interrupted_trainings() == []
+    assert unreadable_trainings() == [entry.folder]

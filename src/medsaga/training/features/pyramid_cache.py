@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medsaga.computing import free_memory
+from medsaga.computing import spare_mb
 from medsaga.data.sizing import pad_image, pad_target
 from medsaga.training.plan.steps import Filling
 
@@ -34,7 +34,8 @@ class PyramidCache:
     setup, network
         The training, and its network, whose encoder is frozen.
     budget_mb
-        Memory that they may take; never more than a quarter of what is free.
+        Memory that they may take, by which there are so many views. Where less than
+        four times that is free now, some of them are not kept.
 
     Attributes
     ----------
@@ -53,10 +54,9 @@ class PyramidCache:
         )
         image = pad_image(setup.training[0].image, self._size)
         size = sum(level.nbytes for level in self._encode(image[None]))
-        free_mb = free_memory(setup.device) // 4 // _MIB
-        budget = min(budget_mb, free_mb) * _MIB
-        self._n_kept = budget // size
-        self.n_views = max(len(setup.training), self._n_kept)
+        n_views = budget_mb * _MIB // size
+        self._n_kept = min(n_views, spare_mb(setup.device) * _MIB // size)
+        self.n_views = max(len(setup.training), n_views)
         self.seconds = 0.0
         self._seconds_per_view: list[float] = []
 

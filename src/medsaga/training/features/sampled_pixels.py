@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medsaga.computing import evaluating, free_memory
+from medsaga.computing import evaluating, spare_mb
 from medsaga.data.sizing import IGNORE
 from medsaga.network.detail_head import sample_pyramid
 from medsaga.training.pixel_fit import PixelFit
@@ -50,8 +50,7 @@ class SampledPixels:
         self, setup: Setup, network: MedSAGa, n_views: int, budget_mb: int
     ) -> None:
         n_features, device = sum(feature_channels(network)), setup.device
-        free_mb = free_memory(device) // 4 // 2**20
-        self.budget_mb = max(16, min(budget_mb, free_mb))
+        self.budget_mb = max(16, min(budget_mb, spare_mb(device)))
         affordable = self.budget_mb * 2**20 // (n_views * n_features * _FEATURE_BYTES)
         self.quota = PixelQuota.within(
             affordable, network.n_classes, setup.settings.seed

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 from platformdirs import user_state_path
 from safetensors import SafetensorError, safe_open
 
+from medsaga.data.formats.leftovers import remove_leftovers, temporary_name
 from medsaga.errors import MedsagaError
 from medsaga.models.card import CARD
 from medsaga.models.target import ModelTarget
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 NOTES, STATE, MODEL = "training.json", "state.safetensors", "model"
 FORMAT_VERSION = 1
 _LOCK_ENDING = ".lock"
+# Whatever else the user keeps in a folder that he chose is not touched.
+_NAME = re.compile(r"training-[0-9a-f]{32}")
 
 
 def state_folder() -> Path:
@@ -40,10 +45,15 @@ def state_folder() -> Path:
     return user_state_path("medsaga", appauthor=False) / "trainings"
 
 
+def new_folder(parent: Path) -> Path:
+    """Give the path of a new training's folder."""
+    return parent / f"training-{uuid4().hex}"
+
+
 def folders_in(parent: Path) -> list[Path]:
     """List the folders of trainings; empty where there are none."""
     with suppress(OSError):
-        return [path for path in parent.iterdir() if path.is_dir()]
+        return [p for p in parent.iterdir() if _NAME.fullmatch(p.name) and p.is_dir()]
     return []
 
 
@@ -59,7 +69,11 @@ def lock_of(folder: Path) -> FileLock:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process, this one included, trains in a folder."""
+    """Whether a process, this one included, trains in a folder.
+
+    To be asked within :func:`in_order`: it takes the lock for a moment, which might be
+    the very one in which another process wants it.
+    """
     lock = lock_of(folder)
     if not Path(lock.lock_file).exists():
         return False
@@ -87,13 +101,24 @@ def in_order(parent: Path) -> Iterator[Path]:
 
 def remove_stillborn(parent: Path) -> None:
     """Remove what was killed before its first state, and locks without a folder."""
+    remove_leftovers(parent)
     for folder in folders_in(parent):
         if not is_worth_keeping(folder) and not is_held(folder):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_folder(folder)
     for path in parent.glob(f"*{_LOCK_ENDING}"):
         folder = path.with_suffix("")
-        if path.stem != "trainings" and not folder.exists() and not is_held(folder):
+        is_ours = _NAME.fullmatch(folder.name) is not None
+        if is_ours and not folder.exists() and not is_held(folder):
             path.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a training's folder, so that no half of it is ever found."""
+    doomed = folder.with_name(temporary_name())
+    with suppress(OSError):
+        folder.rename(doomed)
+    for path in (doomed, folder):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def read_state_notes(folder: Path) -> Mapping[str, Any]:
@@ -117,6 +142,15 @@ def read_target(note: Mapping[str, Any] | None) -> ModelTarget | None:
     )
 
 
+def check_is_there(folder: Path) -> None:
+    """Raise MedsagaError if a training's folder is gone."""
+    if not folder.is_dir():
+        raise MedsagaError(
+            "That training has been finished or discarded elsewhere: there is nothing "
+            "left to go on with."
+        )
+
+
 def read_notes(folder: Path) -> dict[str, Any]:
     """Read what is noted of a training when it begins.
 
@@ -125,6 +159,7 @@ def read_notes(folder: Path) -> dict[str, Any]:
     MedsagaError
         If it cannot be read.
     """
+    check_is_there(folder)
     try:
         notes = json.loads((folder / NOTES).read_text(encoding="utf-8"))
         if notes["format_version"] != FORMAT_VERSION:

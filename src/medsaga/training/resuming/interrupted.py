@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from medsaga.models.card import CARD
 from medsaga.training.resuming.folders import (
     MODEL,
     folders_in,
+    in_order,
     is_held,
     is_worth_keeping,
     read_notes,
@@ -20,7 +22,7 @@ from medsaga.training.resuming.folders import (
 from medsaga.training.resuming.journal import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from medsaga.models.target import ModelTarget
@@ -67,23 +69,65 @@ class Interrupted:
 
 
 def interrupted_trainings() -> list[Interrupted]:
-    """List the trainings that could go on, the latest first."""
-    found = [
-        entry
-        for folder in folders_in(state_folder())
-        if is_worth_keeping(folder) and not is_held(folder)
-        if (entry := _read_entry(folder)) is not None
-    ]
-    return sorted(found, key=lambda entry: entry.modified, reverse=True)
+    """List the trainings that could go on, the latest first.
+
+    Raises
+    ------
+    MedsagaError
+        If their folder cannot be read.
+    """
+    entries = [entry for _, entry in _at_rest() if entry is not None]
+    return sorted(entries, key=lambda entry: entry.modified, reverse=True)
+
+
+def unreadable_trainings() -> list[Path]:
+    """List what interrupted trainings left that is damaged, or of another version.
+
+    Raises
+    ------
+    MedsagaError
+        If their folder cannot be read.
+    """
+    return [folder for folder, entry in _at_rest() if entry is None]
 
 
 def trainings_under_way(target: ModelTarget) -> int:
-    """Count the trainings of this user that are to be saved to a folder."""
+    """Count the trainings of this user that are to be saved to a folder.
+
+    Raises
+    ------
+    MedsagaError
+        If their folder cannot be read.
+    """
+    with _asking() as folders:
+        entries = [_read_entry(folder) for folder in folders if is_held(folder)]
     return sum(
-        entry.target is not None and entry.target.path == target.path
-        for folder in folders_in(state_folder())
-        if is_held(folder) and (entry := _read_entry(folder)) is not None
+        entry is not None
+        and entry.target is not None
+        and entry.target.path == target.path
+        for entry in entries
     )
+
+
+@contextmanager
+def _asking() -> Iterator[list[Path]]:
+    """Give the folders of all trainings, of which none begins or is taken meanwhile."""
+    parent = state_folder()
+    if not parent.exists():
+        yield []
+        return
+    with in_order(parent):
+        yield folders_in(parent)
+
+
+def _at_rest() -> list[tuple[Path, Interrupted | None]]:
+    """Read the trainings that no process is at; None of one that cannot be read."""
+    with _asking() as folders:
+        return [
+            (folder, _read_entry(folder))
+            for folder in folders
+            if is_worth_keeping(folder) and not is_held(folder)
+        ]
 
 
 def discard_interrupted(entry: Interrupted) -> None:

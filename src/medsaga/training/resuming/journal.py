@@ -7,12 +7,8 @@ torch.
 from __future__ import annotations
 
 import json
-import shutil
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -25,15 +21,18 @@ from medsaga.training.resuming.folders import (
     in_order,
     is_worth_keeping,
     lock_of,
+    new_folder,
     read_notes,
     read_state_notes,
     read_target,
+    remove_folder,
     remove_stillborn,
     state_folder,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -66,7 +65,7 @@ class Journal:
         self.folder = folder
         self.name: str = notes["name"]
         self.target = read_target(notes["target"])
-        self._lock = lock
+        self._lock, self._is_new = lock, False
 
     @classmethod
     def begin(
@@ -101,7 +100,7 @@ class Journal:
         }
         with in_order(state_folder()) as parent:
             remove_stillborn(parent)
-            folder = parent / uuid4().hex
+            folder = new_folder(parent)
             lock = lock_of(folder)
             lock.acquire(timeout=0)
             try:
@@ -110,7 +109,9 @@ class Journal:
             except OSError:
                 lock.release()
                 raise
-        return cls(folder, notes, lock)
+        journal = cls(folder, notes, lock)
+        journal._is_new = True
+        return journal
 
     @classmethod
     def open(cls, folder: Path) -> Journal:
@@ -145,6 +146,11 @@ class Journal:
         """The folder for a model that cannot be saved elsewhere, there or not."""
         return self.folder / MODEL
 
+    @property
+    def has_learned(self) -> bool:
+        """Whether the last state is one that the head stage has left behind."""
+        return bool(read_state_notes(self.folder)["phase"] != "head")
+
     def __enter__(self) -> Self:
         return self
 
@@ -154,9 +160,10 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        has_failed = isinstance(error, Exception)
-        if has_failed and read_state_notes(self.folder)["phase"] == "head":
-            self.discard()  # a training says what it learned rather than fail
+        # A training that has learned anything says so, and raises nothing.
+        has_failed = self._is_new and isinstance(error, Exception)
+        if has_failed and not self.model.exists() and not self.has_learned:
+            self.discard()
         self.close()
 
     def close(self) -> None:
@@ -166,7 +173,7 @@ class Journal:
         """
         if self._lock.is_locked:
             if not is_worth_keeping(self.folder):
-                self._remove()
+                remove_folder(self.folder)
             self._lock.release()
 
     def read_model(self) -> TrainedModel:
@@ -177,25 +184,18 @@ class Journal:
         MedsagaError
             If there is none, or it cannot be read.
         """
-        from medsaga.models.folder import load_model
         from medsaga.models.kept_slices import kept_labels, load_slices
+        from medsaga.models.loading import load_model
 
         model = load_model(self.model)
         wanted = list(kept_labels(self.model))
+        if not wanted:  # there was no room for them either
+            return model
         return replace(
             model, samples=load_slices(self.model, wanted, model.card.classes)
         )
 
     def discard(self) -> None:
         """Remove the folder: the model is kept, or not wanted."""
-        self._remove()
+        remove_folder(self.folder)
         self.close()
-
-    def _remove(self) -> None:
-        # The state first: half a folder is then one that nobody goes on from.
-        for name in (STATE, NOTES):
-            with suppress(OSError):
-                (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
-        with suppress(OSError):  # Windows: it is still open, and goes with a later one
-            Path(self._lock.lock_file).unlink(missing_ok=True)

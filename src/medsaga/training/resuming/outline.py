@@ -11,6 +11,7 @@ from medsaga.data.classes import ClassTable
 from medsaga.errors import MedsagaError
 from medsaga.models.run_record import RunRecord
 from medsaga.settings.fine_tune import FineTuneSettings
+from medsaga.training.resuming.folders import check_is_there
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,6 +105,7 @@ def read_document(folder: Path) -> dict[str, Any]:
 @contextmanager
 def reading_journal(folder: Path) -> Iterator[None]:
     """Turn whatever a damaged journal raises into a MedsagaError."""
+    check_is_there(folder)
     try:
         yield
     except MedsagaError:

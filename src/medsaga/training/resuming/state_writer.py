@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 
 from medsaga.data.formats.atomic import check_room, flush, temporary_folder
+from medsaga.errors import OutOfMemory, memory_explained
 from medsaga.events import Notice
 from medsaga.models.folder import stored_bytes
 from medsaga.models.library import ModelLibrary
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from medsaga.training.setup import Setup
     from medsaga.training.state import TrainingState
 
+# Times what the last state took to write.
+_LEAST_PAUSE = 20
+
 
 class StateWriter:
     """Writes the state of one training; what the disk refuses is told once.
@@ -34,7 +38,7 @@ class StateWriter:
 
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
-        self._last = time.monotonic()
+        self._last, self._seconds = time.monotonic(), 0.0
         self._has_told = False
 
     def begin(self, setup: Setup, state: TrainingState) -> Iterator[Notice]:
@@ -61,23 +65,31 @@ class StateWriter:
     def if_due(self, state: TrainingState) -> Iterator[Notice]:
         """Write the state if the last one is old."""
         journal = self._journal
-        if journal and time.monotonic() - self._last >= journal.interval:
+        if journal is None:
+            return
+        # Large states, or a slow disk, take no more than a twentieth of the training.
+        pause = max(journal.interval, _LEAST_PAUSE * self._seconds)
+        if not journal.interval or time.monotonic() - self._last >= pause:
             yield from self.at_once(state)
 
     def at_once(self, state: TrainingState) -> Iterator[Notice]:
         """Write the state."""
         if self._journal is None:
             return
-        path = self._journal.state
+        path, started = self._journal.state, time.monotonic()
         try:
             # In a folder, where safetensors puts temporary files of its own too.
-            with temporary_folder(path.parent) as staging:
+            with (
+                memory_explained("the memory is short"),
+                temporary_folder(path.parent) as staging,
+            ):
                 state.write(staging / path.name)
                 flush(staging / path.name)
                 os.replace(staging / path.name, path)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, OutOfMemory) as error:
             yield from self._tell(error)
         self._last = time.monotonic()
+        self._seconds = self._last - started
 
     def _tell(self, error: Exception) -> Iterator[Notice]:
         if not self._has_told:
