@@ -387,11 +387,16 @@ def test_a_model_that_waits_outlives_any_error(image, labels, quick):
     def refuse(_):
         raise MedsagaError("The disk is full: make room.")
 
-    settings = replace(quick, stages="head")
-    with pytest.raises(ZeroDivisionError), Journal.begin("phantom") as journal:
-        model = drain(train(image, labels, settings, journal=journal))
-        kept = keep_model(model, refuse, journal)
-        raise ZeroDivisionError
+    def keep_and_fail():
+        with Journal.begin("phantom") as journal:
+            model = drain(train(image, labels, settings, journal=journal))
+            found.append((model, keep_model(model, refuse, journal)))
+            raise ZeroDivisionError
+
+    settings, found = replace(quick, stages="head"), []
+    with pytest.raises(ZeroDivisionError):
+        keep_and_fail()
+    ((model, kept),) = found
     assert load_model(kept.path).card == model.card
     (kept.path / "slices.safetensors").unlink()  # for which there was no room
     (entry,) = interrupted_trainings()
