@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 WAYS = {
     "spinning (default)": {},
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "spins 1000": {"GOMP_SPINCOUNT": "1000"},
-    "spins 10000": {"GOMP_SPINCOUNT": "10000"},
+    "10000 spins": {"GOMP_SPINCOUNT": "10000"},
 }
 CORES = len(os.sched_getaffinity(0))
 
@@ -42,11 +41,8 @@ from medsaga.training.plan.speed import measure_speed
 threads = int(sys.argv[1])
 computing.thread_count = lambda: threads
 settings = FineTuneSettings(precision="fp32")
-speeds = [drain(measure_speed(settings)) for _ in range(2)]
-print(json.dumps({
-    "step": min(s.seconds_per_step for s in speeds),
-    "slice": min(s.seconds_per_slice for s in speeds),
-}))
+speed = drain(measure_speed(settings))
+print(json.dumps({"step": speed.seconds_per_step, "slice": speed.seconds_per_slice}))
 """
 
 
@@ -94,6 +90,7 @@ def main() -> None:
             n_busy, way, threads = cell
             with busy(n_busy):
                 found[cell].append(measure(way, threads))
+            print(f"{cell}: {found[cell][-1]}", flush=True)
     rows = [
         {
             "busy": n_busy,

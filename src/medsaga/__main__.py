@@ -7,8 +7,10 @@ def main() -> None:
     """Run the command line; Ctrl-C ends it without a traceback, also this early."""
     try:
         from medsaga.cli import main as run
+        from medsaga.frontend import patient_threads
 
-        run()
+        with patient_threads():
+            run()
     except KeyboardInterrupt:
         sys.stderr.write("Aborted.\n")
         sys.exit(130)

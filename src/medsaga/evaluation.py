@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from medsaga.data.files import read_labels
 from medsaga.data.folders import listed, pair_files
 from medsaga.data.formats.catalogue import stem
@@ -17,11 +19,16 @@ from medsaga.metrics import Scores, distinct_values, mean, score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Any
+
+    from numpy.typing import NDArray
 
     from medsaga.data.volume import Volume
     from medsaga.events import Stream
 
 _MOST_VALUES = 256
+# From so many values upwards neighbours are compared: in a mask most are equal.
+_FEW_VALUES, _LEAST_EQUAL = 16, 0.5
 _NOT_ENOUGH_MEMORY = (
     "The memory does not suffice to score these masks: close other programs, or score "
     "fewer voxels."
@@ -170,9 +177,18 @@ def _score_pair(pair: Pair) -> Stream[Scores]:
 def _read_mask(path: Path) -> Volume:
     """Read a mask; an image of whole numbers would be scored for each of its greys."""
     mask = read_labels(path)
-    if len(distinct_values(mask.array, _MOST_VALUES)) > _MOST_VALUES:
+    n_values = len(distinct_values(mask.array, _MOST_VALUES))
+    if n_values > _MOST_VALUES or (n_values > _FEW_VALUES and _is_grey(mask.array)):
         raise MedsagaError(
-            f"{path.name} holds more than {_MOST_VALUES} values, as an image does: "
-            "give masks, with one value for each class."
+            f"{path.name} holds many values that change from pixel to pixel, as an "
+            "image does: give masks, with one value for each class."
         )
     return mask
+
+
+def _is_grey(array: NDArray[Any]) -> bool:
+    """Whether most neighbours differ: what is drawn has areas of one value."""
+    left, right = array[..., :-1], array[..., 1:]
+    is_drawn = (left != 0) & (right != 0)
+    n_equal = np.count_nonzero(is_drawn & (left == right))
+    return bool(n_equal < _LEAST_EQUAL * np.count_nonzero(is_drawn))

@@ -27,6 +27,7 @@ from .network.backbones.weight_files import fetch_weights as fetch_weights
 from .network.backbones.weight_files import import_weights as import_weights
 from .network.backbones.weight_files import verify_weights as verify_weights
 from .network.backbones.weight_files import weight_files as weight_files
+from .preloading import patient_threads as patient_threads
 from .preloading import warm_up as warm_up
 from .segmentation.batch import ItemEnded as ItemEnded
 from .segmentation.items import BatchItem as BatchItem

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 import numpy as np
@@ -17,6 +18,7 @@ from medsaga.computing import (
     pick_precision,
     thread_count,
 )
+from medsaga.preloading import patient_threads
 
 CPU = torch.device("cpu")
 
@@ -117,3 +119,35 @@ def test_evaluating_goes_back_to_the_mode_before():
         assert not torch.is_grad_enabled()
     assert network.training
     assert torch.is_grad_enabled()
+
+
+WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+
+
+@pytest.mark.parametrize(
+    ("load", "given", "inside"),
+    [
+        (0.1, {}, {"GOMP_SPINCOUNT": "3000"}),
+        (100.0, {}, {"OMP_WAIT_POLICY": "PASSIVE"}),
+        (100.0, {"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        (0.1, {"GOMP_SPINCOUNT": "5"}, {"GOMP_SPINCOUNT": "5"}),
+    ],
+)
+def test_threads_wait_by_the_load_unless_the_user_says_how(
+    monkeypatch, load, given, inside
+):
+    for name in WAITING:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(psutil, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.delitem(sys.modules, "torch")
+    with patient_threads():
+        assert {n: os.environ[n] for n in WAITING if n in os.environ} == inside
+    assert {n: os.environ[n] for n in WAITING if n in os.environ} == given
+
+
+def test_torch_that_is_there_already_is_left_as_it_is():
+    before = dict(os.environ)
+    with patient_threads():
+        assert dict(os.environ) == before

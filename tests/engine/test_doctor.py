@@ -40,7 +40,13 @@ def healthy() -> Facts:
         total_memory=16 * GB,
         weights=tuple(weight_files()),
         places=(
-            Place(title="Models", path=Path("/m"), free_bytes=5 * GB, is_writable=True),
+            Place(
+                title="Models",
+                path=Path("/m"),
+                free_bytes=5 * GB,
+                is_writable=True,
+                variable="MEDSAGA_MODELS",
+            ),
         ),
     )
 

@@ -136,5 +136,18 @@ def test_two_masks_of_one_name_are_refused(folders):
 def test_an_image_is_no_mask(folders):
     masks, truths = folders
     save(np.arange(6 * 12 * 12).reshape(6, 12, 12), masks / "a.nii")
-    with pytest.raises(MedsagaError, match="more than 256 values, as an image does"):
+    with pytest.raises(MedsagaError, match="as an image does"):
         drain(evaluate(masks / "a.nii", truths / "a.nii.gz"))
+
+
+def test_pictures_of_few_greys_are_no_masks(tmp_path):
+    """They were scored for each of their greys."""
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 255, (64, 64), dtype=np.uint8)
+    write_volume(volume_from_array(picture), tmp_path / "xray.png")
+    with pytest.raises(MedsagaError, match="as an image does"):
+        drain(evaluate(tmp_path / "xray.png", tmp_path / "xray.png"))
+    regions = np.repeat(np.repeat(np.arange(64, dtype=np.uint8), 8), 8).reshape(64, 64)
+    write_volume(volume_from_array(regions), tmp_path / "regions.png")
+    scored = drain(evaluate(tmp_path / "regions.png", tmp_path / "regions.png"))
+    assert scored.scores["regions"].dice[3] == 1.0

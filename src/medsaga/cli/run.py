@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
+from errno import EINVAL, ELOOP, ENAMETOOLONG
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
@@ -129,6 +130,16 @@ def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
             command(*arguments, **options)
         except MedsagaError as error:
             typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(BAD_INPUT) from error
+        except OSError as error:
+            if error.errno not in (ENAMETOOLONG, ELOOP, EINVAL):
+                raise
+            name = shown(str(error.filename))
+            typer.echo(
+                f"Error: {name} is no name of a file here ({error.strerror}): choose "
+                "another.",
+                err=True,
+            )
             raise typer.Exit(BAD_INPUT) from error
         except KeyboardInterrupt as error:
             typer.echo("Aborted.", err=True)

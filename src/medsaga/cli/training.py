@@ -1,7 +1,7 @@
 """A training from the shell: begun or gone on with, and its model kept."""
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +90,7 @@ def begin(
             "go on with it."
         )
     journal = _begin_journal(run, target, asked)
-    with journal or nullcontext():
+    with journal or nullcontext(), _telling_of_abort(run, journal, target):
         trained = _keep(run, journal, run.drain(make_stream(journal)), target.save)
         if trained.model is None and journal is not None:
             journal.discard()
@@ -114,6 +114,22 @@ def end(*, is_stopped: bool, problem: str | None) -> None:
         raise typer.Exit(FAILED)
     if is_stopped:
         raise typer.Exit(STOPPED)
+
+
+@contextmanager
+def _telling_of_abort(
+    run: Run, journal: "Journal | None", target: "ModelTarget"
+) -> Iterator[None]:
+    """Say how to go on after a second Ctrl-C, which nothing waits for."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if journal is not None and journal.state.exists():
+            run.display.say(
+                "What the training had learned at its last state is kept: run medsaga "
+                f"finetune --resume --out {target.path} to go on."
+            )
+        raise
 
 
 def _begin_journal(

@@ -104,16 +104,16 @@ class _Questions:
             return otherwise
 
 
-def _places() -> list[tuple[str, Path]]:
+def _places() -> list[tuple[str, Path, str]]:
     """Give the folders in which things are kept, the models' first."""
     from medsaga.models.library import ModelLibrary
     from medsaga.network.backbones.checkpoints import weights_folder
     from medsaga.training.resuming.folders import state_folder
 
     return [
-        ("Models", ModelLibrary().folder),
-        ("Weights", weights_folder()),
-        ("Interrupted trainings", state_folder()),
+        ("Models", ModelLibrary().folder, "MEDSAGA_MODELS"),
+        ("Weights", weights_folder(), "MEDSAGA_WEIGHTS"),
+        ("Interrupted trainings", state_folder(), "MEDSAGA_STATE"),
     ]
 
 
@@ -132,13 +132,14 @@ def _interrupted() -> tuple[str, ...]:
     )
 
 
-def _look_at(title: str, path: Path) -> Place:
+def _look_at(title: str, path: Path, variable: str) -> Place:
     existing = path.absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     return Place(
         title=title,
         path=path,
+        variable=variable,
         free_bytes=shutil.disk_usage(existing).free,
         is_writable=existing.is_dir() and os.access(existing, os.W_OK | os.X_OK),
     )

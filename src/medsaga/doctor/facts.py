@@ -29,12 +29,15 @@ class Place:
         Free on its disk.
     is_writable
         Whether it can be written to, or made.
+    variable
+        Of the environment, that names another folder.
     """
 
     title: str
     path: Path
     free_bytes: int
     is_writable: bool
+    variable: str
 
 
 @dataclass(frozen=True, kw_only=True)

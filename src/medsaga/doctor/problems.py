@@ -109,7 +109,7 @@ def _of_memory_and_disk(facts: Facts) -> Iterator[str]:
             yield (
                 f"{place.path} cannot be written to ({place.title.lower()} are kept "
                 "there): ask for the permission, or name another folder in the "
-                "environment variable MEDSAGA_MODELS or MEDSAGA_WEIGHTS."
+                f"environment variable {place.variable}."
             )
     library = next(iter(facts.places), None)
     if library is not None and library.free_bytes < _DISK_WANTED:

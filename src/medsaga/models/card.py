@@ -85,8 +85,12 @@ class ModelCard:
     run: RunRecord | None = None
 
     def to_json(self) -> str:
-        """Write the card as JSON."""
-        return json.dumps(asdict(self), indent=2, allow_nan=False)
+        """Write the card as JSON.
+
+        Of names that are not Unicode, as files may have, what is not has a ``?``.
+        """
+        text = json.dumps(asdict(self), indent=2, allow_nan=False, ensure_ascii=False)
+        return text.encode("utf-8", "replace").decode("utf-8")
 
     @classmethod
     def from_json(cls, content: bytes | str, *, subject: str = CARD) -> ModelCard:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from medsaga.models.card_document import SlicePart
 
-_LARGEST_NUMBER = 2**63 - 1
+_SMALLEST, _LARGEST = -(2**63), 2**63 - 1
 
 
 def read_fields(content: bytes | str, subject: str) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _check_numbers(value: Any) -> None:
     elif not isinstance(value, list):
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError("infinite")
-        if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+        if isinstance(value, int) and not _SMALLEST <= value <= _LARGEST:
             raise ValueError("too large")
         return
     for one in value:

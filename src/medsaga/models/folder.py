@@ -20,7 +20,7 @@ from medsaga.models.card import CARD, WEIGHTS, ModelCard
 from medsaga.models.kept_slices import KEPT_SLICES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from medsaga.data.samples import Sample
     from medsaga.network.medsaga import MedSAGa
@@ -78,11 +78,13 @@ def write_model(
     folder = check_model_target(folder)
     check_room(folder.parent, stored_bytes(model.network), "The model")
     weights = {name: _compact(t) for name, t in model.network.state_dict().items()}
+    card = model.card.to_json()
+    _check_readable(card, weights)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with temporary_folder(folder.parent) as staging:
             save_file(weights, staging / WEIGHTS)
-            (staging / CARD).write_text(model.card.to_json(), encoding="utf-8")
+            (staging / CARD).write_text(card, encoding="utf-8")
             # safetensors makes it private: others may read the library.
             (staging / WEIGHTS).chmod(0o666 & ~_umask())
             for name in (WEIGHTS, CARD):
@@ -121,6 +123,17 @@ def check_model_target(folder: Path | str) -> Path:
             "it elsewhere, or choose another name."
         )
     return folder
+
+
+def _check_readable(card: str, weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise MedsagaError if what is to be written would not be read again."""
+    ModelCard.from_json(card, subject="The card of the new model")
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise MedsagaError(
+                f"The weights of the new model are not finite, in {name}: train it "
+                "anew, with lower learning rates."
+            )
 
 
 def stored_bytes(network: MedSAGa) -> int:

@@ -45,6 +45,13 @@ class ModelTarget:
         """
         from medsaga.models.folder import check_model_target
 
+        try:
+            str(folder).encode()
+        except UnicodeEncodeError:
+            raise MedsagaError(
+                f"The name of {folder} is no Unicode, which weights are not written "
+                "under: choose another name."
+            ) from None
         # First, as a process may have been killed while it replaced the model there.
         remove_leftovers(Path(folder).expanduser().absolute().parent)
         path = check_model_target(folder)

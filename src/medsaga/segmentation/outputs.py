@@ -56,7 +56,7 @@ class Outputs:
     @property
     def missing(self) -> list[Path]:
         """Those that are not there yet."""
-        return [path for path in self.paths if not actual_path(path).exists()]
+        return [path for path in self.paths if not _is_written(path)]
 
     def actual(self) -> Outputs:
         """Give the same with the names that the files have got."""
@@ -155,6 +155,12 @@ def _folder(image: Path) -> Path:
     # Without ``..``, by which results would leave the folder for them; not resolved, as
     # a link's target has another name and place.
     return Path(os.path.abspath(image)).parent
+
+
+def _is_written(path: Path) -> bool:
+    """Whether an output is there; an empty file is what another program left."""
+    found = actual_path(path)
+    return found.exists() and found.stat().st_size > 0
 
 
 def actual_path(path: Path) -> Path:

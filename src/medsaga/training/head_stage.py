@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsaga.computing import peak_memory
-from medsaga.events import Event, Progress, Stage, Stop, Validated
+from medsaga.events import Event, Notice, Progress, Stage, Stop, Validated
 from medsaga.training.features.sampled_pixels import (
     SampledPixels,
     features_at,
@@ -43,6 +43,8 @@ _LOOK_SECONDS, _FEWEST_LOOK_STEPS = 1.5, 50
 # Where the head is fitted anew in the end, the first fit is but there to start from and
 # takes a part of the views and steps.
 _FIRST_SHARE = 1 / 3
+MOST_NOT_FINITE = 3
+"""Losses in a row that are not finite, after which a training ends."""
 
 
 def run_head_stage(
@@ -132,11 +134,16 @@ def _fit(
     total = math.ceil(part * state.plan.head_steps)
     if is_of_one_image(setup):
         fit.averages_after = total / 2
-    started = state.time.seconds
+    started, n_not_finite = state.time.seconds, 0
     try:
         while fit.n_steps < total:
             loss = fit.step()
             step = fit.n_steps
+            n_not_finite = 0 if math.isfinite(loss) else n_not_finite + 1
+            if n_not_finite:
+                yield Notice(message=_describe_not_finite(step, n_not_finite))
+            if n_not_finite == MOST_NOT_FINITE:
+                raise Stop
             per_step = (state.time.seconds - started) / step
             if step % 20 == 0 or step == total:
                 left = per_step * (total - step)
@@ -153,6 +160,18 @@ def _fit(
     fit.finish()
     _use(state, fit)
     yield from previewer.show("head")
+
+
+def _describe_not_finite(step: int, n_in_a_row: int) -> str:
+    if n_in_a_row < MOST_NOT_FINITE:
+        return (
+            f"The loss of step {step} of the head's fit is not finite: the step is "
+            "left out, and the learning rate is halved."
+        )
+    return (
+        f"The loss of the head's fit is not finite in {n_in_a_row} steps in a row: the "
+        "training ends with the best so far. Choose a lower learning rate."
+    )
 
 
 def _is_preview_due(

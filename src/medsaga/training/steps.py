@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from medsaga.computing import peak_memory
 from medsaga.events import Event, Notice, Progress, Stop, Validated
-from medsaga.training.head_stage import refit_head
+from medsaga.training.head_stage import MOST_NOT_FINITE, refit_head
 from medsaga.training.lost_classes import lost_classes, refit_class
 from medsaga.training.optim.strategy import STRATEGIES
 from medsaga.training.outcome import comparable_dice, keep_better
@@ -29,8 +29,6 @@ _MOST_VALIDATIONS = 5
 # The part of the minutes that they may take; it leaves a slow computer one or two.
 _VALIDATED_SHARE = 0.05
 _AVERAGED_SHARE = 0.25
-# Losses in a row that are not finite.
-_MOST_NOT_FINITE = 3
 
 
 def run_galore_stage(
@@ -133,7 +131,7 @@ def _take_steps(
 
 def _tell_not_finite(state: TrainingState) -> Generator[Notice, None, None]:
     """Say that a loss was not finite; ends the steps where that goes on."""
-    if state.n_not_finite < _MOST_NOT_FINITE:
+    if state.n_not_finite < MOST_NOT_FINITE:
         yield Notice(
             message=f"The loss of step {state.step} is not finite: the step is left "
             "out, and the learning rates are halved."

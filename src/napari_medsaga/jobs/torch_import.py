@@ -35,7 +35,7 @@ def import_engine(stage: Literal["head", "galore"] = "head") -> None:
             return
         if "triton" not in sys.modules and _has_llvm():
             sys.modules["triton"] = None  # type: ignore[assignment]
-        with _without_collecting():
+        with _without_collecting(), frontend.patient_threads():
             if "torch" not in sys.modules:
                 _load_torch()
             frontend.warm_up(stage)

@@ -17,7 +17,14 @@ from nibabel.orientations import (
     ornt_transform,
 )
 
-from medsaga import MedsagaError, drain, evaluate, read_labels, read_volume
+from medsaga import (
+    MedsagaError,
+    drain,
+    evaluate,
+    read_labels,
+    read_volume,
+    write_volume,
+)
 from medsaga.data.inputs import as_volume_pairs
 
 # No two sides are as long, but the last two, so that shapes alone give nothing away.
@@ -228,3 +235,17 @@ def test_volumes_that_were_read_are_matched_too(labels, tmp_path):
     _, (kept,), notes = as_volume_pairs(image, own)
     assert not notes
     np.testing.assert_array_equal(kept.array, own.array)
+
+
+@pytest.mark.parametrize("ending", [".tif", ".npy"])
+@pytest.mark.parametrize("codes", CODES)
+def test_what_we_write_without_orientation_is_read_as_it_was(
+    labels, codes, ending, tmp_path
+):
+    """A TIFF of an oriented file's mask was in the order that we show it in."""
+    array, affine = stored(labels, codes)
+    nib.save(nib.Nifti1Image(array.astype(np.uint8), affine), tmp_path / "a.nii.gz")
+    mask = read_labels(tmp_path / "a.nii.gz")
+    written = write_volume(mask, tmp_path / f"a{ending}", is_labels=True)
+    scores = drain(evaluate(written, tmp_path / "a.nii.gz")).scores["a"]
+    assert set(scores.dice.values()) == {1.0}

@@ -22,7 +22,8 @@ from medsaga.errors import MedsagaError
 from medsaga.models import archive
 from medsaga.models import folder as saving
 from medsaga.models.card import load_card
-from medsaga.models.folder import TrainedModel, load_model, save_model
+from medsaga.models.folder import TrainedModel, save_model
+from medsaga.models.loading import load_model
 
 CARD, WEIGHTS = "card.json", "weights.safetensors"
 

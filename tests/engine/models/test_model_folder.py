@@ -8,10 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from medsaga import TrainingData, drain, fine_tune
+from medsaga import TrainingData, drain, fine_tune, load_card
+from medsaga.data.classes import ClassTable
 from medsaga.errors import MedsagaError
 from medsaga.models import folder as module
-from medsaga.models.folder import load_model, save_model
+from medsaga.models.folder import save_model
+from medsaga.models.loading import load_model
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.medsaga import MedSAGa
 
@@ -163,3 +165,25 @@ def test_weights_that_are_not_finite_are_refused_by_their_name(model, bad, tmp_p
     save_file(weights, folder / "weights.safetensors")
     with pytest.raises(MedsagaError, match=f"not finite.* in {re.escape(name)}:"):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        ClassTable(values=(0, 1), names=("bg", "d\udce9j\udce0"), colours=(None, None)),
+        ClassTable(values=(0, -(2**63)), names=("bg", "low"), colours=(None, None)),
+    ],
+)
+def test_a_card_of_odd_names_and_values_is_read_again(model, tmp_path, table):
+    """Names of files need not be Unicode; the model was saved, and never read again."""
+    odd = replace(model, card=replace(model.card, classes=table))
+    folder = save_model(odd, tmp_path / "model")
+    assert load_card(folder).classes.values == table.values
+
+
+def test_what_is_not_finite_is_not_saved(model, tmp_path):
+    with torch.no_grad():
+        next(model.network.parameters()).fill_(float("nan"))
+    with pytest.raises(MedsagaError, match="not finite, in backbone"):
+        save_model(model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
-from itertools import groupby
+from itertools import count, groupby
 
 import numpy as np
 import pytest
 import torch
 from tests.engine.training.conftest import begin, stop_when, weights_equal
 from tests.phantom import train
+from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector
 
 from medsaga import TrainingData, drain, fine_tune, segment
-from medsaga.events import Preview, Progress
+from medsaga.events import Notice, Preview, Progress
 from medsaga.network.detail_head import DetailHead
 from medsaga.training import steps
 from medsaga.training.head_stage import run_head_stage
@@ -251,3 +253,35 @@ def test_a_fit_learns_from_what_it_is_given(image, labels, settings):
         model, _ = train(image, labels, replace(settings, head_steps=n_steps))
         scores.append(np.mean(list(model.card.metrics["dice"].values())))
     assert scores[1] > scores[0] + 0.1
+
+
+class TestALossThatIsNotFinite:
+    """In the head's fit, as in the steps (test_fine_tune.py)."""
+
+    @pytest.fixture
+    def spoil(self, monkeypatch):
+        def spoil(*steps):
+            n_seen = count(1)
+            cross_entropy = F.cross_entropy
+
+            def spoiled(*arguments, **options):
+                factor = math.nan if next(n_seen) in steps else 1.0
+                return cross_entropy(*arguments, **options) * factor
+
+            monkeypatch.setattr(F, "cross_entropy", spoiled)
+
+        return spoil
+
+    def test_is_left_out_and_said(self, image, labels, quick, spoil):
+        spoil(3, 5)
+        model, events = train(image, labels, replace(quick, stages="head"))
+        told = [e.message for e in events if isinstance(e, Notice)]
+        assert sum("is not finite" in message for message in told) == 2
+        assert all(torch.isfinite(p).all() for p in model.network.parameters())
+
+    def test_three_in_a_row_end_it(self, image, labels, quick, spoil):
+        spoil(1, 2, 3)
+        model, events = train(image, labels, replace(quick, stages="head"))
+        told = [e.message for e in events if isinstance(e, Notice)]
+        assert any("3 steps in a row" in message for message in told)
+        assert model is None

@@ -11,7 +11,7 @@ import numpy as np
 from PIL.Image import DecompressionBombError
 
 from medsaga.data.formats.atomic import reading, replacing, storable
-from medsaga.data.formats.canonical import PlainFile
+from medsaga.data.formats.canonical import FileSpace, PlainFile
 from medsaga.data.formats.catalogue import ending, stand_in, stem
 from medsaga.data.formats.tiff import Pixels, read_tiff, without_alpha, write_tiff
 from medsaga.data.volume import Volume, volume_from_array
@@ -91,7 +91,7 @@ def write_image(volume: Volume, path: Path, *, is_labels: bool = False) -> Path:
     MedsagaError
         If the file cannot be written.
     """
-    kind = ending(path)
+    kind, volume = ending(path), _as_stored(volume)
     array = volume.array if volume.is_rgb else storable(volume.array)
     if volume.is_2d:
         array = array[0]
@@ -107,6 +107,23 @@ def write_image(volume: Volume, path: Path, *, is_labels: bool = False) -> Path:
         else:
             write_tiff(temporary, array, volume)
     return path
+
+
+def _as_stored(volume: Volume) -> Volume:
+    """Turn a volume of an oriented file back into the order that the file stores.
+
+    These formats do not say how they are oriented, and what does not is read in that
+    order (:func:`~medsaga.data.matching.match_labels`).
+    """
+    space = volume.source
+    if not isinstance(space, FileSpace) or volume.is_rgb or volume.is_2d:
+        return volume
+    array = space.stored(volume.array).transpose(2, 1, 0)
+    spacing = volume.spacing
+    if spacing is not None:
+        k, j, i = (spacing[2 - int(axis)] for axis in space.orientation[::-1, 0])
+        spacing = (k, j, i)
+    return replace(volume, array=array, spacing=spacing, affine=None, source=None)
 
 
 def _read_picture(path: Path, as_labels: bool) -> Pixels:

@@ -7,6 +7,7 @@ import os
 from contextlib import ExitStack
 from math import prod
 from os.path import exists
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
@@ -23,17 +24,15 @@ from medsaga.data.formats.canonical import (
     new_header,
 )
 from medsaga.data.formats.catalogue import ending
+from medsaga.data.formats.packed import check_sum, is_gzip
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from medsaga.data.volume import Volume
 
 _LABEL_INTENT = 1002
-_GZIP_MAGIC = b"\x1f\x8b"
 _PACKED_ENDINGS = (".gz", ".mgz")
 # At most so many bytes come of one: gzip's limit. Where bzip2 does more, as with an
 # empty mask, that is small.
@@ -133,6 +132,9 @@ def _load(path: Path, as_labels: bool) -> tuple[Any, NDArray[Any]]:
                 f"{path.name} holds no image: give a volume, such as a NIfTI file."
             )
         _check_promise(image, path)
+        names = {holder.filename for holder in image.file_map.values()}
+        for name in {str(path), *(one for one in names if isinstance(one, str))}:
+            check_sum(Path(name), _promised(image.dataobj))
         if as_labels:
             return image, _label_numbers(image.dataobj)
         return image, _numbers(image.dataobj)
@@ -143,7 +145,7 @@ def _check_promise(image: Any, path: Path) -> None:
     stored = image.dataobj
     if not isinstance(stored, ArrayProxy):
         return
-    promised = prod(map(int, stored.shape)) * stored.dtype.itemsize
+    promised = _promised(stored)
     name = stored.file_like if isinstance(stored.file_like, str) else path
     there = _MOST_PACKED * os.path.getsize(name)
     if promised > max(there, _ALWAYS_TRIED):
@@ -153,13 +155,20 @@ def _check_promise(image: Any, path: Path) -> None:
         )
 
 
+def _promised(stored: Any) -> int:
+    """Bytes that an array takes in its file; 0 of one that is in memory."""
+    if not isinstance(stored, ArrayProxy):
+        return 0
+    n_bytes: int = prod(map(int, stored.shape)) * stored.dtype.itemsize
+    return n_bytes
+
+
 def _open(path: Path, stack: ExitStack) -> Any:
     """Open a file by its content: its name may say wrongly whether it is packed.
 
     What is opened for that is closed with the `stack`.
     """
-    with path.open("rb") as file:
-        is_packed = file.read(2) == _GZIP_MAGIC
+    is_packed = is_gzip(path)
     kind = _FAMILIES.get(ending(path))
     if kind is None or is_packed == ending(path).endswith(_PACKED_ENDINGS):
         # A memory map would keep the file open, and change when it is overwritten.
