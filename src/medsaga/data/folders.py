@@ -19,6 +19,7 @@ from medsaga.errors import MedsagaError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_OF_SYSTEMS = ("Thumbs.db", "desktop.ini")
 _MOST_LISTED = 10
 
 
@@ -46,6 +47,23 @@ def image_files(path: Path | str) -> list[Path]:
             f"There is no image in the folder {path}: put {format_names()} files there."
         )
     return files
+
+
+def other_files(path: Path | str) -> list[Path]:
+    """List what a folder holds beside images, but for what is hidden; a file nothing.
+
+    An image's second file, and what systems put into folders, is left out.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return []
+    visible = [f for f in sorted(path.iterdir()) if not f.name.startswith(".")]
+    return [
+        f
+        for f in visible
+        if f.is_dir() or not _is_image_name(f)
+        if f.name not in _OF_SYSTEMS
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from medsaga.data.volume import Volume
 
 # An object's number is on one slice or a few, and there it is one small blob.
-_FEWEST_OBJECTS, _MOST_SLICES_EACH, _LARGEST_SHARE = 16, 2.0, 0.02
+_FEWEST_OBJECTS, _MOST_SLICES_EACH, _LARGEST_SHARE = 12, 3.5, 0.02
 _ONE_BLOB = 0.9
+# What programs for pictures mark with, by their bits.
+_WHITE = (255, 65535)
 # Of a smoothed mask the values between 0 and its own are at its edge.
 _FEWEST_STEPS, _AT_EDGE, _MOST_BETWEEN, _EDGE_WIDTH = 8, 0.95, 0.9, 2
 
@@ -93,9 +95,10 @@ def _two_ones(labels: Sequence[Volume]) -> str | None:
         n_ends = np.count_nonzero((volume.array == 0) | (volume.array == high))
         if low == 0 < high and n_ends == volume.array.size:
             named.setdefault(high, volume.name)
-    if not {1, 255} <= named.keys():
+    white = next((value for value in _WHITE if value in named), None)
+    if white is None or 1 not in named:
         return None
     return (
-        f"{named[1]} marks with the value 1 and {named[255]} with 255: if that is one "
-        "class, save both with one value, or it becomes two."
+        f"{named[1]} marks with the value 1 and {named[white]} with {white}: if that "
+        "is one class, save both with one value, or it becomes two."
     )

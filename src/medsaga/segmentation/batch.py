@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Literal
 from medsaga.data.files import read_volume, write_volume
 from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError, memory_explained
-from medsaga.events import Event, ItemEvent, ItemStarted, Relay, Stop
+from medsaga.events import Event, ItemEvent, ItemStarted, Notice, Relay, Stop
 from medsaga.models.loading import load_model
-from medsaga.segmentation.items import BatchItem, batch_items
+from medsaga.segmentation.items import BatchItem, batch_items, unused_in_folders
 from medsaga.segmentation.outputs import OutputNames, actual_path
 from medsaga.segmentation.segment import NOT_ENOUGH_MEMORY, segment
 from medsaga.settings.segment import SegmentSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from medsaga.data.inputs import ImageLike
     from medsaga.events import Stream
@@ -140,11 +140,18 @@ def segment_batch(
     planned = _name_outputs(items, out, model, settings)
     batch = _Batch(model, settings, replaces)
     relay = Relay()
+    yield from relay(_tell(unused_in_folders(images)))
     results = []
     for number, (item, outputs) in enumerate(zip(items, planned, strict=True)):
         stream = batch.process(number, item, outputs, is_stopped=relay.is_stopped)
         results.append((yield from relay(stream)))
     return tuple(results)
+
+
+def _tell(sentences: Iterable[str]) -> Stream[None]:
+    with suppress(Stop):  # which the relay knows of
+        for sentence in sentences:
+            yield Notice(message=sentence)
 
 
 def _name_outputs(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medsaga.data.folders import image_files
+from medsaga.data.folders import image_files, listed, other_files
 from medsaga.data.inputs import as_volume
 from medsaga.data.volume import Volume
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from medsaga.data.inputs import ImageLike
 
@@ -34,6 +34,18 @@ class BatchItem:
 
     image: Volume | Path
     skip: threading.Event = field(default_factory=threading.Event)
+
+
+def unused_in_folders(
+    images: ImageLike | BatchItem | Sequence[ImageLike | BatchItem],
+) -> Iterator[str]:
+    """Name what folders hold that no batch looks at, in a sentence a folder."""
+    if isinstance(images, (BatchItem, Volume, str, Path, np.ndarray)):
+        images = [images]
+    for folder in images:
+        others = other_files(folder) if isinstance(folder, (str, Path)) else []
+        if others:
+            yield f"Not looked at in {folder}, as it is no image: {listed(others)}."
 
 
 def batch_items(

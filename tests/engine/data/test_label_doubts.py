@@ -47,6 +47,12 @@ def test_numbers_of_objects_in_a_stack():
     assert "numbers of single objects" in doubt
 
 
+@pytest.mark.parametrize(("n", "n_slices"), [(14, 1), (40, 3)])
+def test_few_objects_and_such_as_are_on_several_slices(n, n_slices):
+    (doubt,) = doubts_of(np.stack([objects(n)] * n_slices))
+    assert f"{n} values" in doubt
+
+
 def test_a_smoothed_mask():
     (doubt,) = doubts_of(smoothed(objects(30)))
     assert "all but 255 along edges" in doubt
@@ -57,6 +63,8 @@ def test_one_and_255_in_one_data_set():
     assert doubts_of(mask, mask) == []
     (doubt,) = doubts_of(mask, mask * 255)
     assert "m0 marks with the value 1 and m1 with 255" in doubt
+    (doubt,) = doubts_of(mask, mask.astype(np.uint16) * 65535)
+    assert "m0 marks with the value 1 and m1 with 65535" in doubt
 
 
 def test_organs_are_classes():

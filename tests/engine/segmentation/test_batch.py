@@ -19,7 +19,7 @@ from medsaga import (
     segment_batch,
     volume_from_array,
 )
-from medsaga.events import ItemEvent, ItemStarted
+from medsaga.events import ItemEvent, ItemStarted, Notice
 from medsaga.frontend import BatchItem, ItemEnded, batch_items
 
 
@@ -217,3 +217,17 @@ def test_a_lack_of_memory_is_told_in_the_same_words_by_all(model, error):
     first, second = drain(segment_batch(model, [image, make_volume()]))
     assert first.message == str(caught.value)
     assert second.status == "done"
+
+
+def test_what_a_folder_holds_beside_images_is_named_once(model, tmp_path):
+    folder = tmp_path / "scans"
+    save(folder, "a.npy")
+    for name in ("b.nrrd", "notes.txt", ".hidden", "Thumbs.db"):
+        (folder / name).write_text("")
+    (folder / "more").mkdir()
+    events = []
+    drain(segment_batch(model, folder, out=tmp_path / "out"), events.append)
+    (told,) = (event.message for event in events if isinstance(event, Notice))
+    assert told == (
+        f"Not looked at in {folder}, as it is no image: b.nrrd, more, notes.txt."
+    )
