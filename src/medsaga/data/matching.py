@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from medsaga.data.volume import Volume
 
 _Stored: TypeAlias = FileSpace | PlainFile
+# Of a voxel: resampled or rounded by a program, but hardly drawn on another grid.
+_NEARLY = 1.0
 
 
 def match_labels(image: Volume, labels: Volume) -> tuple[Volume, str | None]:
@@ -35,18 +37,30 @@ def match_labels(image: Volume, labels: Volume) -> tuple[Volume, str | None]:
     Raises
     ------
     MedsagaError
-        If the shapes differ, the labels are a colour image, or they lie elsewhere and
-        are turned differently, so that nothing tells which voxels belong together.
+        If the shapes differ, the labels are a colour image, or they lie elsewhere, so
+        that nothing tells which voxels belong together.
     """
     here, there = image.source, labels.source
     if not (isinstance(here, _Stored) and isinstance(there, _Stored)) or labels.is_rgb:
         return labels, check_pair(image, labels)
     if isinstance(here, FileSpace) and isinstance(there, FileSpace):
         if _same_orientation(here, there):
-            return labels, check_pair(image, labels)
+            return labels, _check_unturned(image, here, labels, there)
         if here.forms and there.forms:
             return _match_places(image, here, labels, there)
     return _match_stored(image, here, labels, there)
+
+
+def _check_unturned(
+    image: Volume, here: FileSpace, labels: Volume, there: FileSpace
+) -> str | None:
+    """Check a pair that is stored in one order, by a place that both headers give."""
+    pairs = list(product(here.readings(), there.readings()))
+    if not pairs:  # one of them gives none
+        return check_pair(image, replace(labels, affine=None))
+    if any(_lie_together(one, other) for one, other in pairs[1:]):
+        return None if _lie_together(*pairs[0]) else _by_other_form(image, labels)
+    return check_pair(image, labels)
 
 
 def check_pair(image: Volume, labels: Volume) -> str | None:
@@ -55,7 +69,7 @@ def check_pair(image: Volume, labels: Volume) -> str | None:
     Returns
     -------
     str or None
-        A sentence of warning where the shapes agree but the places in space do not.
+        A sentence of warning where they lie by less than a voxel elsewhere.
 
     Raises
     ------
@@ -82,9 +96,17 @@ def check_pair(image: Volume, labels: Volume) -> str | None:
             f"Of the image {image.name} and its labels one is a 2-D image, the other a "
             "volume of a single slice, which lies elsewhere: save both as the same."
         )
+    if not _same_place(image.affine, labels.affine, image.shape, voxels=_NEARLY):
+        raise MedsagaError(
+            f"The labels {labels.name} lie elsewhere in space than the image "
+            f"{image.name}, so that no voxel is known to belong to another: save the "
+            "labels on the image's grid again or, if they were drawn on it and their "
+            "header alone is wrong, with the image's header. Affine of the image: "
+            f"{_written(image.affine)}; of the labels: {_written(labels.affine)}."
+        )
     return (
-        f"The labels of {image.name} lie elsewhere in space than the image (their "
-        "affines differ): they are matched voxel by voxel; check that they line up."
+        f"The labels of {image.name} lie by a fraction of a voxel elsewhere in space "
+        "than the image: they are matched voxel by voxel; check that they line up."
     )
 
 
@@ -194,15 +216,21 @@ def _written(affine: NDArray[np.float64]) -> str:
 
 
 def _same_place(
-    a: NDArray[np.float64], b: NDArray[np.float64], shape: tuple[int, ...]
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    shape: tuple[int, ...],
+    *,
+    voxels: float = 0.25,
 ) -> bool:
-    """Whether two grids (z, y, x) agree, up to what a header's rounding may move.
+    """Whether two grids (z, y, x) agree, but for so much of a voxel in the centre.
+
+    The least is what a header's rounding may move.
 
     Quaternions in single precision turn a volume by up to half a thousandth, which
     moves the origin of a large one by a fraction of a voxel: hence the centres.
     """
     voxel = np.linalg.norm(a[:3, :3], axis=0)
     centre = np.array([*((n - 1) / 2 for n in shape[::-1]), 1.0])
-    turned = np.abs(a[:3, :3] - b[:3, :3]) > 1e-3 * voxel
+    turned = np.abs(a[:3, :3] - b[:3, :3]) > 4e-3 * voxels * voxel
     shift = np.linalg.norm(((a - b) @ centre)[:3])
-    return not turned.any() and bool(shift < 0.25 * voxel.min())
+    return not turned.any() and bool(shift < voxels * voxel.min())

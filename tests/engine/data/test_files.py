@@ -418,18 +418,33 @@ def test_colour_images_fit_grey_labels() -> None:
     [
         (np.zeros((4, 4)), False),
         (np.diag([1e-5, 1e-5, 1e-5, 0]), False),
-        (np.diag([0.01, 0, 0, 0]), True),
-        (np.array([[0, 0.01, 0, 0], *[[0.0] * 4] * 3]), True),
-        (np.array([[0, 0, 0, 1.0], *[[0.0] * 4] * 3]), True),
+        (np.diag([0.003, 0, 0, 0]), True),
+        (np.array([[0, 0.003, 0, 0], *[[0.0] * 4] * 3]), True),
         (np.array([[0, 0, 0, 0.5], *[[0.0] * 4] * 3]), True),
         (np.array([[0, 0, 0, 1e-3], *[[0.0] * 4] * 3]), False),
     ],
 )
-def test_affines_that_differ_are_warned_of(change: np.ndarray, differs: bool) -> None:
+def test_affines_that_nearly_agree_are_warned_of(change, differs) -> None:
     affine = np.diag([1.0, 1.0, 2.5, 1.0])
     warning = check_pair(placed(affine), placed(affine + change))
     assert (warning is not None) == differs
     assert check_pair(placed(affine), placed(None)) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        np.diag([0.01, 0, 0, 0]),
+        np.array([[0, 0.01, 0, 0], *[[0.0] * 4] * 3]),
+        np.array([[0, 0, 0, 1.0], *[[0.0] * 4] * 3]),
+        np.array([[0, 0, 0, -40.0], *[[0.0] * 4] * 3]),
+    ],
+)
+def test_labels_that_lie_elsewhere_are_refused_with_both_affines(change) -> None:
+    """They trained on other voxels than they were drawn on, with a word of doubt."""
+    affine = np.diag([1.0, 1.0, 2.5, 1.0])
+    with pytest.raises(MedsagaError, match=r"Affine of the image: .* of the labels"):
+        check_pair(placed(affine), placed(affine + change))
 
 
 def test_a_picture_and_a_single_slice_that_was_turned_are_no_pair(tmp_path) -> None:
