@@ -37,6 +37,7 @@ Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 Axis = Annotated[int, Field(ge=0, le=2)]
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=_LARGEST_SIDE)]
 
 
@@ -96,7 +97,7 @@ class SlicePart(_Part):
 
 class _Metrics(_Part):
     measured_on: Name
-    dice: dict[Name, Amount]
+    dice: dict[Name, Share]
     hd95: dict[Name, Amount]
     step: Count = 0
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from medsaga.models.card import ModelCard
     from medsaga.settings.segment import SegmentSettings
 
+# Bytes, on all usual file systems.
+_LONGEST_NAME = 255
 _LONGEST_CLASS = 80
 
 
@@ -137,6 +139,11 @@ class OutputNames:
         return {image.resolve() for image in self.images}
 
     def _take(self, path: Path, image: Path) -> None:
+        if len(os.fsencode(path.name)) > _LONGEST_NAME:
+            raise MedsagaError(
+                f"A result for {image} would have a name of more than {_LONGEST_NAME} "
+                "bytes, which no file system takes: give the image a shorter one."
+            )
         if path.resolve() in self._resolved:
             raise MedsagaError(
                 f"The result for {image} would replace the image {path}: choose "

@@ -161,7 +161,7 @@ def labels_on(labels: Labels, image: Layer) -> Volume:
     if mirrored is None:
         raise MedsagaError(
             f"{labels.name} does not lie on {image.name}: choose labels that were "
-            "painted on it, or give both layers the same scale and position."
+            "painted on it, or save them on its grid."
         )
     axes = tuple(axis + volume.is_2d for axis in mirrored)
     array = np.flip(volume.array, axes) if axes else volume.array

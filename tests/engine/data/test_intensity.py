@@ -375,3 +375,20 @@ def test_of_few_values_each_may_mean_something(levels):
         volume_from_array(image)
     )
     assert limits[1] == levels[-1]
+
+
+@pytest.mark.parametrize("padding", [-1024, -2000, -3024])
+def test_padding_alone_makes_no_ct(padding):
+    """Of an MRI with such a border the soft tissue window was taken."""
+    array = np.random.default_rng(0).integers(0, 900, (4, 64, 64)).astype(np.float32)
+    array[:, :8] = padding
+    assert not looks_like_hounsfield(volume_from_array(array))
+
+
+@pytest.mark.parametrize("marker", [-32768, 1e20])
+def test_a_marker_beside_few_levels_takes_no_contrast(marker):
+    array = np.random.default_rng(0).integers(0, 7, (4, 64, 64)).astype(np.float64)
+    array[:, :8] = marker
+    rule = IntensityRule(kind="percentiles", low=0.5, high=99.5)
+    low, high = rule.limits(volume_from_array(array))
+    assert (low, high) == (0.0, 6.0)

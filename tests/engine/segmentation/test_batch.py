@@ -231,3 +231,14 @@ def test_what_a_folder_holds_beside_images_is_named_once(model, tmp_path):
     assert told == (
         f"Not looked at in {folder}, as it is no image: b.nrrd, more, notes.txt."
     )
+
+
+def test_a_result_whose_name_would_be_too_long_is_told_before_any_begins(
+    model, tmp_path
+):
+    """It ended the batch in the middle, with the results before it alone."""
+    first, second = save(tmp_path / "in", "a.npy", f"{'b' * 245}.npy")
+    settings = SegmentSettings(entropy=True)
+    with pytest.raises(MedsagaError, match="more than 255 bytes"):
+        drain(segment_batch(model, [first, second], settings, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()

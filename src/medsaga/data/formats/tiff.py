@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import contextmanager
 from math import isfinite
 from struct import unpack
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +16,7 @@ import tifffile
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -41,6 +43,18 @@ class Pixels(NamedTuple):
     spacing: tuple[float, ...] | None = None
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tifffile from logging what a sentence of ours says."""
+    log = logging.getLogger("tifffile")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
 def read_tiff(path: Path) -> Pixels:
     """Read the one image of a TIFF: of several sizes of it the largest.
 
@@ -49,7 +63,7 @@ def read_tiff(path: Path) -> Pixels:
     MedsagaError
         If it holds more than one volume, channels other than colours, or is cut off.
     """
-    with tifffile.TiffFile(path) as tif:
+    with _quiet(), tifffile.TiffFile(path) as tif:
         _check_is_whole(tif, path)
         series = [s for s in tif.series if not s.keyframe.is_reduced] or tif.series
         if len({(s.shape, s.axes) for s in series}) > 1:

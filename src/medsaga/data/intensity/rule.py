@@ -136,7 +136,8 @@ def looks_like_hounsfield(volume: Volume) -> bool:
     """Whether the intensities are those of a CT in Hounsfield units, by their values.
 
     A CT shows air near -1000, and nothing lies below it but the padding outside the
-    field of view, which has one value. That keeps signed phase images out.
+    field of view, which has one value. That keeps signed phase images out, and images
+    of nothing negative but such padding: in a CT fat is negative too.
     """
     if volume.is_rgb:
         return False
@@ -144,6 +145,8 @@ def looks_like_hounsfield(volume: Volume) -> bool:
     if not values.size or values.min() > -900:
         return False
     inside = values[values > values.min()]
+    if not inside.size or np.mean(inside < 0) < 0.01:
+        return False
     return bool(np.mean(values < -500) >= 0.01 and np.mean(inside < -1200) < 0.05)
 
 

@@ -19,7 +19,7 @@ SAMPLE_SIZE = 1_000_000
 _MARKERS = np.array(
     [-32768, -32767, 32767, 65535, -9999, -99999, 99999, 2**31 - 1, -(2**31), 2**32 - 1]
 )
-_FEWEST_LEVELS = 16
+_FEWEST_LEVELS, _FEWEST_BESIDE = 16, 3
 _LARGEST_MEASURED = 1e15
 # How many times the range of all other values a marker lies beyond them. Any value that
 # lies so far away that the others would become one grey is taken for one, but for what
@@ -66,8 +66,9 @@ def _is_far(end: float, values: NDArray[np.float64]) -> bool:
         is_far = gap > _GAP * span > 0
     else:
         is_far = abs(end) >= _SMALLEST_OTHER and gap > _GAP_OF_OTHERS * span > 0
-    # Of few values each may mean something, as in a phantom or a mask.
-    return is_far and np.unique(others).size >= _FEWEST_LEVELS
+    # Of few values each may mean something, as in a phantom or a mask; but no marker.
+    fewest = _FEWEST_BESIDE if _may_mark(np.array([end]))[0] else _FEWEST_LEVELS
+    return is_far and np.unique(others).size >= fewest
 
 
 def _may_mark(values: NDArray[np.float64]) -> NDArray[np.bool_]:
