@@ -7,21 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
 from medsaga.data.files import read_labels
 from medsaga.data.folders import listed, pair_files
 from medsaga.data.formats.catalogue import stem
 from medsaga.data.matching import match_labels
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import Notice, Scoring, Stop
-from medsaga.metrics import Scores, distinct_values, mean, score
+from medsaga.metrics import (
+    Scores,
+    distinct_values,
+    mean,
+    score,
+    share_of_equal_neighbours,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
-
-    from numpy.typing import NDArray
 
     from medsaga.data.volume import Volume
     from medsaga.events import Stream
@@ -178,17 +179,10 @@ def _read_mask(path: Path) -> Volume:
     """Read a mask; an image of whole numbers would be scored for each of its greys."""
     mask = read_labels(path)
     n_values = len(distinct_values(mask.array, _MOST_VALUES))
-    if n_values > _MOST_VALUES or (n_values > _FEW_VALUES and _is_grey(mask.array)):
+    is_grey = share_of_equal_neighbours(mask.array) < _LEAST_EQUAL
+    if n_values > _MOST_VALUES or (n_values > _FEW_VALUES and is_grey):
         raise MedsagaError(
             f"{path.name} holds many values that change from pixel to pixel, as an "
             "image does: give masks, with one value for each class."
         )
     return mask
-
-
-def _is_grey(array: NDArray[Any]) -> bool:
-    """Whether most neighbours differ: what is drawn has areas of one value."""
-    left, right = array[..., :-1], array[..., 1:]
-    is_drawn = (left != 0) & (right != 0)
-    n_equal = np.count_nonzero(is_drawn & (left == right))
-    return bool(n_equal < _LEAST_EQUAL * np.count_nonzero(is_drawn))

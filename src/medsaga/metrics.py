@@ -119,6 +119,24 @@ def score(
     return Scores(dice=dice, hd95=hd95, missing=missing, unit=unit)
 
 
+def share_of_equal_neighbours(array: NDArray[Any]) -> float:
+    """Give how many neighbours along the rows, both marked, have one value.
+
+    Nearly all of a mask, which has areas of one value; few of an image, or of a mask
+    that was smoothed. 1 where nothing is marked.
+
+    Parameters
+    ----------
+    array
+        Of any number of axes, the last along the rows; 0 is unmarked.
+    """
+    left, right = array[..., :-1], array[..., 1:]
+    are_marked = (left != 0) & (right != 0)
+    n_marked = int(np.count_nonzero(are_marked))
+    n_equal = int(np.count_nonzero(are_marked & (left == right)))
+    return n_equal / n_marked if n_marked else 1.0
+
+
 def distinct_values(array: NDArray[Any], most: int | None = None) -> set[int]:
     """Give the whole numbers that a mask holds, or some more than `most` of them.
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medsaga.data.files import check_label_values, read_labels, read_volume
-from medsaga.data.folders import PairedFiles, listed, pair_files
+from medsaga.data.folders import PairedFiles, listed, other_files, pair_files
 from medsaga.data.matching import match_labels
 from medsaga.data.volume import Volume, volume_from_array
 from medsaga.errors import MedsagaError
@@ -125,12 +125,16 @@ def _read_pairs(
         )
     volumes = _told_apart(volumes)
     matched, notes = _matched(volumes, label_volumes)
-    return volumes, matched, [*_left_out(found, unpainted), *notes]
+    others = [*other_files(images), *other_files(labels)]
+    return volumes, matched, [*_left_out(found, unpainted, others), *notes]
 
 
-def _left_out(found: PairedFiles, unpainted: Sequence[Path]) -> list[str]:
+def _left_out(
+    found: PairedFiles, unpainted: Sequence[Path], others: Sequence[Path]
+) -> list[str]:
     """Name all that is not used, once."""
     reasons = (
+        ("What is no image is not used", others),
         ("Labels without an image of their name are not used", found.labels_alone),
         ("Images without labels are not used", found.images_alone),
         ("Label files without any label are not used", unpainted),

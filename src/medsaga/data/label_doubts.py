@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from medsaga.metrics import share_of_equal_neighbours
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 # An object's number is on one slice or a few, and there it is one small blob.
 _FEWEST_OBJECTS, _MOST_SLICES_EACH, _LARGEST_SHARE = 12, 3.5, 0.02
 _ONE_BLOB = 0.9
+# Of neighbours in a mask nearly all are equal.
+_LEAST_EQUAL = 0.5
 # What programs for pictures mark with, by their bits.
 _WHITE = (255, 65535)
 # Of a smoothed mask the values between 0 and its own are at its edge.
@@ -32,7 +36,8 @@ def label_doubts(labels: Sequence[Volume], annotation: Annotation) -> list[str]:
     ]
     if not slices:
         return []
-    doubts = (_numbered_objects(slices), _smoothed(slices), _two_ones(labels))
+    smoothed = _smoothed(slices) or _changing(slices)
+    doubts = (_numbered_objects(slices), smoothed, _two_ones(labels))
     return [doubt for doubt in doubts if doubt is not None]
 
 
@@ -82,6 +87,23 @@ def _smoothed(slices: Sequence[NDArray[np.integer]]) -> str | None:
         f"The labels hold {len(values)} values, all but {full} along edges: is this a "
         "mask that was smoothed or resized? Then save it without that, with nearest "
         "neighbours, or each value becomes a class."
+    )
+
+
+def _changing(slices: Sequence[NDArray[np.integer]]) -> str | None:
+    """Notice what has no areas: a mask smoothed widely, or an image."""
+    painted = np.concatenate([one[one != 0] for one in slices])
+    values = np.unique(painted)
+    if len(values) <= _FEWEST_STEPS:
+        return None
+    shares = [share_of_equal_neighbours(one) for one in slices]
+    weights = [np.count_nonzero(one) for one in slices]
+    if np.average(shares, weights=weights) >= _LEAST_EQUAL:
+        return None
+    return (
+        f"The labels hold {len(values)} values that change from pixel to pixel: is "
+        "this a mask that was smoothed, or an image? Then save it with one value for "
+        "each class, or each value becomes a class."
     )
 
 

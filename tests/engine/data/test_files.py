@@ -326,11 +326,12 @@ def test_what_trains_nothing_is_named_once(tmp_path: Path) -> None:
     for name in ("a", "b", "alone"):
         touch(tmp_path / "i")
         np.save(tmp_path / "i" / f"{name}.npy", np.zeros((3, 4, 5)))
-    touch(tmp_path / "l", ".hidden.npy")
+    touch(tmp_path / "l", ".hidden.npy", "names.txt")
     for name, value in (("a", 1), ("b", 0), ("b_v2", 1)):
         np.save(tmp_path / "l" / f"{name}.npy", np.full((3, 4, 5), value))
     *_, notes = as_volume_pairs(tmp_path / "i", tmp_path / "l")
     assert notes == [
+        "What is no image is not used: names.txt.",
         "Labels without an image of their name are not used: b_v2.npy.",
         "Images without labels are not used: alone.npy.",
         "Label files without any label are not used: b.npy.",

@@ -58,6 +58,19 @@ def test_a_smoothed_mask():
     assert "all but 255 along edges" in doubt
 
 
+@pytest.mark.parametrize("sigma", [1, 3])
+def test_a_mask_that_was_smoothed_widely(sigma):
+    mask = np.rint(ndimage.gaussian_filter(255.0 * (objects(30) > 0), sigma))
+    (doubt,) = doubts_of(mask.astype(np.uint8))
+    assert "smoothed" in doubt
+
+
+def test_an_image_in_place_of_labels():
+    picture = np.random.default_rng(0).integers(0, 200, (64, 64), dtype=np.uint8)
+    (doubt,) = doubts_of(picture)
+    assert "or an image" in doubt
+
+
 def test_one_and_255_in_one_data_set():
     mask = (objects(9) > 0).astype(np.uint8)
     assert doubts_of(mask, mask) == []
