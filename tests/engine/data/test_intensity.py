@@ -377,7 +377,7 @@ def test_of_few_values_each_may_mean_something(levels):
     assert limits[1] == levels[-1]
 
 
-@pytest.mark.parametrize("padding", [-1024, -2000, -3024])
+@pytest.mark.parametrize("padding", [-2000, -3024])
 def test_padding_alone_makes_no_ct(padding):
     """Of an MRI with such a border the soft tissue window was taken."""
     array = np.random.default_rng(0).integers(0, 900, (4, 64, 64)).astype(np.float32)

@@ -58,6 +58,7 @@ def train_again_and_again(folder: str, connection) -> None:
             connection.send("saving")
             ModelLibrary().add(model, "model")
             keep_model(model, target.save, journal)
+            connection.send("saved")
 
 
 def write_again_and_again(folder: str, connection) -> None:
@@ -98,7 +99,8 @@ def test_a_training_goes_on_to_the_same_weights_whenever_it_is_killed(
     expected = drain(fine_tune(TrainingData(image, labels), SETTINGS))
     monkeypatch.setenv("MEDSAGA_STATE", str(tmp_path / "states"))
     rng, n_resumed = random.Random(0), 0
-    moments = [("ready", rng.uniform(0, 1.5)) for _ in range(12)]
+    moments = [("saved", 0.0)]  # once, that there is something to be replaced
+    moments += [("ready", rng.uniform(0, 1.5)) for _ in range(12)]
     moments += [("saving", rng.uniform(0, 0.1)) for _ in range(8)]
     for after, seconds in moments:
         start_and_kill(train_again_and_again, tmp_path, after=after, seconds=seconds)

@@ -38,6 +38,8 @@ tissue's level, for which 40 is as usual as its 50.
 # each end), at most so many times that between them.
 _MOST_BEYOND = 3
 _VALUES_AT_ONCE = 2**20
+# In Hounsfield units; what is darker is padding.
+_DARKEST_AIR = -1100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +147,7 @@ def looks_like_hounsfield(volume: Volume) -> bool:
     if not values.size or values.min() > -900:
         return False
     inside = values[values > values.min()]
-    if not inside.size or np.mean(inside < 0) < 0.01:
+    if values.min() < _DARKEST_AIR and np.mean(inside < 0) < 0.01:
         return False
     return bool(np.mean(values < -500) >= 0.01 and np.mean(inside < -1200) < 0.05)
 

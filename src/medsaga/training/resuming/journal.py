@@ -7,6 +7,8 @@ torch.
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +177,9 @@ class Journal:
             if not is_worth_keeping(self.folder):
                 remove_folder(self.folder)
             self._lock.release()
+            if not self.folder.exists():
+                with suppress(OSError):
+                    os.unlink(self._lock.lock_file)
 
     def read_model(self) -> TrainedModel:
         """Read the model that could not be saved elsewhere.
