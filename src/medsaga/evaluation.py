@@ -179,8 +179,9 @@ def _read_mask(path: Path) -> Volume:
     """Read a mask; an image of whole numbers would be scored for each of its greys."""
     mask = read_labels(path)
     n_values = len(distinct_values(mask.array, _MOST_VALUES))
-    is_grey = share_of_equal_neighbours(mask.array) < _LEAST_EQUAL
-    if n_values > _MOST_VALUES or (n_values > _FEW_VALUES and is_grey):
+    if n_values > _MOST_VALUES or (
+        n_values > _FEW_VALUES and share_of_equal_neighbours(mask.array) < _LEAST_EQUAL
+    ):
         raise MedsagaError(
             f"{path.name} holds many values that change from pixel to pixel, as an "
             "image does: give masks, with one value for each class."

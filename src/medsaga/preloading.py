@@ -7,8 +7,6 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-import psutil
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -39,7 +37,9 @@ def patient_threads() -> Iterator[None]:
 
 
 def _policy() -> dict[str, str]:
-    load = psutil.getloadavg()[0] / (os.cpu_count() or 1)
+    if not hasattr(os, "getloadavg"):  # on Windows, where torch has another OpenMP
+        return {}
+    load = os.getloadavg()[0] / (os.cpu_count() or 1)
     return _ON_BUSY if load >= _BUSY else _ON_IDLE
 
 

@@ -1,8 +1,8 @@
 """The command `finetune`: images with labels in, a model folder out."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -18,7 +18,7 @@ from medsaga.cli.options import (
     parse_slices,
     settings_options,
 )
-from medsaga.cli.repeating import Repetition
+from medsaga.cli.repeating import DataOptions, Repetition
 from medsaga.cli.run import (
     Run,
     print_json,
@@ -135,7 +135,7 @@ def finetune(
             "--from-card repeats the steps that a training took: leave --preset and "
             "--minutes out, or give --steps for another number."
         )
-    options = _Options(
+    options = DataOptions(
         axis=parse_axis(axis),
         slices=parse_slices(slices, "--slices"),
         empty_slices=parse_slices(empty, "--empty") or [],
@@ -144,7 +144,7 @@ def finetune(
     )
     repetition = None if from_card is None else Repetition.read(from_card, given)
     if image is None or labels is None or out is None:
-        is_told = bool(given or preset_name or from_card) or options != _Options()
+        is_told = bool(given or preset_name or from_card) or options != DataOptions()
         _check_alone(
             resume=resume,
             has_image=image is not None,
@@ -156,30 +156,18 @@ def finetune(
         asked = _Asked(image=image, labels=labels, settings=settings, options=options)
         asked = asked.repeating(repetition)
     with start_run() as run:
-        described = None if asked is None else asked.describe()
-        entry = find_interrupted(out, described) if resume else None
+        described = {} if asked is None else asked.describe()
+        entry = find_interrupted(out, described or None) if resume else None
         if entry is not None:
             trained = go_on(run, entry, out, overwrite=overwrite)
         elif asked is not None and out is not None:
             target = model_target(out, overwrite=overwrite)
-            trained = begin(run, target, asked.describe(), asked.train)
+            trained = begin(run, target, described, asked.train)
             _tell_of_result(run, asked, repetition, trained.card)
         else:
             raise AssertionError
     _print(trained, is_stopped=run.is_stopped, as_json=as_json)
     end(is_stopped=run.is_stopped, problem=trained.problem)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Options:
-    """What of the images and labels trains."""
-
-    axis: int | None = None
-    slices: Sequence[int] | None = None
-    empty_slices: Sequence[int | tuple[int, int]] = field(default_factory=list)
-    window: tuple[float, float] | None = None
-    class_names: Mapping[int, str] = field(default_factory=dict)
-    class_colours: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,21 +177,13 @@ class _Asked:
     image: Path
     labels: Path
     settings: FineTuneSettings
-    options: _Options
+    options: DataOptions
 
     def repeating(self, repetition: Repetition | None) -> Self:
         """Give it with what is not asked for otherwise as it was before."""
         if repetition is None:
             return self
-        given = self.options
-        options = _Options(
-            axis=repetition.axis if given.axis is None else given.axis,
-            slices=repetition.slices if given.slices is None else given.slices,
-            empty_slices=given.empty_slices or repetition.empty_slices,
-            window=given.window or repetition.window,
-            class_names={**repetition.class_names, **given.class_names},
-            class_colours=repetition.class_colours,
-        )
+        options = self.options.over(repetition.options)
         return replace(self, settings=repetition.settings, options=options)
 
     def describe(self) -> dict[str, Any]:

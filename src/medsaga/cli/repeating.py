@@ -1,7 +1,7 @@
 """`finetune --from-card`: a training as one that was before."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +14,35 @@ _CARD = "card.json"
 
 
 @dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """What of the images and labels trains, as `medsaga.TrainingData` takes it."""
+
+    axis: int | None = None
+    slices: Sequence[int] | None = None
+    empty_slices: Sequence[int | tuple[int, int]] = field(default_factory=list)
+    window: tuple[float, float] | None = None
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    class_colours: Mapping[int, str] = field(default_factory=dict)
+
+    def over(self, before: "DataOptions") -> "DataOptions":
+        """Give these, and where nothing is given what was before."""
+        return DataOptions(
+            axis=before.axis if self.axis is None else self.axis,
+            slices=before.slices if self.slices is None else self.slices,
+            empty_slices=self.empty_slices or before.empty_slices,
+            window=self.window or before.window,
+            class_names={**before.class_names, **self.class_names},
+            class_colours=before.class_colours,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Repetition:
     """What a training was given, as far as the command does not say otherwise."""
 
     card: "ModelCard"
     settings: FineTuneSettings
-    axis: int
-    slices: Sequence[int] | None
-    empty_slices: Sequence[int | tuple[int, int]]
-    window: tuple[float, float] | None
-    class_names: Mapping[int, str]
-    class_colours: Mapping[int, str]
+    options: DataOptions
 
     @classmethod
     def read(cls, path: Path, given: Mapping[str, Any]) -> "Repetition":
@@ -55,16 +73,18 @@ class Repetition:
         return cls(
             card=card,
             settings=replace(FineTuneSettings(**card.settings), **given),
-            axis=card.axis,
-            slices=run.slices,
-            # An index alone is one of every image.
-            empty_slices=[
-                index if image < 0 else (image, index)
-                for image, index in run.empty_slices
-            ],
-            window=run.window,
-            class_names=card.classes.names_by_value,
-            class_colours=card.classes.colours_by_value,
+            options=DataOptions(
+                axis=card.axis,
+                slices=run.slices,
+                # An index alone is one of every image.
+                empty_slices=[
+                    index if image < 0 else (image, index)
+                    for image, index in run.empty_slices
+                ],
+                window=run.window,
+                class_names=card.classes.names_by_value,
+                class_colours=card.classes.colours_by_value,
+            ),
         )
 
     def describe(self, card: "ModelCard") -> str:

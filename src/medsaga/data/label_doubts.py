@@ -36,8 +36,7 @@ def label_doubts(labels: Sequence[Volume], annotation: Annotation) -> list[str]:
     ]
     if not slices:
         return []
-    smoothed = _smoothed(slices) or _changing(slices)
-    doubts = (_numbered_objects(slices), smoothed, _two_ones(labels))
+    doubts = (_numbered_objects(slices), _steps(slices), _two_ones(labels))
     return [doubt for doubt in doubts if doubt is not None]
 
 
@@ -64,15 +63,26 @@ def _numbered_objects(slices: Sequence[NDArray[np.integer]]) -> str | None:
     )
 
 
-def _smoothed(slices: Sequence[NDArray[np.integer]]) -> str | None:
+def _steps(slices: Sequence[NDArray[np.integer]]) -> str | None:
+    """Notice many values that are steps between others, at edges or everywhere."""
     painted = np.concatenate([one[one != 0] for one in slices])
-    if not painted.size:
-        return None
     values, counts = np.unique(painted, return_counts=True)
-    full = values[counts.argmax()]
-    if len(values) <= _FEWEST_STEPS or full != values[-1] or values[0] < 0:
+    if len(values) <= _FEWEST_STEPS:
         return None
-    n_between = painted.size - int(counts.max())
+    return _smoothed(slices, values, counts) or _changing(slices, len(values))
+
+
+def _smoothed(
+    slices: Sequence[NDArray[np.integer]],
+    values: NDArray[np.integer],
+    counts: NDArray[np.integer],
+) -> str | None:
+    """Notice a mask that was smoothed: all its values but one lie along edges."""
+    full = values[counts.argmax()]
+    if full != values[-1] or values[0] < 0:
+        return None
+    n_painted = int(counts.sum())
+    n_between = n_painted - int(counts.max())
     n_at_edge = 0
     for one in slices:
         between = (one != 0) & (one != full)
@@ -81,7 +91,7 @@ def _smoothed(slices: Sequence[NDArray[np.integer]]) -> str | None:
         )
         n_at_edge += int(np.count_nonzero(between & ends))
     is_rim = n_at_edge >= _AT_EDGE * n_between
-    if not is_rim or n_between > _MOST_BETWEEN * painted.size:
+    if not is_rim or n_between > _MOST_BETWEEN * n_painted:
         return None
     return (
         f"The labels hold {len(values)} values, all but {full} along edges: is this a "
@@ -90,18 +100,14 @@ def _smoothed(slices: Sequence[NDArray[np.integer]]) -> str | None:
     )
 
 
-def _changing(slices: Sequence[NDArray[np.integer]]) -> str | None:
+def _changing(slices: Sequence[NDArray[np.integer]], n_values: int) -> str | None:
     """Notice what has no areas: a mask smoothed widely, or an image."""
-    painted = np.concatenate([one[one != 0] for one in slices])
-    values = np.unique(painted)
-    if len(values) <= _FEWEST_STEPS:
-        return None
     shares = [share_of_equal_neighbours(one) for one in slices]
     weights = [np.count_nonzero(one) for one in slices]
     if np.average(shares, weights=weights) >= _LEAST_EQUAL:
         return None
     return (
-        f"The labels hold {len(values)} values that change from pixel to pixel: is "
+        f"The labels hold {n_values} values that change from pixel to pixel: is "
         "this a mask that was smoothed, or an image? Then save it with one value for "
         "each class, or each value becomes a class."
     )

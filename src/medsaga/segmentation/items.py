@@ -40,9 +40,7 @@ def unused_in_folders(
     images: ImageLike | BatchItem | Sequence[ImageLike | BatchItem],
 ) -> Iterator[str]:
     """Name what folders hold that no batch looks at, in a sentence a folder."""
-    if isinstance(images, (BatchItem, Volume, str, Path, np.ndarray)):
-        images = [images]
-    for folder in images:
+    for folder in _as_sequence(images):
         others = other_files(folder) if isinstance(folder, (str, Path)) else []
         if others:
             yield f"Not looked at in {folder}, as it is no image: {listed(others)}."
@@ -58,11 +56,9 @@ def batch_items(
     MedsagaError
         If there is no such file or folder, or no image in a folder.
     """
-    if isinstance(images, (BatchItem, Volume, str, Path, np.ndarray)):
-        images = [images]
     items: list[BatchItem] = []
     seen: set[Path] = set()
-    for image in images:
+    for image in _as_sequence(images):
         if isinstance(image, BatchItem):
             items.append(image)
         elif isinstance(image, (str, Path)):
@@ -72,3 +68,11 @@ def batch_items(
         else:
             items.append(BatchItem(image=as_volume(image)))
     return items
+
+
+def _as_sequence(
+    images: ImageLike | BatchItem | Sequence[ImageLike | BatchItem],
+) -> Sequence[ImageLike | BatchItem]:
+    if isinstance(images, (BatchItem, Volume, str, Path, np.ndarray)):
+        return [images]
+    return images

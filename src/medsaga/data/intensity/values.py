@@ -62,12 +62,12 @@ def _is_far(end: float, values: NDArray[np.float64]) -> bool:
         return False
     low, high = float(others.min()), float(others.max())
     gap, span = max(low - end, end - high), high - low
+    # Of few values each may mean something, as in a phantom or a mask; but no marker.
     if _may_mark(np.array([end]))[0]:
-        is_far = gap > _GAP * span > 0
+        is_far, fewest = gap > _GAP * span > 0, _FEWEST_BESIDE
     else:
         is_far = abs(end) >= _SMALLEST_OTHER and gap > _GAP_OF_OTHERS * span > 0
-    # Of few values each may mean something, as in a phantom or a mask; but no marker.
-    fewest = _FEWEST_BESIDE if _may_mark(np.array([end]))[0] else _FEWEST_LEVELS
+        fewest = _FEWEST_LEVELS
     return is_far and np.unique(others).size >= fewest
 
 
