@@ -75,16 +75,16 @@ def fit_medsaga(
 ) -> Fitted:
     """Fine-tune by the engine, as a user does.
 
-    With `stops_early` by one who clicks Stop at the sight of the first preview.
+    With `stops_early` by one who clicks Stop at the first preview that a model gives.
     """
     losses: list[float] = []
-    previews: list[float] = []
+    previews: list[Preview] = []
 
     def note(event: medsaga.events.Event) -> None:
         if isinstance(event, Progress) and event.stage == "galore":
             losses.append(event.loss)
         elif isinstance(event, Preview):
-            previews.append(event.seconds)
+            previews.append(event)
         elif isinstance(event, Notice):
             print(event.message)
 
@@ -92,10 +92,14 @@ def fit_medsaga(
     stream = medsaga.fine_tune(
         medsaga.TrainingData(images, labels, axis=task.axis), settings
     )
-    model = drain(stream, note, should_stop=lambda: stops_early and bool(previews))
+
+    def has_seen_enough() -> bool:
+        return stops_early and any(seen.stage != "paint" for seen in previews)
+
+    model = drain(stream, note, should_stop=has_seen_enough)
     assert model is not None
     facts = {
-        "first_preview_seconds": previews[0] if previews else None,
+        "first_preview_seconds": previews[0].seconds if previews else None,
         "steps": model.card.metrics["step"],
         "precision": model.card.settings["precision"],
         "optimizer_state_mb": model.card.measured.get("optimizer_state_bytes", 0)
@@ -290,6 +294,30 @@ def _unet(n_classes: int, *, width: int = 16) -> nn.Module:
     return network
 
 
+def fit_propagation(
+    task: Task, settings: FineTuneSettings, *, follows_flow: bool | None = None
+) -> Fitted:
+    """Carry the painted slices through their volume; nothing is learned."""
+    (image, labels), *others = task.training
+    if others or image.is_2d:
+        raise medsaga.MedsagaError(
+            "Paint is carried within one volume: leave this method out for the task."
+        )
+
+    def predict(volume: Volume, way: SegmentSettings) -> NDArray[Any]:
+        carried = medsaga.propagate(
+            volume,
+            labels,
+            axis=task.axis,
+            background_value=settings.painted_background,
+            follows_flow=follows_flow,
+        )
+        return drain(carried).mask.array
+
+    values = np.unique(labels.array[labels.array != 0]).tolist()
+    return Fitted(predict, tuple(values))
+
+
 def fit_forest(task: Task, settings: FineTuneSettings) -> Fitted:
     """Fit a random forest on scikit-image's multi-scale features of each pixel."""
     from skimage.feature import multiscale_basic_features
@@ -375,4 +403,6 @@ METHODS: dict[str, Callable[..., Fitted]] = {
         learning_rate=1e-3,
     ),
     "forest": fit_forest,
+    "propagation": fit_propagation,
+    "propagation-plain": partial(fit_propagation, follows_flow=False),
 }

@@ -15,6 +15,7 @@ from medsaga.models.card import FORMAT_VERSION
 from medsaga.models.folder import TrainedModel
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.medsaga import MedSAGa
+from medsaga.propagation.trust import PaintTrust
 from medsaga.settings.fine_tune import FineTuneSettings
 
 
@@ -53,6 +54,7 @@ def make_card(**changes: Any) -> ModelCard:
             "of a later version": {"deep": [1, None]},
         },
         "software": {"torch": "2.6"},
+        "paint_trust": PaintTrust(growth=0.3, n_pairs=5),
     }
     return ModelCard(**fields | changes)
 

@@ -376,6 +376,22 @@ def test_the_first_preview_is_judged_as_it_stands(few_shot, tmp_path):
     assert medsaga.score(mask, truth.array, early.values).mean_dice > 0.3
 
 
+def test_carried_paint_is_judged_within_one_volume(few_shot):
+    from images import Task
+    from methods import METHODS
+
+    image, truth = (medsaga.Volume(array=array) for array in make_phantom())
+    labels = truth.with_array(keep_slices(truth.array, [1, 4, 7, 10]))
+    task = Task([(image, labels)], [(image, truth, [0, 2])])
+    for name in ("propagation", "propagation-plain"):
+        carried = METHODS[name](task, TINY)
+        mask = carried.predict(image, medsaga.SegmentSettings())
+        assert medsaga.score(mask, truth.array, carried.values).mean_dice > 0.9
+    two = Task([(image, labels)] * 2, task.test)
+    with pytest.raises(medsaga.MedsagaError, match="within one volume"):
+        METHODS["propagation"](two, TINY)
+
+
 def test_what_a_forest_sees_of_padded_images_is_the_same_in_both(few_shot):
     """Fitted to slices that are padded, it finds its own training slices."""
     pytest.importorskip("sklearn", reason="it is of the group `benchmark`")

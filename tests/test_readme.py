@@ -48,6 +48,7 @@ def test_the_shell_commands_run_one_after_the_other(readme, folder):
         "segment",
         "evaluate",
         "info",
+        "propagate",
     ]
     for command in commands:
         words = shlex.split(command)[1:]
@@ -55,6 +56,7 @@ def test_the_shell_commands_run_one_after_the_other(readme, folder):
             words += shlex.split(TINY)
         _run(["-m", "medsaga", *words], folder)
     assert (folder / "masks" / "ct.nii.gz").is_file()
+    assert (folder / "filled.nii.gz").is_file()
 
 
 def test_the_python_example_runs_as_it_stands(readme, folder):

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Stage = Literal["features", "head", "galore"]
-"""The head stage's two halves (the frozen features, the fit), and the GaLore stage."""
+Stage = Literal["paint", "features", "head", "galore", "left out"]
+"""Paint alone, before there is a model; the head stage's two halves (the frozen
+features, the fit); the GaLore stage; and slices that are left out one by one."""
 T = TypeVar("T")
 
 
@@ -82,6 +83,19 @@ class Validated(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Expected(Event):
+    """The Dice to be expected of slices that nobody painted, by label value.
+
+    Measured on `n_left_out` painted slices, each of which was judged by a head that had
+    not seen it, with paint carried from the others where there was any. A class that is
+    on one slice alone is absent.
+    """
+
+    dice: Mapping[int, float]
+    n_left_out: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preview(Event):
     """The mask of one slice as the model predicts it now.
 
@@ -115,6 +129,20 @@ class SegmentedSlice(Event):
     def done(self) -> int:
         """Slices done: the model's own plane comes first, in order."""
         return self.index + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarriedSlice(SegmentedSlice):
+    """Paint was carried to slice `index` along `axis`.
+
+    `gap` is the distance to the nearest painted slice in mm (in slices where the
+    spacing is unknown), 0 on a painted one. `agreement` is the mean Dice, over the
+    classes, of what comes from the painted slice on one side with what comes from the
+    other; NaN where there is paint on one side alone, or no class.
+    """
+
+    gap: float
+    agreement: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from medsaga.cli.doctor import doctor
 from medsaga.cli.evaluate import evaluate
 from medsaga.cli.finetune import finetune
 from medsaga.cli.info import info
+from medsaga.cli.propagate import propagate_paint
 from medsaga.cli.segment import segment_images
 from medsaga.cli.weights import weights
 
@@ -57,6 +58,7 @@ def _medsaga(
 
 app.command("finetune")(finetune)
 app.command("segment")(segment_images)
+app.command("propagate")(propagate_paint)
 app.command("evaluate")(evaluate)
 app.command("info")(info)
 app.command("demo")(demo)

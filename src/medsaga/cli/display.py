@@ -12,6 +12,7 @@ from rich.progress import Progress as Bar
 
 from medsaga.events import (
     Event,
+    Expected,
     FileProgress,
     ItemEvent,
     Notice,
@@ -26,6 +27,7 @@ _STAGES = {
     "features": "Head stage, features",
     "head": "Head stage, fit",
     "galore": "GaLore stage",
+    "left out": "Slices left out",
 }
 _SECONDS_BETWEEN_LINES = 5.0
 _MB = 1e6
@@ -82,6 +84,8 @@ class Display:
                     f"Step {event.step}: mean Dice {event.mean_dice:.3f} on the "
                     f"{event.measured_on}."
                 )
+            case Expected():
+                self.say(_describe_expected(event))
             case Progress():
                 self._show_training(event)
             case SegmentedSlice() | VotedSlice():
@@ -133,3 +137,14 @@ class Display:
     def _show_file(self, event: FileProgress) -> None:
         done, total = (round(n / _MB) for n in (event.done, event.total))
         self.work(f"{event.doing} {event.name} (MB)", done, total)
+
+
+def _describe_expected(event: Expected) -> str:
+    mean = sum(event.dice.values()) / len(event.dice)
+    worst = min(event.dice, key=lambda value: event.dice[value])
+    lowest = f", {event.dice[worst]:.2f} of class {worst}"
+    return (
+        f"To be expected on slices that nobody painted: mean Dice {mean:.2f}"
+        f"{lowest if len(event.dice) > 1 else ''} (from {event.n_left_out} slices, "
+        "left out one by one)."
+    )

@@ -43,6 +43,14 @@ def segment_images(
         ),
     ],
     given: dict[str, Any],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="Painted slices, to be carried to the others: a file for a single "
+            "image, or a folder of files called as the images are.",
+            show_default="what the model knows of the image",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -58,7 +66,7 @@ def segment_images(
         from medsaga import load_model, segment_batch
         from medsaga.frontend import batch_items
 
-        trained, items = load_model(model), batch_items(image)
+        trained, items = load_model(model), batch_items(image, labels)
         batch = segment_batch(trained, items, settings, out=out, replaces=overwrite)
         results = run.drain(batch, partial(_tell, run, is_alone=len(items) == 1))
     if len(results) == 1 and results[0].error is not None:

@@ -33,13 +33,18 @@ class PlainTable(Table):
 def class_table(card: "ModelCard") -> Table:
     """Make the table of a model's classes with their scores at the training's end."""
     metrics = card.metrics
-    table = make_table("Class", "Name", "Dice", "HD95")
+    table = make_table("Class", "Name", "Expected", "Dice", "HD95")
+    expected = metrics.get("expected_dice", {})
     for value, name, colour in _foreground(card):
         dice = metrics["dice"].get(str(value))
         hd95 = metrics["hd95"].get(str(value))
         named = Text.assemble(("■ ", colour or ""), shown(name))
-        table.add_row(str(value), named, number(dice, 3), number(hd95, 1))
-    table.caption = Text(f"Measured on the {shown(metrics['measured_on'])}.")
+        elsewhere = number(expected.get(str(value)), 2)
+        table.add_row(str(value), named, elsewhere, number(dice, 3), number(hd95, 1))
+    table.caption = Text(
+        "Expected: Dice on slices that nobody painted. Dice and HD95: measured on the "
+        f"{shown(metrics['measured_on'])}."
+    )
     table.caption_justify = "left"
     return table
 

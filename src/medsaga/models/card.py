@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from medsaga.data.identity import SliceId
     from medsaga.data.intensity import IntensityRule
     from medsaga.models.run_record import RunRecord
+    from medsaga.propagation.trust import PaintTrust
 
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
@@ -54,7 +55,8 @@ class ModelCard:
     data_fingerprint
         SHA-256 of the training slices' pixels and labels.
     metrics
-        The last scores: ``measured_on``, ``dice`` and ``hd95`` by label value.
+        The last scores: ``measured_on``, ``dice`` and ``hd95`` by label value, and
+        ``expected_dice``, of slices that nobody painted.
     measured
         Seconds, peak memory in bytes, device, threads, number format, seconds a step,
         and GaLore's share of the encoder's parameters and its state's bytes.
@@ -63,6 +65,9 @@ class ModelCard:
     run
         What the training was given, so that it can be repeated; None of models that
         were trained before this was recorded.
+    paint_trust
+        How much carried paint is worth beside the model; None where too little was
+        painted to find out.
     """
 
     format_version: int
@@ -83,6 +88,7 @@ class ModelCard:
     measured: dict[str, Any]
     software: dict[str, str]
     run: RunRecord | None = None
+    paint_trust: PaintTrust | None = None
 
     def to_json(self) -> str:
         """Write the card as JSON.

@@ -99,6 +99,7 @@ class _Metrics(_Part):
     measured_on: Name
     dice: dict[Name, Share]
     hd95: dict[Name, Amount]
+    expected_dice: dict[Name, Share] = {}
     step: Count = 0
 
 
@@ -126,6 +127,11 @@ class _Run(_Part):
     start: Text | None
 
 
+class _PaintTrust(_Part):
+    growth: Annotated[float, Field(ge=0, le=1000)]
+    n_pairs: Count
+
+
 class CardDocument(_Part):
     """The whole card, in the form of the newest format version."""
 
@@ -146,3 +152,4 @@ class CardDocument(_Part):
     measured: _Measured
     software: dict[Name, Name]
     run: _Run | None = None
+    paint_trust: _PaintTrust | None = None

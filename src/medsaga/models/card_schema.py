@@ -17,6 +17,7 @@ from medsaga.errors import MedsagaError
 from medsaga.models.card import FORMAT_VERSION
 from medsaga.models.card_document import CardDocument
 from medsaga.models.run_record import RunRecord
+from medsaga.propagation.trust import PaintTrust
 from medsaga.settings.fields import Setting, describe
 from medsaga.settings.fine_tune import FineTuneSettings
 from medsaga.wording import shown
@@ -66,6 +67,7 @@ def read_fields(content: bytes | str, subject: str) -> dict[str, Any]:
         "settings": settings,
         "training_slices": _slices(card.training_slices),
         "held_out_slices": _slices(card.held_out_slices),
+        "paint_trust": card.paint_trust and PaintTrust(**card.paint_trust.model_dump()),
         "run": card.run and RunRecord.from_json(card.run.model_dump()),
     }
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from errno import EEXIST
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -22,6 +22,9 @@ from medsaga.models.kept_slices import KEPT_SLICES
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from medsaga.data.identity import SliceId
     from medsaga.data.samples import Sample
     from medsaga.network.medsaga import MedSAGa
 
@@ -32,13 +35,28 @@ _CARD_BYTES = 2**20
 class TrainedModel:
     """A network with its card. What :func:`medsaga.fine_tune` returns.
 
-    `samples` are the slices that trained it or were held out; a model that was read
-    from a folder has none.
+    Attributes
+    ----------
+    network, card
+        What it is made of.
+    samples
+        The slices that trained it or were held out; none of a model that was read from
+        a folder.
+    kept_paint
+        Of a model that was read from a folder: what :attr:`paint` is, of the slices
+        that are kept there.
     """
 
     network: MedSAGa
     card: ModelCard
     samples: Sequence[Sample] = ()
+    kept_paint: Mapping[SliceId, NDArray[Any]] = field(default_factory=dict)
+
+    @property
+    def paint(self) -> Mapping[SliceId, NDArray[Any]]:
+        """(rows, columns) label values of its slices of which every pixel is known."""
+        own = {s.id: s.truth for s in self.samples if s.known is None}
+        return own or self.kept_paint
 
 
 def save_model(model: TrainedModel, folder: Path | str) -> Path:

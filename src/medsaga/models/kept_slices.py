@@ -82,8 +82,12 @@ def _as_tensor(array: NDArray[Any]) -> Tensor:
     return from_numpy(np.array(array, dtype=kind, order="C"))
 
 
-def kept_labels(folder: Path | str) -> dict[SliceId, NDArray[Any]]:
+def kept_labels(
+    folder: Path | str, *, are_whole: bool = False
+) -> dict[SliceId, NDArray[Any]]:
     """Give the labels of the slices that are kept with a model; imports no torch.
+
+    With `are_whole` only of those of which every pixel is known.
 
     Returns
     -------
@@ -93,9 +97,11 @@ def kept_labels(folder: Path | str) -> dict[SliceId, NDArray[Any]]:
     """
     try:
         with safe_open(Path(folder) / KEPT_SLICES, framework="numpy") as file:
+            partial = {n for n in file.keys() if n.endswith(f".{_KNOWN}")}  # noqa: SIM118
             return {
                 one: file.get_tensor(f"{number}.{_TRUTH}")
                 for number, one in enumerate(_ids(_notes(file), Path(folder)))
+                if not (are_whole and f"{number}.{_KNOWN}" in partial)
             }
     except (*_UNREADABLE, MedsagaError):
         return {}

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.models.card import FORMAT_VERSION, WEIGHTS, ModelCard, load_card
 from medsaga.models.folder import TrainedModel
+from medsaga.models.kept_slices import kept_labels
 from medsaga.network.backbones.catalogue import BACKBONES
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.backbones.sam_format import check_is_finite
@@ -70,7 +71,11 @@ def load_model(folder: Path | str) -> TrainedModel:
         ) from error
     network.eval()
     card = replace(card, format_version=FORMAT_VERSION)
-    return TrainedModel(network.to(memory_format=torch.channels_last), card)
+    return TrainedModel(
+        network.to(memory_format=torch.channels_last),
+        card,
+        kept_paint=kept_labels(folder, are_whole=True),
+    )
 
 
 def check_weights(folder: Path, card: ModelCard, called: str) -> None:

@@ -259,7 +259,8 @@ class _Batch:
             item.image if isinstance(item.image, Volume) else read_volume(item.image)
         )
         relay = Relay(item.skip.is_set, mark=partial(_numbered, number))
-        return (yield from relay(segment(self.model, image, self.settings)))
+        stream = segment(self.model, image, self.settings, labels=item.labels)
+        return (yield from relay(stream))
 
 
 def _numbered(number: int, event: Event) -> ItemEvent:

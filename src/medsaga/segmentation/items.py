@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from medsaga.data.folders import image_files, listed, other_files
+from medsaga.data.formats.catalogue import stem
 from medsaga.data.inputs import as_volume
 from medsaga.data.volume import Volume
+from medsaga.errors import MedsagaError
+from medsaga.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,11 +31,15 @@ class BatchItem:
     image
         An open volume, whose result comes with the events, or a file, whose result is
         written to files.
+    labels
+        Painted slices of the image, to be carried to its others; None takes what the
+        model knows of it.
     skip
         Set it from any thread to end this item alone.
     """
 
     image: Volume | Path
+    labels: Volume | Path | None = None
     skip: threading.Event = field(default_factory=threading.Event)
 
 
@@ -48,13 +55,23 @@ def unused_in_folders(
 
 def batch_items(
     images: ImageLike | BatchItem | Sequence[ImageLike | BatchItem],
+    labels: Path | str | None = None,
 ) -> list[BatchItem]:
     """Give the items of a batch: each file once, of folders the images in them.
+
+    Parameters
+    ----------
+    images
+        What there is of them.
+    labels
+        Painted slices: a file for a single image, or a folder of files that are called
+        as the images are.
 
     Raises
     ------
     MedsagaError
-        If there is no such file or folder, or no image in a folder.
+        If there is no such file or folder, or no image in a folder; if labels are given
+        and none of them is of one of the images.
     """
     items: list[BatchItem] = []
     seen: set[Path] = set()
@@ -67,7 +84,27 @@ def batch_items(
             items += [BatchItem(image=file) for file in files]
         else:
             items.append(BatchItem(image=as_volume(image)))
-    return items
+    return items if labels is None else _with_labels(items, Path(labels))
+
+
+def _with_labels(items: Sequence[BatchItem], labels: Path) -> list[BatchItem]:
+    """Give each item the labels of its name."""
+    files = image_files(labels)
+    if not labels.is_dir() and len(items) == 1:
+        return [replace(items[0], labels=labels)]
+    by_name = {stem(file): file for file in files} if labels.is_dir() else {}
+    found = [
+        replace(item, labels=by_name.get(stem(item.image)))
+        if isinstance(item.image, Path)
+        else item
+        for item in items
+    ]
+    if not any(item.labels for item in found):
+        raise MedsagaError(
+            f"{labels} has no labels for any of {count(len(items), 'image')}: give a "
+            "file for a single image, or a folder of files called as the images are."
+        )
+    return found
 
 
 def _as_sequence(

@@ -19,24 +19,30 @@ from medsaga.computing import (
     pick_device,
     pick_precision,
 )
-from medsaga.data.inputs import ImageLike, as_volume
 from medsaga.data.intensity import image_doubts
 from medsaga.data.samples import working_image
 from medsaga.errors import memory_explained
 from medsaga.events import Notice, Stop, Stream
 from medsaga.models.loading import load_model
 from medsaga.network.inference import predict_image
+from medsaga.propagation.carrying import Carrier
+from medsaga.propagation.fusion import fuse_slices
+from medsaga.propagation.trust import PaintTrust
+from medsaga.segmentation.painted import painted_volume
 from medsaga.segmentation.result import ResultArrays
 from medsaga.segmentation.smoothing import smooth_as_asked
 from medsaga.settings.segment import SegmentSettings
+from medsaga.wording import count
 
 NOT_ENOUGH_MEMORY = (
     "The memory is not enough: close other programs, or give smaller images."
 )
 
 if TYPE_CHECKING:
+    from medsaga.data.inputs import ImageLike
     from medsaga.data.volume import Volume
     from medsaga.models.folder import TrainedModel
+    from medsaga.propagation.paint import Paint
     from medsaga.segmentation.result import Segmentation
 
 
@@ -44,6 +50,8 @@ def segment(
     model: TrainedModel | Path | str,
     image: ImageLike,
     settings: SegmentSettings | None = None,
+    *,
+    labels: ImageLike | None = None,
 ) -> Stream[Segmentation]:
     """Segment an image slice by slice with a trained model.
 
@@ -58,6 +66,10 @@ def segment(
         A file, an array (z, y, x) or (y, x), or a `Volume`.
     settings
         What to do to the mask, and what to give beside it.
+    labels
+        Painted slices of the image, to be carried to the others; None takes those that
+        trained the model, if they are of this image and are known
+        (:attr:`~medsaga.TrainedModel.paint`).
 
     Yields
     ------
@@ -80,15 +92,17 @@ def segment(
         If the model or the image cannot be read, the image has colours and the model
         looks at neighbouring slices, or the memory does not suffice.
     """
+    settings = settings or SegmentSettings()
     with memory_explained(NOT_ENOUGH_MEMORY):
-        return (yield from _segment(model, image, settings or SegmentSettings()))
+        model = load_model(model) if isinstance(model, (Path, str)) else model
+        volume, paint = painted_volume(model, image, labels)
+        paint = paint if settings.paint else None
+        return (yield from _segment(model, volume, settings, paint))
 
 
 def _segment(
-    model: TrainedModel | Path | str, image: ImageLike, settings: SegmentSettings
+    model: TrainedModel, volume: Volume, settings: SegmentSettings, paint: Paint | None
 ) -> Stream[Segmentation]:
-    model = load_model(model) if isinstance(model, (Path, str)) else model
-    volume = as_volume(image)
     planes = _planes(model, volume, settings)
     if any(planes):
         # Each slice across the stack of a lazy array would compute all of it.
@@ -106,14 +120,29 @@ def _segment(
                 size = volume.slice_shape(axis)
                 return predict_image(network, image, content, size, precision)
 
-        for doubt in image_doubts(volume, model.card.intensity):
-            yield Notice(message=doubt)
+        for sentence in (
+            *image_doubts(volume, model.card.intensity),
+            *_about(paint),
+        ):
+            yield Notice(message=sentence)
         for axis in planes:
             stack = (predict(axis, index) for index in range(volume.shape[axis]))
             smoothed = smooth_as_asked(stack, settings.smooth, volume, axis)
+            if paint is not None and axis == paint.axis:
+                carrier = Carrier(volume, paint, limits)
+                trust = model.card.paint_trust or PaintTrust()
+                smoothed = fuse_slices(smoothed, carrier, trust)
             for index, logits in enumerate(smoothed):
                 yield output.take(axis, index, logits)
     return output.result(settings)
+
+
+def _about(paint: Paint | None) -> list[str]:
+    if paint is None:
+        return []
+    n = len(paint.slices)
+    verb = "is" if n == 1 else "are"
+    return [f"{count(n, 'painted slice')} {verb} carried to the other slices."]
 
 
 def _planes(

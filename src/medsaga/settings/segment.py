@@ -23,6 +23,15 @@ class SegmentSettings:
             "distant ones, as in a scan.",
         ),
     ] = "auto"
+    paint: Annotated[
+        bool,
+        choice(
+            "Mask",
+            "Carry the painted slices of the image, where the model knows some, to the "
+            "others, and join them with what the model says. A painted slice stays as "
+            "it was painted.",
+        ),
+    ] = True
     three_planes: Annotated[
         bool,
         choice(

@@ -46,6 +46,7 @@ def make_card(setup: Setup, state: TrainingState, scores: Validated) -> ModelCar
             "measured_on": scores.measured_on,
             "dice": _finite(scores.dice),
             "hd95": _finite(scores.hd95),
+            "expected_dice": _finite(state.expected),
         },
         measured={
             "seconds": round(state.time.seconds, 1),
@@ -54,6 +55,7 @@ def make_card(setup: Setup, state: TrainingState, scores: Validated) -> ModelCar
             **state.measured,
         },
         run=setup.record,
+        paint_trust=state.trust,
         software={name: version(name) for name in _RECORDED_SOFTWARE},
     )
 

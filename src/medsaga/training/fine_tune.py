@@ -9,6 +9,7 @@ from medsaga.errors import memory_explained
 from medsaga.events import Notice, Stop, Stream
 from medsaga.settings.fine_tune import FineTuneSettings
 from medsaga.training.course import OUT_OF_MEMORY, run_course
+from medsaga.training.paint_context.first_preview import preview_paint
 from medsaga.training.plan.running_time import RunningTime
 from medsaga.training.preview import Previewer
 from medsaga.training.request import Request
@@ -149,6 +150,7 @@ def _train(
         try:
             for message in (*request.notices, *_fewer_threads(request.settings)):
                 yield Notice(message=message)
+            yield from preview_paint(request, wanted(), time)
             with memory_explained(OUT_OF_MEMORY):
                 setup, network = yield from set_up(request)
             state = TrainingState(

@@ -17,6 +17,7 @@ from medsaga.training.features.sampled_pixels import (
     start_fit,
 )
 from medsaga.training.outcome import comparable_dice, keep_better
+from medsaga.training.paint_context.left_out import judge_left_out
 from medsaga.training.plan.head import (
     FEWEST_VIEWS,
     has_the_whole_time,
@@ -65,6 +66,8 @@ def run_head_stage(
     fit = start_fit(setup, state.network, *pixels.sampled())
     plan_fit(setup, state)
     yield from _fit(setup, state, previewer, fit, part)
+    if not refits_head(setup.settings):
+        yield from judge_left_out(setup, state, pixels, fit)
 
 
 def rerun_head_stage(
@@ -96,6 +99,7 @@ def refit_head(
     pixels = yield from _sample_views(setup, state, previewer, n_views)
     fit = start_fit(setup, state.network, *pixels.sampled())
     yield from _fit(setup, state, previewer, fit)
+    yield from judge_left_out(setup, state, pixels, fit)
 
 
 def _look(
@@ -206,7 +210,8 @@ def _sample_views(
         points = pixels.quota.draw(target, view)
         if len(points):  # a few strokes may all have moved out of the view
             of_points = target[points[:, 0], points[:, 1]]
-            pixels.add(features_at(setup, state.network, image, points), of_points)
+            features = features_at(setup, state.network, image, points)
+            pixels.add(features, of_points, int(order[view % len(order)]))
         seconds += time.monotonic() - started
         left = seconds / (view + 1) * (total - view - 1)
         reached = _progress(setup, "features", view + 1, total, math.nan, left)

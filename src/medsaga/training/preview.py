@@ -9,12 +9,17 @@ from medsaga.computing import evaluating
 from medsaga.data.samples import working_image
 from medsaga.events import Preview
 from medsaga.network.inference import predict_image
+from medsaga.propagation.fusion import fuse
+from medsaga.propagation.trust import PaintTrust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from torch import Tensor
+
     from medsaga.data.volume import Volume
     from medsaga.events import Stage
+    from medsaga.propagation.carrying import CarriedMaps
     from medsaga.training.setup import Setup
     from medsaga.training.state import TrainingState
 
@@ -50,6 +55,7 @@ class Previewer:
         self._last = 0.0
         self._last_target: PreviewTarget | None = None
         self._limits: dict[int, tuple[float, float]] = {}
+        self._carried: dict[PreviewTarget, CarriedMaps] = {}
 
     @property
     def is_due(self) -> bool:
@@ -73,6 +79,7 @@ class Previewer:
             logits = predict_image(
                 network, seen, content, volume.slice_shape(setup.axis), setup.precision
             )
+        logits = self._with_paint(image, index, logits)
         self._last = time.monotonic()
         yield Preview(
             stage=stage,
@@ -87,6 +94,16 @@ class Previewer:
         """Show it if it is time to."""
         if self.is_due:
             yield from self.show(stage)
+
+    def _with_paint(self, image: int, index: int, logits: Tensor) -> Tensor:
+        """Join the logits with what is painted on other slices, if anything is."""
+        carrier = self._setup.painted.carrier(image)
+        if carrier is None:
+            return logits
+        if (image, index) not in self._carried:  # of the slice in sight alone
+            self._carried = {(image, index): carrier.at(index)}
+        maps = self._carried[image, index]
+        return fuse(logits, maps, carrier, self._state.trust or PaintTrust())
 
     def _limits_of(self, image: int, volume: Volume) -> tuple[float, float]:
         """Take the percentiles of a volume once, not for each of its slices."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,12 +15,14 @@ from medsaga.data.held_out import split_held_out
 from medsaga.data.samples import build_samples
 from medsaga.data.survey import finest_width
 from medsaga.events import Event, Notice
+from medsaga.propagation.paint import Paint
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.strategy import apply_strategy
 from medsaga.training.origin import load_network
+from medsaga.training.paint_context.painted_images import PaintedImages
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from torch import Tensor
@@ -73,6 +76,26 @@ class Setup:
     record: RunRecord
     device: torch.device
     precision: FixedPrecision
+
+    @cached_property
+    def image_numbers(self) -> Mapping[str, int]:
+        """The number of each image by its fingerprint."""
+        return {image.fingerprint: n for n, image in enumerate(self.images)}
+
+    @cached_property
+    def painted(self) -> PaintedImages:
+        """What is painted, of the images that previews may show."""
+        slices = {
+            sample.id: sample.truth
+            for sample in (*self.training, *self.held_out)
+            if sample.known is None
+        }
+        values = self.table.values[1:]
+        paints = {
+            number: Paint.of_slices(slices, image, self.axis, values)
+            for image, number in self.image_numbers.items()
+        }
+        return PaintedImages(self.images, paints, self.rule)
 
     @property
     def judged(self) -> Sequence[Sample]:

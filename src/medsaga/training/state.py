@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from medsaga.network.medsaga import MedSAGa
+    from medsaga.propagation.trust import PaintTrust
     from medsaga.settings.fine_tune import FineTuneSettings
 
 Phase = Literal["head", "steps", "refit"]
@@ -92,6 +93,10 @@ class TrainingState:
         Losses in a row that were not.
     measured
         What the card is to tell.
+    trust
+        How much carried paint is worth beside the network; None until it is found out.
+    expected
+        Dice to be expected of slices that nobody painted, by label value.
     """
 
     network: MedSAGa
@@ -107,6 +112,8 @@ class TrainingState:
     rate_scale: float = 1.0
     n_not_finite: int = 0
     measured: dict[str, Any] = field(default_factory=dict)
+    trust: PaintTrust | None = None
+    expected: dict[int, float] = field(default_factory=dict)
     average: WeightAverage = field(init=False)
     best: BestWeights = field(init=False)
 

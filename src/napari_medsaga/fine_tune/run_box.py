@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 # Each new text redraws the window, which takes a while where that is done in software.
 _SECONDS_BETWEEN_TEXTS = 0.5
 _LONGEST_NOTICE = 500
-_STAGES = {"features": "looking at the slices", "head": "fitting the head"}
+_STAGES = {
+    "features": "looking at the slices",
+    "head": "fitting the head",
+    "left out": "judging slices left out",
+}
 
 
 class RunBox(QWidget):

@@ -86,12 +86,16 @@ class TrainingResult:
         """Say how good the model is, what it took and where it is."""
         card = self.card
         names = card.classes.names_by_value
-        dice = card.metrics["dice"]
+        expected = card.metrics.get("expected_dice", {})
+        where = "to be expected on slices that nobody painted"
+        if not expected:
+            where = f"on the {card.metrics['measured_on']}"
+        dice = expected or card.metrics["dice"]
         scores = ", ".join(f"{names[int(v)]} {score:.2f}" for v, score in dice.items())
         memory = card.measured["peak_memory"] / 1e9
         begun = "Stopped, best so far kept. " if is_stopped else ""
         return (
-            f"{begun}Dice on the {card.metrics['measured_on']}: {scores or 'none'}. "
+            f"{begun}Dice {where}: {scores or 'none'}. "
             f"{card.measured['seconds']:.0f} s, {memory:.1f} GB at most. {self.where}"
         )
 

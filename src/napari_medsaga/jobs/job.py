@@ -116,7 +116,8 @@ class _Drain:
     def _take(self, event: Event) -> None:
         """Hand an event over to the GUI thread; held up here, the stream pauses."""
         self._controls.events.append(event)
-        if isinstance(event, Preview):  # the first thing to be seen stands
+        if isinstance(event, Preview) and event.stage != "paint":
+            # What the model was first seen to do stands.
             import_engine("galore")
         self._controls.running.wait()
 

@@ -118,6 +118,12 @@ def test_every_edited_card_is_read_or_refused_in_one_sentence(version):
         (("measured", "device"), "a toaster", r"measured\.device is 'a toaster'"),
         (("training_slices", 0, "index"), 1.5, r"training_slices\.0\.index is 1\.5"),
         (("training_slices", 0), 1, r"training_slices\.0 is 1"),
+        (
+            ("paint_trust",),
+            {"growth": -1.0, "n_pairs": 2},
+            r"paint_trust\.growth is -1",
+        ),
+        (("paint_trust",), [1], r"paint_trust is \[1\]"),
         (("metrics", "dice", "7"), HUGE, r"no model card"),
         (("metrics", "dice", "7"), float("nan"), r"no model card"),
         (("intensity", "high"), float("inf"), r"no model card"),

@@ -60,14 +60,21 @@ class SampledPixels:
             size, n_features, dtype=torch.bfloat16, device=device
         )
         self._targets = torch.empty(size, dtype=torch.long, device=device)
+        self._slices = torch.empty(size, dtype=torch.int32, device=device)
         self._n = 0
 
-    def add(self, features: Tensor, targets: Tensor) -> None:
-        """Take the pixels of one more view."""
+    def add(self, features: Tensor, targets: Tensor, slice_number: int) -> None:
+        """Take the pixels of one more view, of the training slice of that number."""
         end = self._n + len(targets)
         self._features[self._n : end] = features
         self._targets[self._n : end] = targets
+        self._slices[self._n : end] = slice_number
         self._n = end
+
+    @property
+    def slices(self) -> Tensor:
+        """(n,) number of the training slice that each pixel comes from."""
+        return self._slices[: self._n]
 
     def sampled(self) -> tuple[Tensor, Tensor]:
         """Give the (n, features) and the (n,) classes sampled so far."""

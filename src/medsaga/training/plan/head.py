@@ -13,6 +13,7 @@ from medsaga.training.features.sampled_pixels import (
     start_fit,
 )
 from medsaga.training.optim.strategy import STRATEGIES
+from medsaga.training.paint_context.left_out import seconds_to_judge
 from medsaga.training.plan.steps import SLOWDOWN
 from medsaga.training.validation import validated_slices
 
@@ -49,7 +50,7 @@ def plan_refit(setup: Setup, state: TrainingState) -> float:
     plan_fit(setup, state)
     views = state.plan.head_views * _time_view(setup, state)
     fit = state.plan.head_steps * _time_fit_step(setup, state)
-    return views + fit
+    return views + fit + seconds_to_judge(setup, state)
 
 
 def plan_views(setup: Setup, state: TrainingState) -> None:
@@ -102,7 +103,7 @@ def _affordable_fit_steps(setup: Setup, state: TrainingState) -> int:
     settings = setup.settings
     if has_the_whole_time(settings):
         to_score = len(validated_slices(setup)) * _time_view(setup, state)
-        to_score += state.pace.seconds_to_compare
+        to_score += state.pace.seconds_to_compare + seconds_to_judge(setup, state)
         left = (state.seconds_left(settings) - to_score) / SLOWDOWN
         affordable = int(left / _time_fit_step(setup, state))
         return max(_FEWEST_FIT_STEPS, min(_MOST_FIT_STEPS, affordable))

@@ -1,0 +1,1 @@
+"""Paint carried from the painted slices of a volume to the others, without learning."""

@@ -1,0 +1,261 @@
+"""Paint carried from slice to slice, from both sides."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medsaga.propagation.distances import signed_distances
+from medsaga.propagation.frame import Frame
+from medsaga.propagation.walking import Walker, inside_dice
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from numpy.typing import NDArray
+
+    from medsaga.data.volume import Volume
+    from medsaga.propagation.flow import Field
+    from medsaga.propagation.paint import Paint
+
+# So many pixels on either side of a boundary tell how it moved.
+_BAND = 2.0
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CarriedMaps:
+    """What the paint says of one slice, on the frame's grid.
+
+    Attributes
+    ----------
+    index
+        Of the slice.
+    distances
+        (k, height, width): mm to each class's boundary, positive inside.
+    below, above
+        mm to the painted slice on that side; 0 for both on a painted slice, infinite
+        where there is none.
+    agreement
+        (k,): Dice of what each class is from the one side with what it is from the
+        other; NaN where there is one side, or none of it.
+    """
+
+    index: int
+    distances: NDArray[np.float32]
+    below: float
+    above: float
+    agreement: NDArray[np.float32]
+
+    @property
+    def gap(self) -> float:
+        """Mm to the nearest paint."""
+        return min(self.below, self.above)
+
+    @property
+    def mean_agreement(self) -> float:
+        """Mean over the classes; NaN without any."""
+        known = self.agreement[np.isfinite(self.agreement)]
+        return float(known.mean()) if known.size else math.nan
+
+    @property
+    def effective_gap(self) -> float:
+        """The gap as far as it makes paint unsure; see :func:`effective_gap`."""
+        return effective_gap(self.below, self.above)
+
+
+def effective_gap(below: float, above: float) -> float:
+    """Give the variance of a random walk that is tied to the paint, in mm.
+
+    Parameters
+    ----------
+    below, above
+        mm to the painted slice on either side, infinite where there is none: then it is
+        the other, between two it is that of a bridge, less than the nearer one.
+    """
+    if math.isinf(max(below, above)):
+        return min(below, above)
+    total = below + above
+    return below * above / total if total else 0.0
+
+
+class Carrier:
+    """Carries the paint of one volume to any of its slices.
+
+    Between two painted slices each class's signed distances are carried from both, by
+    optical flow composed from slice to slice, and averaged with the other side's gap as
+    weight. Beyond the last one a class goes on shrinking as it did before it.
+
+    Parameters
+    ----------
+    volume
+        The image.
+    paint
+        At least one painted slice of it.
+    limits
+        Intensities that become black and white.
+    follows_flow
+        False interpolates between the painted slices, whatever the image shows; None
+        lets these decide.
+
+    Attributes
+    ----------
+    frame
+        The part of the slices that it is carried in.
+    shape
+        Rows and columns of the slices.
+    outside
+        (k,): what the distances are outside of the frame.
+    pixel
+        The shorter side of a pixel in mm.
+    """
+
+    def __init__(
+        self,
+        volume: Volume,
+        paint: Paint,
+        limits: tuple[float, float],
+        *,
+        follows_flow: bool | None = None,
+    ) -> None:
+        self.paint = paint
+        self.shape = volume.slice_shape(paint.axis)
+        self._total = volume.shape[paint.axis]
+        sides = [side for side in volume.spacing or () if 0 < side < math.inf]
+        spacing = volume.slice_spacing(paint.axis) if len(sides) == 3 else None
+        self.frame = Frame.around(paint.footprint(), spacing)
+        self._distances, self.outside = signed_distances(paint, self.frame, spacing)
+        self.pixel = min(spacing or (1.0,))
+        self._step = sides[paint.axis] if len(sides) == 3 else 1.0
+        self._no_sides = np.full(len(paint.values), np.nan, np.float32)
+        self._walker = Walker(volume, paint.axis, self.frame, limits)
+        if follows_flow is None:
+            self._walker.choose(self._distances)
+        else:
+            self._walker.follows_flow = follows_flow
+        self._trends: dict[tuple[int, int], NDArray[np.float32]] = {}
+
+    @property
+    def painted(self) -> list[int]:
+        """Indices of the painted slices, in order."""
+        return sorted(self._distances)
+
+    def unpainted(self) -> list[int]:
+        """Give the indices of the other slices, in order."""
+        return [i for i in range(self._total) if i not in self._distances]
+
+    def effective_gap(self, index: int, without: Collection[int] = ()) -> float:
+        """Give the effective gap of a slice, as if those `without` were not painted."""
+        painted = [i for i in self.painted if i not in without]
+        below = min((index - i for i in painted if i <= index), default=math.inf)
+        above = min((i - index for i in painted if i >= index), default=math.inf)
+        return effective_gap(below * self._step, above * self._step)
+
+    def stream(self) -> Iterator[CarriedMaps]:
+        """Give all slices in order, in the memory of one gap between painted slices."""
+        painted = self.painted
+        yield from self._beyond(painted, range(painted[0]))
+        for low, high in pairwise(painted):
+            yield self._painted(low)
+            yield from self._between(low, high)
+        yield self._painted(painted[-1])
+        yield from self._beyond(painted, range(painted[-1] + 1, self._total))
+
+    def at(self, index: int, without: Collection[int] = ()) -> CarriedMaps:
+        """Give one slice, as if the slices `without` were not painted."""
+        painted = [i for i in self.painted if i not in without]
+        if index in painted:
+            return self._painted(index)
+        low = max((i for i in painted if i < index), default=None)
+        high = min((i for i in painted if i > index), default=None)
+        if low is None or high is None:
+            near = high if low is None else low
+            assert near is not None
+            field = self._walker.way(near, index)
+            return self._one_sided(painted, near, index, field)
+        ends = ((end, self._walker.way(end, index)) for end in (low, high))
+        return self._merged(index, *ends)
+
+    def _between(self, low: int, high: int) -> Iterator[CarriedMaps]:
+        # Half precision: a hundredth of a pixel of what a slice moves.
+        from_high = {
+            index: field.astype(np.float16)
+            for index, field in self._walker.walk(high, low + 1)
+        }
+        if high - low > 1:
+            for index, field in self._walker.walk(low, high - 1):
+                other = from_high.pop(index).astype(np.float32)
+                yield self._merged(index, (low, field), (high, other))
+
+    def _beyond(self, painted: list[int], indices: range) -> Iterator[CarriedMaps]:
+        """Give the slices beyond the first or the last painted one, in order."""
+        if not indices:
+            return
+        is_below = indices[0] < painted[0]
+        near = painted[0] if is_below else painted[-1]
+        walked = self._walker.walk(near, indices[0] if is_below else indices[-1])
+        if is_below:
+            fields = [(i, field.astype(np.float16)) for i, field in walked]
+            walked = ((i, f.astype(np.float32)) for i, f in reversed(fields))
+        for index, field in walked:
+            yield self._one_sided(painted, near, index, field)
+
+    def _painted(self, index: int) -> CarriedMaps:
+        distances = self._distances[index]
+        return CarriedMaps(
+            index=index,
+            distances=distances,
+            below=0.0,
+            above=0.0,
+            agreement=self._no_sides,
+        )
+
+    def _merged(
+        self, index: int, low: tuple[int, Field], high: tuple[int, Field]
+    ) -> CarriedMaps:
+        below, above = index - low[0], high[0] - index
+        from_low = self._walker.carry(self._distances[low[0]], low[1])
+        from_high = self._walker.carry(self._distances[high[0]], high[1])
+        weight = np.float32(above / (below + above))
+        return CarriedMaps(
+            index=index,
+            distances=from_high + weight * (from_low - from_high),
+            below=below * self._step,
+            above=above * self._step,
+            agreement=inside_dice(from_low, from_high),
+        )
+
+    def _one_sided(
+        self, painted: list[int], near: int, index: int, field: Field
+    ) -> CarriedMaps:
+        gap, others = abs(index - near), [i for i in painted if i != near]
+        distances = self._walker.carry(self._distances[near], field)
+        if others:
+            inner = min(others, key=lambda i: abs(i - near))
+            distances += gap * self._trend(near, inner)[:, None, None]
+        is_below = index < near
+        return CarriedMaps(
+            index=index,
+            distances=distances,
+            below=math.inf if is_below else gap * self._step,
+            above=gap * self._step if is_below else math.inf,
+            agreement=self._no_sides,
+        )
+
+    def _trend(self, near: int, inner: int) -> NDArray[np.float32]:
+        """Give mm a slice by which classes shrink from `inner` to `near`: (k,) <= 0."""
+        if (near, inner) not in self._trends:
+            known = self._distances[near]
+            field = self._walker.way(inner, near)
+            carried = self._walker.carry(self._distances[inner], field)
+            bands = np.abs(known) < _BAND * self.pixel
+            moved = [
+                float((a - b)[band].mean()) if band.any() else 0.0
+                for a, b, band in zip(known, carried, bands, strict=True)
+            ]
+            rates = np.minimum(np.array(moved, np.float32), 0) / abs(near - inner)
+            self._trends[near, inner] = rates.astype(np.float32)
+        return self._trends[near, inner]

@@ -1,0 +1,177 @@
+"""Propagation: a few painted slices in, the whole volume out, without any training."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medsaga.data.annotation import annotated_slices
+from medsaga.data.classes import class_table
+from medsaga.data.inputs import as_volume_pairs
+from medsaga.data.intensity import choose_intensity, image_doubts
+from medsaga.data.label_doubts import label_doubts
+from medsaga.data.volume import slice_place
+from medsaga.errors import MedsagaError, memory_explained
+from medsaga.events import CarriedSlice, Notice, Stop, Stream
+from medsaga.propagation.carrying import Carrier
+from medsaga.propagation.masks import carried_mask
+from medsaga.propagation.paint import Paint
+from medsaga.wording import count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from medsaga.data.annotation import EmptySlice
+    from medsaga.data.classes import ClassTable
+    from medsaga.data.inputs import ImageLike
+    from medsaga.data.volume import Volume
+
+_OUT_OF_MEMORY = "The memory ran out: close other programs, or give a smaller image."
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Propagation:
+    """What paint becomes when it is carried through its volume.
+
+    Attributes
+    ----------
+    mask
+        (z, y, x) label values, in the image's place in space.
+    n_carried
+        Slices reached, from the first; fewer than there are when it was stopped, and
+        the others are 0.
+    axis
+        The axis that it was carried along.
+    """
+
+    mask: Volume
+    n_carried: int
+    axis: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every slice was reached."""
+        return self.n_carried == self.mask.shape[self.axis]
+
+
+def propagate(
+    image: ImageLike,
+    labels: ImageLike,
+    *,
+    axis: int | None = None,
+    slices: Sequence[int] | None = None,
+    empty_slices: Sequence[EmptySlice] = (),
+    background_value: int | None = None,
+    follows_flow: bool | None = None,
+) -> Stream[Propagation]:
+    """Carry the painted slices of a volume to all the others, without any training.
+
+    The boundaries of each class move with the optical flow between neighbouring slices,
+    from the painted slices on both sides. It takes seconds.
+
+    Parameters
+    ----------
+    image, labels
+        A file, an array (z, y, x), or a `Volume` each. On a painted slice label 0 is
+        background.
+    axis
+        The axis of (z, y, x) that is painted across; None takes the one along which the
+        fewest slices carry a label.
+    slices
+        Only these are taken for painted.
+    empty_slices
+        Slices that show nothing of any class.
+    background_value
+        The annotation is sparse: label 0 is unknown, and this value is background.
+        Slices of which only some pixels are known are not carried.
+    follows_flow
+        False interpolates between the painted slices, whatever the image shows; by
+        default the painted slices decide which serves them better.
+
+    Yields
+    ------
+    Notice
+        What is to be said of the annotation and the image.
+    CarriedSlice
+        Each slice, in order.
+
+    Returns
+    -------
+    Propagation
+        Whole, or as far as it came when stopped.
+
+    Raises
+    ------
+    MedsagaError
+        If nothing is painted but strokes, the image is 2-D, the two do not fit
+        together, or the memory does not suffice.
+    """
+    (volume,), (mask,), warnings = as_volume_pairs([image], [labels])
+    annotation = annotated_slices(
+        [mask],
+        axis,
+        slices,
+        empty_slices=empty_slices,
+        background_value=background_value,
+    )
+    table = class_table([mask], annotation)
+    rule, _ = choose_intensity("auto", [volume], [mask], None, background_value)
+    paint = Paint.of_labels(mask, annotation, 0, table.values[1:])
+    _check(volume, paint)
+    said = [*warnings, annotation.sentence, *label_doubts([mask], annotation)]
+    said += [*image_doubts(volume, rule), *_strokes(paint)]
+    with memory_explained(_OUT_OF_MEMORY):
+        limits = rule.limits(volume)
+        carrier = Carrier(volume, paint, limits, follows_flow=follows_flow)
+        return (yield from _carry(volume, carrier, table, said))
+
+
+def _carry(
+    volume: Volume, carrier: Carrier, table: ClassTable, said: Sequence[str]
+) -> Stream[Propagation]:
+    axis, done = carrier.paint.axis, 0
+    mask = np.zeros(volume.shape, table.dtype)
+    with suppress(Stop):
+        for message in said:
+            yield Notice(message=message)
+        for maps in carrier.stream():
+            found = carried_mask(carrier, maps, table)
+            mask[slice_place(axis, maps.index)] = found
+            done += 1
+            yield CarriedSlice(
+                image_name=volume.name,
+                axis=axis,
+                index=maps.index,
+                total=volume.shape[axis],
+                mask=found,
+                gap=maps.gap,
+                agreement=maps.mean_agreement,
+            )
+    return Propagation(mask=volume.with_array(mask), n_carried=done, axis=axis)
+
+
+def _check(volume: Volume, paint: Paint) -> None:
+    if volume.is_2d:
+        raise MedsagaError(
+            f"{volume.name} is one 2-D image, which has no other slice to carry paint "
+            "to: fine-tune a model on it, and segment other images with that."
+        )
+    if not paint.slices:
+        raise MedsagaError(
+            "Only strokes are painted, which have no boundary to carry: paint at least "
+            "one slice as a whole, or fine-tune a model, which learns from strokes."
+        )
+
+
+def _strokes(paint: Paint) -> list[str]:
+    """Say which slices are not carried."""
+    if not paint.n_strokes:
+        return []
+    verb = "is" if paint.n_strokes == 1 else "are"
+    return [
+        f"{count(paint.n_strokes, 'slice')} with strokes {verb} not carried: a stroke "
+        "has no boundary."
+    ]

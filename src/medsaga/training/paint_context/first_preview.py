@@ -1,0 +1,49 @@
+"""The first preview: carried paint, before any model is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from medsaga.events import Preview
+from medsaga.propagation.masks import carried_mask
+from medsaga.propagation.paint import Paint
+from medsaga.training.paint_context.painted_images import PaintedImages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from medsaga.training.plan.running_time import RunningTime
+    from medsaga.training.preview import PreviewTarget
+    from medsaga.training.request import Request
+
+
+def preview_paint(
+    request: Request, target: PreviewTarget, time: RunningTime
+) -> Iterator[Preview]:
+    """Show the wanted slice as it is carried from the painted ones, if any are whole.
+
+    Parameters
+    ----------
+    request
+        The training.
+    target
+        Image and slice.
+    time
+        Of the training, for the event.
+    """
+    image, index = target
+    paint = Paint.of_labels(
+        request.labels[image], request.annotation, image, request.table.values[1:]
+    )
+    painted = PaintedImages(request.volumes, {image: paint}, request.rule)
+    carrier = painted.carrier(image)
+    if carrier is None:
+        return
+    yield Preview(
+        stage="paint",
+        image_name=request.volumes[image].name,
+        axis=paint.axis,
+        slice_index=index,
+        mask=carried_mask(carrier, carrier.at(index), request.table),
+        seconds=time.seconds,
+    )

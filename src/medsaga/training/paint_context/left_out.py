@@ -1,0 +1,145 @@
+"""Slices left out one by one: what is to be expected, and what paint is worth."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medsaga.computing import evaluating, peak_memory
+from medsaga.events import Event, Expected, Progress
+from medsaga.network.inference import predict_image
+from medsaga.training.paint_context.left_out_fits import LeftOutFits
+from medsaga.training.paint_context.left_out_scores import LeftOutScores
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping
+
+    from torch import Tensor
+
+    from medsaga.data.samples import Sample
+    from medsaga.network.medsaga import MedSAGa
+    from medsaga.propagation.carrying import Carrier
+    from medsaga.training.features.sampled_pixels import SampledPixels
+    from medsaga.training.pixel_fit import PixelFit
+    from medsaga.training.setup import Setup
+    from medsaga.training.state import TrainingState
+
+_MOST_LEFT_OUT = 10
+# A quarter of the steps that the head's own fit takes are enough to compare.
+_SHARE_OF_STEPS, _MOST_STEPS = 0.25, 300
+# A step of ten heads takes this many times as long as that of one.
+_STEP_OF_ONE = 4.0
+_DRAWN = ("detail_head.", "decoder.output_hypernetworks_mlps.")
+
+
+def left_out_slices(setup: Setup) -> list[int]:
+    """Pick the training slices that are left out one by one: at most ten.
+
+    All pixels of them are known. They are of volumes to which paint is carried from
+    another slice; where there is no such volume, of any two images.
+    """
+    whole = [n for n, one in enumerate(setup.training) if one.known is None]
+    carried = [n for n in whole if _carrier(setup, setup.training[n]) is not None]
+    chosen = carried or (whole if len(whole) > 1 else [])
+    picked = np.linspace(0, len(chosen) - 1, min(len(chosen), _MOST_LEFT_OUT))
+    return [chosen[i] for i in picked.round().astype(int)]
+
+
+def _carrier(setup: Setup, sample: Sample) -> Carrier | None:
+    """Give what carries paint to a slice from others that train."""
+    number = setup.image_numbers.get(sample.id.image)
+    carrier = None if number is None else setup.painted.carrier(number)
+    return carrier if carrier is not None and len(carrier.painted) > 1 else None
+
+
+def seconds_to_judge(setup: Setup, state: TrainingState) -> float:
+    """Tell about how long :func:`judge_left_out` takes."""
+    if not left_out_slices(setup):
+        return 0.0
+    return _n_steps(state) * _STEP_OF_ONE * state.pace.seconds_per_fit_step
+
+
+def judge_left_out(
+    setup: Setup, state: TrainingState, pixels: SampledPixels, fit: PixelFit
+) -> Generator[Event, None, None]:
+    """Score slices by heads that have not seen them, with paint from the others.
+
+    Parameters
+    ----------
+    setup, state
+        The training; the state notes what comes of it.
+    pixels, fit
+        The pixels that the head was fitted to, and its fit.
+    """
+    left_out = left_out_slices(setup)
+    if not left_out:
+        return
+    total = _n_steps(state)
+    fits = LeftOutFits(fit, pixels.slices, left_out, total)
+    started = time.monotonic()
+    for step in range(1, total + 1):
+        loss = fits.step(step)
+        if step % 10 == 0:
+            per_step = (time.monotonic() - started) / step
+            yield _progress(setup, (step, total), loss, per_step * (total - step))
+    fits.finish()
+    scores = LeftOutScores(setup.table.values[1:])
+    for number, index in enumerate(left_out):
+        sample = setup.training[index]
+        logits = _predict(setup, state.network, fits, number, sample)
+        carrier = _carrier(setup, sample)
+        scores.take(logits, sample.truth, carrier, sample.id.index)
+        yield _progress(setup, (total, total), math.nan, 0.0)
+    state.trust = scores.trust()
+    state.expected = scores.expected_dice()
+    if state.expected:
+        yield Expected(dice=state.expected, n_left_out=len(left_out))
+
+
+def _n_steps(state: TrainingState) -> int:
+    return max(1, min(_MOST_STEPS, round(_SHARE_OF_STEPS * state.plan.head_steps)))
+
+
+def _predict(
+    setup: Setup, network: MedSAGa, fits: LeftOutFits, number: int, sample: Sample
+) -> Tensor:
+    """Give the logits of a slice by head `number`."""
+    head = network.detail_head
+    assert head is not None
+    with _borrowed_head(network), evaluating(network):
+        network.decoder.start_from_linear_map(fits.write_to(number, head))
+        return predict_image(
+            network, sample.image, sample.content, sample.truth.shape, setup.precision
+        )
+
+
+@contextmanager
+def _borrowed_head(network: MedSAGa) -> Iterator[None]:
+    """Put back what decides on the classes, as it was before."""
+    kept: Mapping[str, object] = {
+        name: tensor.clone()
+        for name, tensor in network.state_dict().items()
+        if name.startswith(_DRAWN)
+    }
+    try:
+        yield
+    finally:
+        network.load_state_dict(kept, strict=False)
+
+
+def _progress(
+    setup: Setup, done: tuple[int, int], loss: float, seconds_left: float
+) -> Progress:
+    return Progress(
+        stage="left out",
+        step=done[0],
+        total=done[1],
+        loss=loss,
+        learning_rate=setup.settings.head_fit_lr,
+        seconds_left=seconds_left,
+        peak_memory=peak_memory(setup.device),
+    )

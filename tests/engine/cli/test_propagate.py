@@ -1,0 +1,103 @@
+"""`propagate`, and `segment` with painted slices, on files."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from tests.engine.cli.test_cli import AFFINE, TINY, listing, refusal, run, write
+from tests.phantom import keep_slices
+
+PAINTED = [1, 4, 7, 10]
+
+
+@pytest.fixture
+def files(phantom, tmp_path):
+    image, labels = phantom
+    return (
+        write(tmp_path / "ct.nii.gz", image),
+        write(tmp_path / "painted" / "ct.nii.gz", keep_slices(labels, PAINTED)),
+    )
+
+
+def voxels(path) -> np.ndarray:
+    return np.asarray(nib.load(path).dataobj).transpose(2, 1, 0)
+
+
+def test_the_mask_lies_where_the_image_lies(files, phantom, tmp_path):
+    out = tmp_path / "made" / "filled.nii.gz"
+    result = run("propagate", *files, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(out)
+    np.testing.assert_allclose(nib.load(out).affine, AFFINE)
+    found, truth = voxels(out), phantom[1]
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found[PAINTED], truth[PAINTED])
+    assert (found == truth).mean() > 0.98
+    assert listing(out.parent) == {"filled.nii.gz"}
+
+
+def test_json_tells_what_was_carried_how_far(files, tmp_path):
+    out = tmp_path / "filled.nii.gz"
+    result = run("propagate", *files, "--out", out, "--axis", "axial", "--json")
+    document = json.loads(result.stdout)
+    assert document["mask"] == str(out)
+    assert document["axis"] == 0
+    assert [one["index"] for one in document["slices"]] == list(range(12))
+    assert [one["gap"] for one in document["slices"]][:3] == [4.0, 0.0, 4.0]
+    assert document["slices"][0]["agreement"] is None
+    assert 0.5 < document["slices"][2]["agreement"] <= 1
+
+
+def test_slices_that_are_chosen_or_empty(files, phantom, tmp_path):
+    out, painted = tmp_path / "filled.nii.gz", keep_slices(phantom[1], PAINTED)
+    painted[[1, 10]] = 1  # nonsense, which is not chosen
+    write(files[1], painted)
+    chosen = ("--slices", "4,7", "--empty", "11", "--axis", "0")
+    assert run("propagate", *files, "--out", out, *chosen).exit_code == 0
+    found = voxels(out)
+    np.testing.assert_array_equal(found[[4, 7]], phantom[1][[4, 7]])
+    assert (found[1] == phantom[1][1]).mean() > 0.95
+    assert not found[11].any()
+
+
+def test_what_is_there_is_not_replaced_unasked(files, tmp_path):
+    out = tmp_path / "filled.nii.gz"
+    assert run("propagate", *files, "--out", out).exit_code == 0
+    before = out.read_bytes()
+    assert "is there already" in refusal(run("propagate", *files, "--out", out))
+    assert out.read_bytes() == before
+    assert run("propagate", *files, "--out", out, "--overwrite").exit_code == 0
+    for target in files:
+        result = run("propagate", *files, "--out", target, "--overwrite")
+        assert "would be replaced" in refusal(result)
+    assert "is a folder" in refusal(run("propagate", *files, "--out", tmp_path))
+
+
+def test_a_model_is_told_what_is_painted(files, phantom, tmp_path):
+    model = tmp_path / "model"
+    assert run("finetune", *files, "--out", model, *TINY).exit_code == 0
+    painted = files[1].parent
+    for number, labels in enumerate((files[1], painted)):
+        out = tmp_path / f"masks {number}"
+        done = run("segment", model, files[0], "--labels", labels, "--out", out)
+        assert done.exit_code == 0, done.output
+        assert "4 painted slices are carried" in done.stderr
+        found = voxels(out / "ct.nii.gz")
+        np.testing.assert_array_equal(found[PAINTED], phantom[1][PAINTED])
+    alone = tmp_path / "alone"
+    assert run("segment", model, files[0], "--out", alone).exit_code == 0
+    assert not np.array_equal(voxels(alone / "ct.nii.gz"), found)
+
+
+def test_labels_of_other_images_are_refused(files, phantom, tmp_path):
+    model = tmp_path / "model"
+    assert run("finetune", *files, "--out", model, *TINY).exit_code == 0
+    others = write(tmp_path / "others" / "mr.nii.gz", phantom[1]).parent
+    result = run(
+        "segment", model, files[0], "--labels", others, "--out", tmp_path / "o"
+    )
+    assert "no labels for any of" in refusal(result)
+    assert not (tmp_path / "o").exists()

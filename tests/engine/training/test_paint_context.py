@@ -1,0 +1,140 @@
+"""What is painted beside what is learned: shown first, weighed, and joined."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.engine.training.conftest import begin
+from tests.phantom import TINY, keep_slices, train
+
+from medsaga import (
+    ModelLibrary,
+    SegmentSettings,
+    drain,
+    load_model,
+    propagate,
+    save_model,
+    segment,
+)
+from medsaga.events import Expected, Notice, Preview, Progress
+from medsaga.models.card import ModelCard
+from medsaga.training.paint_context import left_out
+from medsaga.training.paint_context.left_out import left_out_slices
+
+PAINTED = [1, 4, 7, 10]
+
+
+@pytest.fixture(scope="module")
+def trained(phantom):
+    image, labels = phantom
+    return train(
+        image, keep_slices(labels, PAINTED), TINY, preview={"preview_at": (0, 5)}
+    )
+
+
+def mask_of(model, image, **options):
+    settings = SegmentSettings(**options)
+    return drain(segment(model, image, settings)).mask.array
+
+
+def test_carried_paint_is_the_first_thing_to_be_seen(trained, phantom):
+    image, labels = phantom
+    events = trained[1]
+    shown = [e for e in events if not isinstance(e, Notice)]
+    assert isinstance(shown[0], Preview)
+    assert (shown[0].stage, shown[0].slice_index) == ("paint", 5)
+    carried = drain(propagate(image, keep_slices(labels, PAINTED)))
+    same = shown[0].mask == carried.mask.array[5]
+    assert same.mean() > 0.999  # the fields of a stream are kept in half precision
+
+
+def test_what_paint_is_worth_is_found_out_and_kept_in_the_card(trained):
+    model, events = trained
+    trust = model.card.paint_trust
+    assert trust.n_pairs == 4
+    assert trust.growth >= 0
+    assert any(isinstance(e, Progress) and e.stage == "left out" for e in events)
+    assert ModelCard.from_json(model.card.to_json()).paint_trust == trust
+
+
+def test_weighing_changes_nothing_of_the_network(trained, phantom, monkeypatch):
+    image, labels = phantom
+    monkeypatch.setattr(left_out, "left_out_slices", lambda setup: [])
+    other, _ = train(image, keep_slices(labels, PAINTED), TINY)
+    assert other.card.paint_trust is None
+    for name, tensor in trained[0].network.state_dict().items():
+        assert torch.equal(tensor, other.network.state_dict()[name]), name
+
+
+def test_the_mask_is_as_painted_where_it_was_painted(trained, phantom):
+    image, labels = phantom
+    joined = mask_of(trained[0], image)
+    np.testing.assert_array_equal(joined[PAINTED], labels[PAINTED])
+    alone = mask_of(trained[0], image, paint=False)
+    assert not np.array_equal(joined, alone)
+    rest = [i for i in range(len(labels)) if i not in PAINTED]
+    assert (joined[rest] == labels[rest]).mean() > (alone[rest] == labels[rest]).mean()
+
+
+def test_another_image_is_segmented_by_the_model_alone(trained, phantom):
+    other = phantom[0] + 1
+    np.testing.assert_array_equal(
+        mask_of(trained[0], other), mask_of(trained[0], other, paint=False)
+    )
+
+
+def test_a_model_of_the_library_knows_the_paint_and_a_saved_one_is_told(
+    trained, phantom, tmp_path
+):
+    image, labels = phantom
+    wanted = mask_of(trained[0], image)
+    kept = load_model(ModelLibrary(tmp_path / "library").add(trained[0], "phantom"))
+    np.testing.assert_array_equal(mask_of(kept, image), wanted)
+    saved = load_model(save_model(trained[0], tmp_path / "model"))
+    assert not saved.paint
+    told = drain(segment(saved, image, labels=keep_slices(labels, PAINTED)))
+    np.testing.assert_array_equal(told.mask.array, wanted)
+
+
+def test_images_of_one_slice_each_are_left_out_without_any_paint(phantom):
+    image, labels = phantom
+    flat, _ = train([image[1], image[4]], [labels[1], labels[4]], TINY)
+    painted = keep_slices(labels, [4])
+    deep, _ = train([image, image + 1], [painted, painted], TINY, axis=0)
+    for model in (flat, deep):
+        assert model.card.paint_trust is None
+        assert set(model.card.metrics["expected_dice"]) == {"1", "5", "117"}
+    alone, _ = train(image, painted, TINY, axis=0)
+    assert not alone.card.metrics["expected_dice"]
+
+
+def test_what_is_to_be_expected_is_told_and_kept(trained):
+    model, events = trained
+    (told,) = (e for e in events if isinstance(e, Expected))
+    assert told.n_left_out == 4
+    assert set(told.dice) == {1, 5, 117}
+    assert all(0 < dice <= 1 for dice in told.dice.values())
+    kept = model.card.metrics["expected_dice"]
+    assert kept == {str(value): dice for value, dice in told.dice.items()}
+
+
+def test_strokes_are_neither_carried_nor_left_out(phantom):
+    image, labels = phantom
+    strokes = np.where(labels == 0, 200, labels)
+    strokes[:, ::2] = 0
+    settings = replace(TINY, sparse=True, background_value=200)
+    model, events = train(image, keep_slices(strokes, PAINTED), settings)
+    assert model.card.paint_trust is None
+    assert not model.paint
+    assert not any(isinstance(e, Preview) and e.stage == "paint" for e in events)
+
+
+def test_at_most_ten_slices_are_left_out(phantom):
+    image, labels = phantom
+    training = begin(image, labels, replace(TINY, hold_out_from=100), axis=0)
+    assert len(training.setup.training) == 12
+    numbers = left_out_slices(training.setup)
+    assert (len(numbers), numbers[0], numbers[-1]) == (10, 0, 11)
