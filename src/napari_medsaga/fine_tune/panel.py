@@ -8,9 +8,10 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from medsaga import MedsagaError
 from medsaga.events import Event, Saved
-from napari_medsaga.fine_tune.data_box import DataBox
+from napari_medsaga.fine_tune.annotated.data_box import DataBox
+from napari_medsaga.fine_tune.annotated.layer_follower import LayerFollower
+from napari_medsaga.fine_tune.fill_box import FillBox
 from napari_medsaga.fine_tune.interrupted_box import InterruptedBox
-from napari_medsaga.fine_tune.layer_follower import LayerFollower
 from napari_medsaga.fine_tune.plan_box import PlanBox
 from napari_medsaga.fine_tune.run_box import RunBox, describe_plan
 from napari_medsaga.fine_tune.training import TrainingRequest
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
     from medsaga.frontend import Interrupted
-    from napari_medsaga.fine_tune.annotation import AnnotationReport
+    from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
 
 
 class FineTunePanel(DockPanel):
@@ -49,6 +50,7 @@ class FineTunePanel(DockPanel):
         self._kept: Path | None = None
 
         self.data = DataBox(napari_viewer)
+        self.fill = FillBox(napari_viewer, self.data)
         self.plan = PlanBox()
         self.interrupted = InterruptedBox()
         self.run = RunBox()
@@ -66,6 +68,7 @@ class FineTunePanel(DockPanel):
         inside = QVBoxLayout(upper)
         inside.setContentsMargins(0, 0, 6, 0)
         inside.addWidget(self.data)
+        inside.addWidget(self.fill)
         inside.addWidget(self.plan)
         inside.addStretch()
         layout = QVBoxLayout(self)
@@ -88,8 +91,6 @@ class FineTunePanel(DockPanel):
         self.run.segments.toggled.connect(self._show_plan)
         self._viewer.dims.events.point.connect(self._on_point_changed)
         self._viewer.dims.events.order.connect(self._on_order_changed)
-
-    # What can be started
 
     def _on_annotation_reported(self, report: AnnotationReport | None) -> None:
         self._show_plan()
@@ -129,8 +130,6 @@ class FineTunePanel(DockPanel):
             segments=self.run.segments.isChecked(),
         )
         self.run.plan.setText(sentence)
-
-    # Start, pause, stop
 
     def _on_start_clicked(self) -> None:
         """Look at the layers once more: the last stroke may be a moment old."""
@@ -290,6 +289,7 @@ class FineTunePanel(DockPanel):
         self._viewer.dims.events.point.disconnect(self._on_point_changed)
         self._viewer.dims.events.order.disconnect(self._on_order_changed)
         self._follower.disconnect_viewer()
+        self.fill.close_down()
         training, self.training = self.training, None
         if training is not None:
             training.job.reported.disconnect(self._on_event)

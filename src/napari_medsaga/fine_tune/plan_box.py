@@ -20,8 +20,8 @@ from superqt import QCollapsible
 
 from medsaga import PRESETS, FineTuneSettings, preset
 from medsaga.frontend import duration, missing_weights
+from napari_medsaga.fine_tune.annotated.sparse_form import SPARSE_SETTINGS
 from napari_medsaga.fine_tune.origin_choice import Origin, OriginChoice
-from napari_medsaga.fine_tune.sparse_form import SPARSE_SETTINGS
 from napari_medsaga.widgets.form import SettingsForm
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from medsaga import FineTuneSettings
     from medsaga.frontend import Speed, TimeEstimate
-    from napari_medsaga.fine_tune.annotation import AnnotationReport
+    from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
 
 # Each new text redraws the window, which takes a while where that is done in software.
 _SECONDS_BETWEEN_TEXTS = 0.5

@@ -25,13 +25,15 @@ from napari_medsaga.jobs.job import Job
 from napari_medsaga.layers.convert import shape_of, slice_shown, volume_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from napari import Viewer
     from napari.layers import Labels
 
     from medsaga import Volume
     from medsaga.events import Event
     from medsaga.frontend import Interrupted, KnownImage
-    from napari_medsaga.fine_tune.annotation import AnnotationReport
+    from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
 
 PREVIEW_SECONDS = 3.0
 
@@ -93,6 +95,15 @@ def _on_abandoned_ended(training: TrainingUnderWay, status: str, value: Any) -> 
     tell_what_was_kept(status, value)
 
 
+def class_table_of(report: AnnotationReport, colours: Mapping[int, str]) -> ClassTable:
+    """Make the table of the classes that are painted, in the layer's colours."""
+    return ClassTable(
+        values=(0, *(c.value for c in report.counts)),
+        names=("background", *(c.name for c in report.counts)),
+        colours=(None, *(colours.get(c.value) for c in report.counts)),
+    )
+
+
 def begin_training(
     viewer: Viewer,
     image: Image,
@@ -101,12 +112,7 @@ def begin_training(
     request: TrainingRequest,
 ) -> TrainingUnderWay:
     """Make the job of a new training; it is not started."""
-    colours = request.data.class_colours or {}
-    table = ClassTable(
-        values=(0, *(c.value for c in report.counts)),
-        names=("background", *(c.name for c in report.counts)),
-        colours=(None, *(colours.get(c.value) for c in report.counts)),
-    )
+    table = class_table_of(report, request.data.class_colours or {})
     layers = TrainingLayers(
         viewer,
         image,

@@ -27,23 +27,24 @@ class Prediction:
     Attributes
     ----------
     model
-        Folder of the model that predicted it, as it was called then.
+        Folder of the model that predicted it, as it was called then; None of paint
+        that was carried without one.
     created
-        When that model was trained, by which it is known under any name.
+        When that model was trained, by which it is known under any name; else empty.
     axis
         Array axis that the model slices across.
     written
         The mask, in the layer's own axes.
     trained
-        The slices of this image that trained the model, as they were labelled, by
-        index.
+        The slices of this image that trained the model, or were carried, as they were
+        labelled, by index.
     earlier
         The labels of the other slices that trained it and are kept with it.
     image
         A weak reference to the layer that it was predicted on.
     """
 
-    model: Path
+    model: Path | None
     created: str
     axis: int
     written: NDArray[Any]
@@ -55,6 +56,8 @@ class Prediction:
         """Give the folder of the model as it is called now, None if it is gone."""
         from medsaga import MedsagaError, ModelLibrary
 
+        if self.model is None:
+            return None
         try:
             entries = ModelLibrary().entries()
         except MedsagaError:  # where one starts from says so

@@ -18,7 +18,7 @@ from tests.plugin.fine_tune.dock import (
 )
 
 from medsaga import ModelLibrary
-from napari_medsaga.fine_tune.sparse_form import SPARSE_SETTINGS
+from napari_medsaga.fine_tune.annotated.sparse_form import SPARSE_SETTINGS
 from napari_medsaga.layers.convert import class_names
 
 

@@ -33,8 +33,8 @@ from tests.plugin.fine_tune.dock import (
 from medsaga import PRESETS, FineTuneSettings, ModelLibrary, frontend, preset
 from medsaga.frontend import Setting, describe, estimate_time
 from medsaga.network.backbones.catalogue import BACKBONES
+from napari_medsaga.fine_tune.annotated.sparse_form import SPARSE_SETTINGS
 from napari_medsaga.fine_tune.run_box import describe_plan
-from napari_medsaga.fine_tune.sparse_form import SPARSE_SETTINGS
 from napari_medsaga.jobs import computer
 
 

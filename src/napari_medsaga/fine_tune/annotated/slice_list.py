@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari.layers import Image
 
     from medsaga.frontend import SliceId
-    from napari_medsaga.fine_tune.annotation import AnnotationReport
+    from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
 
 _MOST_LISTED = 300
 _ROWS_IN_SIGHT = 3

@@ -16,15 +16,15 @@ from qtpy.QtWidgets import (
 )
 
 from medsaga import MedsagaError, TrainingData
-from napari_medsaga.fine_tune.annotation import (
+from napari_medsaga.fine_tune.annotated.annotation import (
     AnnotationQuery,
     AnnotationReport,
     report_annotation,
 )
-from napari_medsaga.fine_tune.class_table import ClassTableView
-from napari_medsaga.fine_tune.empty_slices import EmptySliceBox, empty_slices
-from napari_medsaga.fine_tune.slice_list import SliceList
-from napari_medsaga.fine_tune.sparse_form import SparseForm
+from napari_medsaga.fine_tune.annotated.class_table import ClassTableView
+from napari_medsaga.fine_tune.annotated.empty_slices import EmptySliceBox, empty_slices
+from napari_medsaga.fine_tune.annotated.slice_list import SliceList
+from napari_medsaga.fine_tune.annotated.sparse_form import SparseForm
 from napari_medsaga.jobs.latest import LatestAnswer
 from napari_medsaga.layers.convert import (
     class_colours,

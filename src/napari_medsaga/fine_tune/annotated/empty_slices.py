@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image, Labels
 
-    from napari_medsaga.fine_tune.annotation import AnnotationReport
+    from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
 
 _KEY = "medsaga_empty_slices"
 _HELP = (

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image
 
-    from napari_medsaga.fine_tune.annotation import AnnotationReport
-    from napari_medsaga.fine_tune.data_box import DataBox
+    from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
+    from napari_medsaga.fine_tune.annotated.data_box import DataBox
     from napari_medsaga.layers.predictions import Prediction
 
 

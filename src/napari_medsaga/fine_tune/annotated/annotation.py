@@ -187,6 +187,7 @@ def _report_prediction(
             len(slices) - len(changed) - len(empty),
             len(earlier),
             n_replaced=len(prediction.earlier) - len(earlier),
+            of_model=prediction.model is not None,
         ),
         slices=slices,
         changed=frozenset(changed),
@@ -197,8 +198,15 @@ def _report_prediction(
 
 
 def _describe_corrections(
-    n_changed: int, n_empty: int, n_trained: int, n_earlier: int, *, n_replaced: int
+    n_changed: int,
+    n_empty: int,
+    n_trained: int,
+    n_earlier: int,
+    *,
+    n_replaced: int,
+    of_model: bool,
 ) -> str:
+    known = "that trained its model" if of_model else "that were painted before"
     if n_changed or n_empty:
         slices = {0: "No slice", 1: "1 slice"}.get(n_changed, f"{n_changed} slices")
         empty = f", {n_empty} marked as empty" if n_empty else ""
@@ -207,12 +215,12 @@ def _describe_corrections(
         )
         return (
             f"{slices} of the predicted layer changed{empty}, "
-            f"{n_trained + n_earlier} more that trained its model.{left_out}"
+            f"{n_trained + n_earlier} more {known}.{left_out}"
         )
     if n_trained:
         return (
             "Nothing of the predicted layer was changed: correct some slices, or train "
-            f"on with the {n_trained} that trained its model."
+            f"on with the {n_trained} {known}."
         )
     return "Nothing of the predicted layer was changed: correct some slices first."
 

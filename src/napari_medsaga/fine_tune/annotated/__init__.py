@@ -1,0 +1,1 @@
+"""What is annotated: the layers that train, their slices and classes."""

@@ -1,0 +1,200 @@
+"""Fill between slices: the paint carried through its volume, without any training."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+
+from medsaga import MedsagaError, propagate
+from medsaga.events import CarriedSlice
+from medsaga.frontend import count, slice_place
+from napari_medsaga.fine_tune.under_way import class_table_of
+from napari_medsaga.jobs.job import Job
+from napari_medsaga.layers.convert import shape_of
+from napari_medsaga.layers.label_classes import labels_options
+from napari_medsaga.layers.place import geometry_of
+from napari_medsaga.layers.predictions import Prediction, remember_prediction
+from napari_medsaga.layers.result_layer import ResultLayer
+from napari_medsaga.widgets.plain_text import make_plain_label, show_error
+
+if TYPE_CHECKING:
+    from napari import Viewer
+    from napari.layers import Image, Labels
+
+    from medsaga import Propagation, TrainingData
+    from medsaga.events import Event
+    from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
+    from napari_medsaga.fine_tune.annotated.data_box import DataBox
+
+
+class _Filling:
+    """One filling under way: its job, and the layer that it fills."""
+
+    def __init__(
+        self,
+        viewer: Viewer,
+        image: Image,
+        labels: Labels,
+        report: AnnotationReport,
+        data: TrainingData,
+    ) -> None:
+        self._image, self._axis = image, report.axis
+        self._slices = data.slices or ()
+        self._painted = report.labels_of(self._slices)
+        table = class_table_of(report, data.class_colours or {})
+        options = geometry_of(image) | labels_options(table, labels)
+        options |= {"name": f"{image.name} filled"}
+        self.layer = ResultLayer(
+            viewer, shape_of(image), table.dtype, report.axis, options
+        )
+        stream = partial(
+            propagate,
+            report.image,
+            self._painted,
+            axis=report.axis,
+            slices=self._slices,
+        )
+        self.job = Job(stream, f"filling {image.name}", computes=False)
+
+    def show(self, event: Event) -> None:
+        """Write a slice as it comes."""
+        if isinstance(event, CarriedSlice):
+            self.layer.write(event.index, event.mask)
+            self.layer.refresh()
+
+    def finish(self) -> Labels | None:
+        """Remember what was written, for corrections, and give the layer, if any."""
+        self.layer.refresh(at_once=True)
+        shown = self.layer.shown
+        if shown is None:
+            return None
+        painted = self._painted.array
+        trained = {
+            index: painted[slice_place(self._axis, index)].copy()
+            for index in self._slices
+        }
+        prediction = Prediction(
+            model=None,
+            created="",
+            axis=self._axis,
+            written=self.layer.written(),
+            trained=trained,
+            earlier={},
+            image=ref(self._image),
+        )
+        remember_prediction(shown, prediction)
+        return shown
+
+
+class FillBox(QWidget):
+    """A button that carries the paint to the slices between, and what came of it."""
+
+    ended = Signal()
+    """Emitted when a filling is over."""
+
+    def __init__(
+        self, viewer: Viewer, data: DataBox, parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self._viewer, self._data = viewer, data
+        self._filling: _Filling | None = None
+        self._wants_start = False
+        self.button = QPushButton("Fill bet&ween slices")
+        self.button.setObjectName("fill")
+        self.button.setToolTip(
+            "Carry what is painted to the other slices, along the image and without "
+            "any training: seconds. The result is a layer of its own, which you can "
+            "correct and fine-tune on."
+        )
+        self.status = make_plain_label("filled")
+        self.status.hide()
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.button)
+        layout.addWidget(self.status)
+        self.button.clicked.connect(self._on_clicked)
+        data.reported.connect(self._on_reported)
+        self._enable(None)
+
+    def close_down(self) -> None:
+        """Stop what is under way, as the dock is closed; the layer stays."""
+        self._data.reported.disconnect(self._on_reported)
+        filling, self._filling = self._filling, None
+        if filling is not None:
+            filling.job.reported.disconnect(self._on_event)
+            filling.job.ended.disconnect(self._on_ended)
+            filling.job.stop()
+            filling.finish()
+
+    def _on_clicked(self) -> None:
+        """Look at the layers once more: the last stroke may be a moment old."""
+        self._wants_start = True
+        self.button.setEnabled(False)
+        self._data.look_again()
+
+    def _on_reported(self, report: AnnotationReport | None) -> None:
+        wanted, self._wants_start = self._wants_start, False
+        self._enable(report)
+        if wanted and report is not None and self.button.isEnabled():
+            self._start(report)
+
+    def _enable(self, report: AnnotationReport | None) -> None:
+        can_fill = (
+            self._filling is None
+            and report is not None
+            and report.is_usable
+            and not report.image.is_2d
+            and self._data.sparse.background_value() is None
+        )
+        self.button.setEnabled(can_fill)
+
+    def _start(self, report: AnnotationReport) -> None:
+        image, labels = self._data.image_layer(), self._data.labels_layer()
+        if image is None or labels is None:
+            return
+        data = self._data.training_data(report, image, labels)
+        filling = _Filling(self._viewer, image, labels, report, data)
+        self._filling = filling
+        self._enable(report)
+        self._tell("Carrying the paint from slice to slice…")
+        filling.job.reported.connect(self._on_event)
+        filling.job.ended.connect(self._on_ended)
+        filling.job.start()
+
+    def _on_event(self, event: Event) -> None:
+        if self._filling is not None:
+            self._filling.show(event)
+
+    def _on_ended(self, status: str, value: Any) -> None:
+        filling, self._filling = self._filling, None
+        self._enable(self._data.report())
+        if filling is None:
+            return
+        layer = filling.finish()
+        if status == "failed":
+            self._fail(value)
+        elif layer is not None and value is not None:
+            self._tell(_describe(value, layer))
+        self.ended.emit()
+
+    def _fail(self, error: Exception) -> None:
+        self._tell(f"The paint could not be carried: {error}")
+        if not isinstance(error, MedsagaError):
+            raise error  # napari shows it with its traceback
+        show_error(str(error))
+
+    def _tell(self, sentence: str) -> None:
+        self.status.setText(sentence)
+        self.status.show()
+
+
+def _describe(found: Propagation, layer: Labels) -> str:
+    n_slices = count(found.n_carried, "slice")
+    return (
+        f"{n_slices} in {layer.name}. To correct it, repaint slices of that layer; "
+        "Fine-tune then learns from these and from what was painted."
+    )

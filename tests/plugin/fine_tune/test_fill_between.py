@@ -1,0 +1,82 @@
+"""Fill between slices: the paint carried without a training."""
+
+from __future__ import annotations
+
+import numpy as np
+from qtpy.QtWidgets import QLabel
+from tests.plugin.fine_tune.dock import (
+    ANNOTATED,
+    TIMEOUT,
+    click_and_wait,
+    sentence,
+    trained_slices,
+    wait_until_ready,
+)
+
+from medsaga import ModelLibrary
+from napari_medsaga.layers.predictions import prediction_of
+
+
+def fill_and_wait(panel, qtbot):
+    button = panel.fill.button
+    qtbot.waitUntil(button.isEnabled, timeout=TIMEOUT)
+    with qtbot.waitSignal(panel.fill.ended, timeout=TIMEOUT):
+        button.click()
+
+
+def told(panel) -> str:
+    return panel.findChild(QLabel, "filled").text()
+
+
+def test_the_paint_is_carried_into_a_layer_of_its_own(panel, viewer, arrays, qtbot):
+    truth = arrays[1]
+    painted = viewer.layers["painted"].data.copy()
+    fill_and_wait(panel, qtbot)
+    filled = viewer.layers["blobs filled"]
+    assert (filled.data == truth).mean() > 0.98
+    np.testing.assert_array_equal(filled.data[ANNOTATED], truth[ANNOTATED])
+    np.testing.assert_array_equal(viewer.layers["painted"].data, painted)
+    np.testing.assert_array_equal(filled.scale, viewer.layers["blobs"].scale)
+    assert "12 slices in blobs filled" in told(panel)
+    assert panel.fill.button.isEnabled()
+    assert ModelLibrary().entries() == []
+
+
+def test_corrections_of_it_train_with_what_was_painted(panel, viewer, qtbot):
+    fill_and_wait(panel, qtbot)
+    filled = viewer.layers["blobs filled"]
+    prediction = prediction_of(filled)
+    assert prediction.model is None
+    assert sorted(prediction.trained) == ANNOTATED
+    panel.data.labels.choose(filled)
+    wait_until_ready(panel, qtbot)
+    assert "train on with the 4 that were painted before" in sentence(panel)
+    filled.data_setitem((np.array([5]), np.array([3]), np.array([3])), 1)
+    panel.data.look_again()
+    qtbot.waitUntil(lambda: "1 slice of the" in sentence(panel), timeout=TIMEOUT)
+    panel.run.segments.setChecked(False)
+    click_and_wait(panel, qtbot)
+    (entry,) = ModelLibrary().entries()
+    assert trained_slices(entry.card) == sorted([*ANNOTATED, 5])
+
+
+def test_strokes_and_flat_images_offer_nothing_to_fill(panel, viewer, arrays, qtbot):
+    qtbot.waitUntil(panel.fill.button.isEnabled, timeout=TIMEOUT)
+    panel.data.sparse.control("sparse").setChecked(True)
+    qtbot.waitUntil(lambda: not panel.fill.button.isEnabled(), timeout=TIMEOUT)
+    panel.data.sparse.control("sparse").setChecked(False)
+    qtbot.waitUntil(panel.fill.button.isEnabled, timeout=TIMEOUT)
+    flat = viewer.add_image(arrays[0][4], name="flat")
+    labels = viewer.add_labels(arrays[1][4], name="flat labels")
+    panel.data.image.choose(flat)
+    panel.data.labels.choose(labels)
+    wait_until_ready(panel, qtbot)
+    assert not panel.fill.button.isEnabled()
+
+
+def test_a_closed_dock_leaves_what_is_filled(panel, viewer, qtbot):
+    qtbot.waitUntil(panel.fill.button.isEnabled, timeout=TIMEOUT)
+    panel.fill.button.click()
+    qtbot.waitUntil(lambda: "blobs filled" in viewer.layers, timeout=TIMEOUT)
+    panel.fill.close_down()
+    assert viewer.layers["blobs filled"].data.any()
