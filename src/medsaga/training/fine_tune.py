@@ -159,6 +159,7 @@ def _train(
                 time=time,
                 is_usable=setup.origin.knows_classes,
                 measured={"threads": threads},
+                trust=None if request.card is None else request.card.paint_trust,
             )
             writer = StateWriter(journal)
             yield from writer.begin(setup, state)

@@ -94,7 +94,8 @@ class TrainingState:
     measured
         What the card is to tell.
     trust
-        How much carried paint is worth beside the network; None until it is found out.
+        How much carried paint is worth beside the network: as the model that goes on
+        has it, None of a new one, until it is found out.
     expected
         Dice to be expected of slices that nobody painted, by label value.
     """

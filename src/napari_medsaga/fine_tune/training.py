@@ -86,11 +86,10 @@ class TrainingResult:
         """Say how good the model is, what it took and where it is."""
         card = self.card
         names = card.classes.names_by_value
-        expected = card.metrics.get("expected_dice", {})
-        where = "to be expected on slices that nobody painted"
-        if not expected:
-            where = f"on the {card.metrics['measured_on']}"
-        dice = expected or card.metrics["dice"]
+        dice, where = card.metrics["dice"], f"on the {card.metrics['measured_on']}"
+        expected = card.metrics.get("expected_dice")
+        if expected and not card.held_out_slices:
+            dice, where = expected, "to be expected on slices that nobody painted"
         scores = ", ".join(f"{names[int(v)]} {score:.2f}" for v, score in dice.items())
         memory = card.measured["peak_memory"] / 1e9
         begun = "Stopped, best so far kept. " if is_stopped else ""

@@ -46,6 +46,8 @@ class TrainingLayers:
         As given.
     previewed
         The slice that the preview shows, None before the first and after the last one.
+    shows_model
+        Whether a model has made a preview; the first one is carried paint.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class TrainingLayers:
         self.preview = ResultLayer(viewer, shape, dtype, axis, hidden)
         self.result = ResultLayer(viewer, shape, dtype, axis, shown)
         self.previewed: int | None = None
+        self.shows_model = False
 
     def begin(self) -> None:
         """Add the preview: now, rather than while the model learns, for it takes long.
@@ -81,6 +84,7 @@ class TrainingLayers:
         if isinstance(event, Preview):
             self._clear_preview()
             self.previewed = event.slice_index
+            self.shows_model = self.shows_model or event.stage != "paint"
             self.preview.write(event.slice_index, event.mask)
             self.preview.refresh()
         elif isinstance(event, SegmentedSlice):

@@ -387,10 +387,10 @@ def test_too_little_memory_for_one_image_does_not_cost_the_others(
 ):
     segment, errors = batch.segment, [RuntimeError("CUDA out of memory")]
 
-    def fail_once(*arguments):
+    def fail_once(*arguments, **options):
         if errors:
             raise errors.pop()
-        return segment(*arguments)
+        return segment(*arguments, **options)
 
     monkeypatch.setattr(batch, "segment", fail_once)
     result = run("segment", model, two_images, "--out", tmp_path / "out", "--json")

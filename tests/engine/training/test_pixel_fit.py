@@ -49,7 +49,8 @@ def test_the_fit_learns_and_the_network_computes_what_was_fitted():
     network.decoder.start_from_linear_map(fit.write_to(network.detail_head))
     with torch.no_grad():
         logits = network(image)[0].flatten(1).T
-        reduce, classify, linear = fit.layers
+        layers = fit.layers
+        reduce, classify, linear = layers.reduce, layers.classify, layers.linear
         seen, of_decoder = features.split([reduce.in_features, linear.in_features], 1)
         expected = classify(F.relu(reduce(seen))) + linear(of_decoder)
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)

@@ -64,10 +64,10 @@ def start_and_fill(panel, qtbot):
 
 
 def start_and_preview(panel, qtbot):
-    """Click, and give the training once its first preview stands."""
+    """Click, and give the training once its model's first preview stands."""
     training = start_training(panel, qtbot)
     qtbot.waitUntil(
-        lambda: training.layers.previewed is not None or panel.training is None,
+        lambda: training.layers.shows_model or panel.training is None,
         timeout=TIMEOUT,
     )
     assert training.layers.previewed is not None

@@ -10,7 +10,6 @@ from tests.plugin.fine_tune.dock import (
     click_and_wait,
     sentence,
     trained_slices,
-    wait_until_ready,
 )
 
 from medsaga import ModelLibrary
@@ -49,11 +48,12 @@ def test_corrections_of_it_train_with_what_was_painted(panel, viewer, qtbot):
     assert prediction.model is None
     assert sorted(prediction.trained) == ANNOTATED
     panel.data.labels.choose(filled)
-    wait_until_ready(panel, qtbot)
-    assert "train on with the 4 that were painted before" in sentence(panel)
-    filled.data_setitem((np.array([5]), np.array([3]), np.array([3])), 1)
+    before = "train on with the 4 that were painted before"
+    qtbot.waitUntil(lambda: before in sentence(panel), timeout=TIMEOUT)
+    filled.data[5, 3, 3] = 1
     panel.data.look_again()
-    qtbot.waitUntil(lambda: "1 slice of the" in sentence(panel), timeout=TIMEOUT)
+    changed = "1 slice of the predicted layer changed, 4 more that were painted"
+    qtbot.waitUntil(lambda: changed in sentence(panel), timeout=TIMEOUT)
     panel.run.segments.setChecked(False)
     click_and_wait(panel, qtbot)
     (entry,) = ModelLibrary().entries()
@@ -70,7 +70,8 @@ def test_strokes_and_flat_images_offer_nothing_to_fill(panel, viewer, arrays, qt
     labels = viewer.add_labels(arrays[1][4], name="flat labels")
     panel.data.image.choose(flat)
     panel.data.labels.choose(labels)
-    wait_until_ready(panel, qtbot)
+    qtbot.waitUntil(lambda: "1 of 1 image" in sentence(panel), timeout=TIMEOUT)
+    assert panel.run.start.isEnabled()
     assert not panel.fill.button.isEnabled()
 
 

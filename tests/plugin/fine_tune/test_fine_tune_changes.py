@@ -30,7 +30,7 @@ from tests.plugin.fine_tune.dock import (
 
 from medsaga import ModelLibrary, load_card
 from medsaga.frontend import survey_annotation
-from napari_medsaga.fine_tune import annotation
+from napari_medsaga.fine_tune.annotated import annotation
 from napari_medsaga.fine_tune.training import TrainingResult
 from napari_medsaga.fine_tune.training_layers import tell_what_was_kept
 from napari_medsaga.layers.convert import world_affine

@@ -123,8 +123,9 @@ class TestOneClick:
         assert trained_slices(entry.card) == ANNOTATED
         text = panel.run.status.text()
         for name, value in zip(NAMES.values(), VALUES, strict=True):
-            assert f"{name} {entry.card.metrics['dice'][str(value)]:.2f}" in text
-        assert "Dice on the training slices" in text
+            expected = entry.card.metrics["expected_dice"][str(value)]
+            assert f"{name} {expected:.2f}" in text
+        assert "Dice to be expected on slices that nobody painted" in text
         assert "blobs" in text
         seconds, gigabytes = re.search(r" (\d+) s, (\d+\.\d) GB at most", text).groups()
         measured = entry.card.measured

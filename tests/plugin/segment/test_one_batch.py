@@ -88,8 +88,10 @@ def fault(
     if request.param == "broken file":
         (images / "b.nii.gz").write_bytes(b"no image")
 
-    def segment_or_fail(model: Any, image: Any, settings: Any) -> Iterator[Any]:
-        stream = segment(model, image, settings)
+    def segment_or_fail(
+        model: Any, image: Any, settings: Any, **options: Any
+    ) -> Iterator[Any]:
+        stream = segment(model, image, settings, **options)
         if image.name != "b":
             return (yield from stream)
         if not stopping.happens:

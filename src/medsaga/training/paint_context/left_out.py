@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -31,8 +30,8 @@ if TYPE_CHECKING:
 _MOST_LEFT_OUT = 10
 # A quarter of the steps that the head's own fit takes are enough to compare.
 _SHARE_OF_STEPS, _MOST_STEPS = 0.25, 300
-# A step of ten heads takes this many times as long as that of one.
-_STEP_OF_ONE = 4.0
+# What a step of as many heads takes, for each of them, of a step of the fit.
+_STEP_PER_HEAD = 0.4
 _DRAWN = ("detail_head.", "decoder.output_hypernetworks_mlps.")
 
 
@@ -56,11 +55,10 @@ def _carrier(setup: Setup, sample: Sample) -> Carrier | None:
     return carrier if carrier is not None and len(carrier.painted) > 1 else None
 
 
-def seconds_to_judge(setup: Setup, state: TrainingState) -> float:
-    """Tell about how long :func:`judge_left_out` takes."""
-    if not left_out_slices(setup):
-        return 0.0
-    return _n_steps(state) * _STEP_OF_ONE * state.pace.seconds_per_fit_step
+def steps_to_judge(setup: Setup, fit_steps: int) -> float:
+    """Tell how long :func:`judge_left_out` takes after a fit, in steps of that fit."""
+    n_heads = len(left_out_slices(setup))
+    return _STEP_PER_HEAD * n_heads * _n_steps(fit_steps) if n_heads else 0.0
 
 
 def judge_left_out(
@@ -78,7 +76,7 @@ def judge_left_out(
     left_out = left_out_slices(setup)
     if not left_out:
         return
-    total = _n_steps(state)
+    total = _n_steps(state.plan.head_steps)
     fits = LeftOutFits(fit, pixels.slices, left_out, total)
     started = time.monotonic()
     for step in range(1, total + 1):
@@ -93,15 +91,15 @@ def judge_left_out(
         logits = _predict(setup, state.network, fits, number, sample)
         carrier = _carrier(setup, sample)
         scores.take(logits, sample.truth, carrier, sample.id.index)
-        yield _progress(setup, (total, total), math.nan, 0.0)
-    state.trust = scores.trust()
+        yield _progress(setup, (total, total), loss, 0.0)
+    state.trust = scores.trust() or state.trust
     state.expected = scores.expected_dice()
     if state.expected:
         yield Expected(dice=state.expected, n_left_out=len(left_out))
 
 
-def _n_steps(state: TrainingState) -> int:
-    return max(1, min(_MOST_STEPS, round(_SHARE_OF_STEPS * state.plan.head_steps)))
+def _n_steps(fit_steps: int) -> int:
+    return max(1, min(_MOST_STEPS, round(_SHARE_OF_STEPS * fit_steps)))
 
 
 def _predict(

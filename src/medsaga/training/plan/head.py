@@ -13,7 +13,7 @@ from medsaga.training.features.sampled_pixels import (
     start_fit,
 )
 from medsaga.training.optim.strategy import STRATEGIES
-from medsaga.training.paint_context.left_out import seconds_to_judge
+from medsaga.training.paint_context.left_out import left_out_slices, steps_to_judge
 from medsaga.training.plan.steps import SLOWDOWN
 from medsaga.training.validation import validated_slices
 
@@ -49,8 +49,10 @@ def plan_refit(setup: Setup, state: TrainingState) -> float:
     plan_views(setup, state)
     plan_fit(setup, state)
     views = state.plan.head_views * _time_view(setup, state)
-    fit = state.plan.head_steps * _time_fit_step(setup, state)
-    return views + fit + seconds_to_judge(setup, state)
+    steps = state.plan.head_steps
+    steps += round(steps_to_judge(setup, steps))
+    fits = steps * _time_fit_step(setup, state)
+    return views + fits + _time_to_judge(setup, state)
 
 
 def plan_views(setup: Setup, state: TrainingState) -> None:
@@ -103,9 +105,11 @@ def _affordable_fit_steps(setup: Setup, state: TrainingState) -> int:
     settings = setup.settings
     if has_the_whole_time(settings):
         to_score = len(validated_slices(setup)) * _time_view(setup, state)
-        to_score += state.pace.seconds_to_compare + seconds_to_judge(setup, state)
+        to_score += state.pace.seconds_to_compare + _time_to_judge(setup, state)
         left = (state.seconds_left(settings) - to_score) / SLOWDOWN
-        affordable = int(left / _time_fit_step(setup, state))
+        in_all = int(left / _time_fit_step(setup, state))
+        # Judging takes at most as long as that of a fit of all these steps would.
+        affordable = in_all - round(steps_to_judge(setup, in_all))
         return max(_FEWEST_FIT_STEPS, min(_MOST_FIT_STEPS, affordable))
     is_of_one = is_of_one_image(setup)
     share = _FIT_SHARE_OF_ONE if is_of_one else _FIT_SHARE
@@ -114,6 +118,11 @@ def _affordable_fit_steps(setup: Setup, state: TrainingState) -> int:
     usual = max(enough, _FIT_STEPS_PER_VIEW * state.plan.head_views)
     affordable = max(_FEWEST_FIT_STEPS, int(allowed / _time_fit_step(setup, state)))
     return min(usual, affordable, _MOST_FIT_STEPS)
+
+
+def _time_to_judge(setup: Setup, state: TrainingState) -> float:
+    """Return the seconds for looking at the slices that are left out."""
+    return len(left_out_slices(setup)) * _time_view(setup, state)
 
 
 def _time_view(setup: Setup, state: TrainingState) -> float:
