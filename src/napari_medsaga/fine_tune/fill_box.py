@@ -103,7 +103,7 @@ class FillBox(QWidget):
         self._viewer, self._data = viewer, data
         self._filling: _Filling | None = None
         self._wants_start = False
-        self.button = QPushButton("Fill bet&ween slices")
+        self.button = QPushButton("Fill between slices")
         self.button.setObjectName("fill")
         self.button.setToolTip(
             "Carry what is painted to the other slices, along the image and without "
