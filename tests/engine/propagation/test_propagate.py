@@ -18,9 +18,10 @@ from medsaga.propagation.carrying import Carrier
 from medsaga.propagation.paint import Paint
 
 PAINTED = [2, 9, 16]
+SIDE = 58
 
 
-def make_tubes(n_slices: int = 19, side: int = 72) -> tuple[np.ndarray, np.ndarray]:
+def make_tubes(n_slices: int = 19, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
     """Two tubes that cross the slices at a slant, one of them widening, on texture."""
     rng = np.random.default_rng(0)
     z, y, x = np.mgrid[:n_slices, :side, :side].astype(np.float32)
@@ -179,7 +180,7 @@ def test_colours_and_lazy_arrays(tubes):
     assert dice_of(found.mask.array, truth) > 0.93
     eager, _ = carry(image, painted)
     lazy, _ = carry(
-        Volume(array=dask.array.from_array(image, chunks=(1, 72, 72))), painted
+        Volume(array=dask.array.from_array(image, chunks=(1, SIDE, SIDE))), painted
     )
     np.testing.assert_array_equal(lazy.mask.array, eager.mask.array)
 
@@ -204,7 +205,7 @@ def carrier_of(image, painted, **options):
 
 def test_unrelated_slices_are_not_followed(tubes):
     rng = np.random.default_rng(1)
-    noise = rng.normal(size=(19, 72, 72)).astype(np.float32)
+    noise = rng.normal(size=(19, SIDE, SIDE)).astype(np.float32)
     labels = np.zeros(noise.shape, np.uint8)
     labels[PAINTED, 20:50, 20:50] = 3
     noise += 0.5 * ndimage.gaussian_filter(noise, (0, 3, 3)) * 20
