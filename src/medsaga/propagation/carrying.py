@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 # So many pixels on either side of a boundary tell how it moved.
 _BAND = 2.0
+# So far beyond the last painted slice paint is carried, in mm, and at least so many
+# slices: further on it means nothing any more, and takes its time.
+_REACH, _FEWEST_REACHED = 150.0, 40
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -111,6 +114,9 @@ class Carrier:
         (k,): what the distances are outside of the frame.
     pixel
         The shorter side of a pixel in mm.
+    reach
+        How many slices beyond the last painted one paint is carried; further on there
+        is none.
     """
 
     def __init__(
@@ -130,6 +136,7 @@ class Carrier:
         self._distances, self.outside = signed_distances(paint, self.frame, spacing)
         self.pixel = min(spacing or (1.0,))
         self._step = sides[paint.axis] if len(sides) == 3 else 1.0
+        self.reach = max(_FEWEST_REACHED, round(_REACH / self._step))
         self._no_sides = np.full(len(paint.values), np.nan, np.float32)
         self._walker = Walker(volume, paint.axis, self.frame, limits)
         if follows_flow is None:
@@ -154,6 +161,11 @@ class Carrier:
         above = min((i - index for i in painted if i >= index), default=math.inf)
         return effective_gap(below * self._step, above * self._step)
 
+    def unreached(self) -> list[int]:
+        """Give the indices of the slices that lie too far from any paint, in order."""
+        first, last = self.painted[0] - self.reach, self.painted[-1] + self.reach
+        return [i for i in range(self._total) if not first <= i <= last]
+
     def stream(self) -> Iterator[CarriedMaps]:
         """Give all slices in order, in the memory of one gap between painted slices."""
         painted = self.painted
@@ -174,7 +186,8 @@ class Carrier:
         if low is None or high is None:
             near = high if low is None else low
             assert near is not None
-            field = self._walker.way(near, index)
+            is_reached = abs(index - near) <= self.reach
+            field = self._walker.way(near, index) if is_reached else None
             return self._one_sided(painted, near, index, field)
         ends = ((end, self._walker.way(end, index)) for end in (low, high))
         return self._merged(index, *ends)
@@ -196,15 +209,20 @@ class Carrier:
             return
         is_below = indices[0] < painted[0]
         near = painted[0] if is_below else painted[-1]
-        walked = self._walker.walk(near, indices[0] if is_below else indices[-1])
+        reached = [i for i in indices if abs(i - near) <= self.reach]
+        walked = self._walker.walk(near, reached[0] if is_below else reached[-1])
+        fields: dict[int, Field] = {}
         if is_below:
-            fields = [(i, field.astype(np.float16)) for i, field in walked]
-            walked = ((i, f.astype(np.float32)) for i, f in reversed(fields))
-        for index, field in walked:
+            # Half precision, as they all wait for the first.
+            fields = {i: field.astype(np.float16) for i, field in walked}
+        for index in indices:
+            field = None
+            if index in reached:
+                field = fields[index] if is_below else next(walked)[1]
             yield self._one_sided(painted, near, index, field)
 
     def _painted(self, index: int) -> CarriedMaps:
-        distances = self._distances[index]
+        distances = self._distances[index].astype(np.float32)
         return CarriedMaps(
             index=index,
             distances=distances,
@@ -229,11 +247,17 @@ class Carrier:
         )
 
     def _one_sided(
-        self, painted: list[int], near: int, index: int, field: Field
+        self, painted: list[int], near: int, index: int, field: Field | None
     ) -> CarriedMaps:
+        """Give a slice beyond the last painted one; without a field it has no paint."""
         gap, others = abs(index - near), [i for i in painted if i != near]
-        distances = self._walker.carry(self._distances[near], field)
-        if others:
+        if field is None:
+            shape = len(self.outside), *self.frame.size
+            distances = np.broadcast_to(self.outside[:, None, None], shape)
+        else:
+            field = field.astype(np.float32)
+            distances = self._walker.carry(self._distances[near], field)
+        if others and field is not None:
             inner = min(others, key=lambda i: abs(i - near))
             distances += gap * self._trend(near, inner)[:, None, None]
         is_below = index < near
@@ -248,7 +272,7 @@ class Carrier:
     def _trend(self, near: int, inner: int) -> NDArray[np.float32]:
         """Give mm a slice by which classes shrink from `inner` to `near`: (k,) <= 0."""
         if (near, inner) not in self._trends:
-            known = self._distances[near]
+            known = self._distances[near].astype(np.float32)
             field = self._walker.way(inner, near)
             carried = self._walker.carry(self._distances[inner], field)
             bands = np.abs(known) < _BAND * self.pixel

@@ -126,6 +126,7 @@ def propagate(
     with memory_explained(_OUT_OF_MEMORY):
         limits = rule.limits(volume)
         carrier = Carrier(volume, paint, limits, follows_flow=follows_flow)
+        said += _unreached(carrier)
         return (yield from _carry(volume, carrier, table, said))
 
 
@@ -164,6 +165,18 @@ def _check(volume: Volume, paint: Paint) -> None:
             "Only strokes are painted, which have no boundary to carry: paint at least "
             "one slice as a whole, or fine-tune a model, which learns from strokes."
         )
+
+
+def _unreached(carrier: Carrier) -> list[str]:
+    """Say which slices stay empty."""
+    n = len(carrier.unreached())
+    if not n:
+        return []
+    verb = "is" if n == 1 else "are"
+    return [
+        f"{count(n, 'slice')} {verb} more than {carrier.reach} away from the nearest "
+        "painted one, so that nothing is carried there: paint one of them too."
+    ]
 
 
 def _strokes(paint: Paint) -> list[str]:

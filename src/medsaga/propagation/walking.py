@@ -69,11 +69,13 @@ class Walker:
         ((_, field),) = deque(self.walk(start, stop), maxlen=1)
         return field
 
-    def carry(self, maps: NDArray[np.float32], field: Field) -> NDArray[np.float32]:
+    def carry(self, maps: NDArray[np.float16], field: Field) -> NDArray[np.float32]:
         """Fetch (k, height, width) maps by a way that :meth:`walk` gave."""
-        return np.stack([self._flow.warp(one, field) for one in maps])
+        return np.stack(
+            [self._flow.warp(one.astype(np.float32), field) for one in maps]
+        )
 
-    def choose(self, distances: Mapping[int, NDArray[np.float32]]) -> None:
+    def choose(self, distances: Mapping[int, NDArray[np.float16]]) -> None:
         """Follow the flow, unless painted slices show that it leads astray.
 
         The two closest pairs of painted slices are compared: one carried to the other,
@@ -98,7 +100,7 @@ class Walker:
 
 
 def inside_dice(
-    one: NDArray[np.float32], other: NDArray[np.float32]
+    one: NDArray[np.floating], other: NDArray[np.floating]
 ) -> NDArray[np.float32]:
     """Give the (k,) Dice of where (k, ...) distances are positive; NaN if nowhere."""
     inside, within = (one > 0).reshape(len(one), -1), (other > 0).reshape(len(one), -1)
@@ -108,7 +110,7 @@ def inside_dice(
     return dice.astype(np.float32)
 
 
-def _overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+def _overlap(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
     """Give the mean over the classes that are there."""
     dice = inside_dice(one, other)
     known = dice[np.isfinite(dice)]

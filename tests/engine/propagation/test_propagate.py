@@ -131,6 +131,21 @@ def test_one_painted_slice_reaches_both_ends(tubes):
     assert dice_of(found.mask.array, truth) > 0.85
 
 
+@pytest.mark.parametrize("painted", [2, 57])
+def test_slices_far_beyond_the_paint_stay_empty_and_it_is_said(painted):
+    image = np.random.default_rng(0).normal(size=(60, 24, 24)).astype(np.float32)
+    labels = np.zeros(image.shape, np.uint8)
+    labels[painted, 6:18, 6:18] = 3
+    volume = Volume(array=image, spacing=(10.0, 1.0, 1.0))
+    found, events = carry(volume, volume.with_array(labels), axis=0)
+    distances = np.abs(np.arange(60) - painted)
+    filled = found.mask.array.any(axis=(1, 2))
+    assert not filled[distances > 40].any()
+    assert filled[distances < 5].all()
+    said = [e.message for e in events if isinstance(e, Notice)]
+    assert any("17 slices are more than 40 away" in message for message in said)
+
+
 def test_what_shrinks_goes_on_shrinking_beyond_the_last_slice(tubes):
     image, truth = tubes[0][::-1], tubes[1][::-1]
     found, _ = carry(image, keep_slices(truth, [2, 9]), axis=0)
