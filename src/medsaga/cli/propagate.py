@@ -105,12 +105,17 @@ def propagate_paint(
 
 
 def _check_target(out: Path, image: Path, labels: Path, *, overwrites: bool) -> None:
+    from medsaga.frontend import possible_outputs
+
     check_writable(out.parent)
     if out.is_dir():
         raise MedsagaError(f"{out} is a folder: give a file for the mask.")
-    if out.resolve() in (image.resolve(), labels.resolve()):
-        raise MedsagaError(f"{out} would be replaced by the mask: give another file.")
-    if out.exists() and not overwrites:
-        raise MedsagaError(
-            f"{out} is there already: give another file, or --overwrite."
-        )
+    for path in possible_outputs(out):
+        if path.resolve() in (image.resolve(), labels.resolve()):
+            raise MedsagaError(
+                f"{path} would be replaced by the mask: give another file."
+            )
+        if path.exists() and not overwrites:
+            raise MedsagaError(
+                f"{path} is there already: give another file, or --overwrite."
+            )

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medsaga.data.formats.atomic import label_dtype
-from medsaga.data.formats.catalogue import FALLBACK, format_names, format_of
+from medsaga.data.formats.catalogue import (
+    FALLBACK,
+    Format,
+    format_names,
+    format_of,
+    stand_in,
+)
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -132,13 +138,29 @@ def write_volume(volume: Volume, path: Path | str, *, is_labels: bool = False) -
         If the path has another ending or the file cannot be written.
     """
     path = Path(path)
+    return _written_format(path).write(volume, path, is_labels=is_labels)
+
+
+def possible_outputs(path: Path) -> tuple[Path, ...]:
+    """Give the names that :func:`write_volume` may give a file that is to be `path`.
+
+    Raises
+    ------
+    MedsagaError
+        If nothing is written under such a name.
+    """
+    _written_format(path)
+    return tuple(dict.fromkeys((path, stand_in(path))))
+
+
+def _written_format(path: Path) -> Format:
     kind = format_of(path)
     if kind is None or kind.writer is None:
         raise MedsagaError(
             f"{path.name} is of no format that is written: end the name in .nii.gz, "
             ".png, .tif or .npy."
         )
-    return kind.write(volume, path, is_labels=is_labels)
+    return kind
 
 
 def _read(path: Path, *, as_labels: bool = False) -> Volume:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medsaga.propagation.distances import signed_distances
+from medsaga.propagation.distances import ClassDistances
 from medsaga.propagation.frame import Frame
 from medsaga.propagation.walking import Walker, inside_dice
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from medsaga.propagation.paint import Paint
 
 # So many pixels on either side of a boundary tell how it moved.
-_BAND = 2.0
+_BAND, _TOLD = 2.0, 0.95
 # So far beyond the last painted slice paint is carried, in mm, and at least so many
 # slices: further on it means nothing any more, and takes its time.
 _REACH, _FEWEST_REACHED = 150.0, 40
@@ -45,6 +45,8 @@ class CarriedMaps:
     agreement
         (k,): Dice of what each class is from the one side with what it is from the
         other; NaN where there is one side, or none of it.
+    is_reached
+        Whether the paint says anything here; the distances are else the least.
     """
 
     index: int
@@ -52,6 +54,7 @@ class CarriedMaps:
     below: float
     above: float
     agreement: NDArray[np.float32]
+    is_reached: bool = True
 
     @property
     def gap(self) -> float:
@@ -110,8 +113,6 @@ class Carrier:
         The part of the slices that it is carried in.
     shape
         Rows and columns of the slices.
-    outside
-        (k,): what the distances are outside of the frame.
     pixel
         The shorter side of a pixel in mm.
     reach
@@ -133,14 +134,14 @@ class Carrier:
         sides = [side for side in volume.spacing or () if 0 < side < math.inf]
         spacing = volume.slice_spacing(paint.axis) if len(sides) == 3 else None
         self.frame = Frame.around(paint.footprint(), spacing)
-        self._distances, self.outside = signed_distances(paint, self.frame, spacing)
+        self._distances = ClassDistances(paint, self.frame, spacing)
         self.pixel = min(spacing or (1.0,))
         self._step = sides[paint.axis] if len(sides) == 3 else 1.0
         self.reach = max(_FEWEST_REACHED, round(_REACH / self._step))
         self._no_sides = np.full(len(paint.values), np.nan, np.float32)
         self._walker = Walker(volume, paint.axis, self.frame, limits)
         if follows_flow is None:
-            self._walker.choose(self._distances)
+            self._walker.choose(self.painted, self._distances.on)
         else:
             self._walker.follows_flow = follows_flow
         self._trends: dict[tuple[int, int], NDArray[np.float32]] = {}
@@ -148,11 +149,16 @@ class Carrier:
     @property
     def painted(self) -> list[int]:
         """Indices of the painted slices, in order."""
-        return sorted(self._distances)
+        return sorted(self.paint.slices)
+
+    @property
+    def outside(self) -> NDArray[np.float32]:
+        """(k,): what the distances are outside of the frame."""
+        return self._distances.least
 
     def unpainted(self) -> list[int]:
         """Give the indices of the other slices, in order."""
-        return [i for i in range(self._total) if i not in self._distances]
+        return [i for i in range(self._total) if i not in self.paint.slices]
 
     def effective_gap(self, index: int, without: Collection[int] = ()) -> float:
         """Give the effective gap of a slice, as if those `without` were not painted."""
@@ -222,7 +228,7 @@ class Carrier:
             yield self._one_sided(painted, near, index, field)
 
     def _painted(self, index: int) -> CarriedMaps:
-        distances = self._distances[index].astype(np.float32)
+        distances = self._distances.on(index)
         return CarriedMaps(
             index=index,
             distances=distances,
@@ -235,8 +241,8 @@ class Carrier:
         self, index: int, low: tuple[int, Field], high: tuple[int, Field]
     ) -> CarriedMaps:
         below, above = index - low[0], high[0] - index
-        from_low = self._walker.carry(self._distances[low[0]], low[1])
-        from_high = self._walker.carry(self._distances[high[0]], high[1])
+        from_low = self._walker.carry(self._distances.on(low[0]), low[1])
+        from_high = self._walker.carry(self._distances.on(high[0]), high[1])
         weight = np.float32(above / (below + above))
         return CarriedMaps(
             index=index,
@@ -256,7 +262,7 @@ class Carrier:
             distances = np.broadcast_to(self.outside[:, None, None], shape)
         else:
             field = field.astype(np.float32)
-            distances = self._walker.carry(self._distances[near], field)
+            distances = self._walker.carry(self._distances.on(near), field)
         if others and field is not None:
             inner = min(others, key=lambda i: abs(i - near))
             distances += gap * self._trend(near, inner)[:, None, None]
@@ -267,15 +273,19 @@ class Carrier:
             below=math.inf if is_below else gap * self._step,
             above=gap * self._step if is_below else math.inf,
             agreement=self._no_sides,
+            is_reached=field is not None,
         )
 
     def _trend(self, near: int, inner: int) -> NDArray[np.float32]:
         """Give mm a slice by which classes shrink from `inner` to `near`: (k,) <= 0."""
         if (near, inner) not in self._trends:
-            known = self._distances[near].astype(np.float32)
+            known = self._distances.on(near)
             field = self._walker.way(inner, near)
-            carried = self._walker.carry(self._distances[inner], field)
+            carried = self._walker.carry(self._distances.on(inner), field)
+            # Where one of the two is as low as can be, it does not tell by how much.
+            least = _TOLD * self.outside[:, None, None]
             bands = np.abs(known) < _BAND * self.pixel
+            bands &= (known > least) & (carried > least)
             moved = [
                 float((a - b)[band].mean()) if band.any() else 0.0
                 for a, b, band in zip(known, carried, bands, strict=True)

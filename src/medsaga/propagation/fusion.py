@@ -46,30 +46,57 @@ def fuse_slices(
 
 
 def fuse(
+    logits: Tensor, maps: CarriedMaps, carrier: Carrier, trust: PaintTrust
+) -> Tensor:
+    """Join one slice's logits with its carried paint; see :func:`join`.
+
+    A painted slice is as it was painted, and one that the paint does not reach as the
+    model says.
+    """
+    if maps.index in carrier.paint.slices:
+        return _as_painted(logits, carrier, maps.index)
+    if not maps.is_reached:
+        return logits
+    return join(logits, on_slice(maps, carrier), maps.effective_gap, carrier, trust)
+
+
+def on_slice(maps: CarriedMaps, carrier: Carrier) -> Tensor:
+    """Give the distances at the slice's own resolution, within the frame."""
+    return torch.from_numpy(
+        np.stack([carrier.frame.from_grid(one) for one in maps.distances])
+    )
+
+
+def join(
     logits: Tensor,
-    maps: CarriedMaps,
+    distances: Tensor,
+    effective_gap: float,
     carrier: Carrier,
     trust: PaintTrust,
-    *,
-    as_painted: bool = True,
 ) -> Tensor:
-    """Join one slice's logits with its carried paint.
+    """Add the paint's log odds to the model's log probabilities.
 
-    A painted slice is as it was painted, unless not `as_painted`.
+    The log odds of a class are its signed distance over the doubt about where the
+    boundary lies. For the background speaks what speaks against the likeliest class.
 
-    To the model's log probability of a class come the paint's log odds, its signed
-    distance over the doubt about where the boundary lies. For the background speaks
-    what speaks against the likeliest class.
+    Parameters
+    ----------
+    logits
+        (k, rows, columns), background first.
+    distances
+        What :func:`on_slice` gives.
+    effective_gap
+        In mm.
+    carrier, trust
+        Of the volume, and how much its paint is worth.
     """
-    if as_painted and maps.index in carrier.paint.slices:
-        return _as_painted(logits, carrier, maps.index)
-    doubt = _LEAST_DOUBT * carrier.pixel + trust.growth * maps.effective_gap
+    doubt = _LEAST_DOUBT * carrier.pixel + trust.growth * effective_gap
     outside = _log_odds(torch.from_numpy(carrier.outside), doubt)
-    fused = logits.log_softmax(0) + outside.to(logits.device)[:, None, None]
-    inside = np.stack([carrier.frame.from_grid(one) for one in maps.distances])
-    odds = _log_odds(torch.from_numpy(inside), doubt).to(logits.device)
+    chances = logits.log_softmax(0)
+    fused = chances + outside.to(logits.device)[:, None, None]
     rows, cols = carrier.frame.place
-    fused[:, rows, cols] = logits[:, rows, cols].log_softmax(0) + odds
+    odds = _log_odds(distances, doubt).to(logits.device)
+    fused[:, rows, cols] = chances[:, rows, cols] + odds
     return fused
 
 

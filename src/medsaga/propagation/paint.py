@@ -65,7 +65,11 @@ class Paint:
         axis: int,
         values: Sequence[int],
     ) -> Paint:
-        """Take those of whole slices that are of the image with this fingerprint."""
+        """Take those of whole slices that are of the image with this fingerprint.
+
+        Slices that are known by a name alone, as of models of format versions 1 and 2,
+        are of no image for sure, and left out.
+        """
         own = {
             one.index: found
             for one, found in painted.items()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -121,6 +121,8 @@ def propagate(
     rule, _ = choose_intensity("auto", [volume], [mask], None, background_value)
     paint = Paint.of_labels(mask, annotation, 0, table.values[1:])
     _check(volume, paint)
+    if paint.axis:  # each slice across the stack of a lazy array computes all of it
+        volume = replace(volume, array=np.asarray(volume.array))
     said = [*warnings, annotation.sentence, *label_doubts([mask], annotation)]
     said += [*image_doubts(volume, rule), *_strokes(paint)]
     with memory_explained(_OUT_OF_MEMORY):

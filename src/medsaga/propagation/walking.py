@@ -12,7 +12,7 @@ from medsaga.data.intensity import to_unit
 from medsaga.propagation.flow import SliceFlow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -69,25 +69,24 @@ class Walker:
         ((_, field),) = deque(self.walk(start, stop), maxlen=1)
         return field
 
-    def carry(self, maps: NDArray[np.float16], field: Field) -> NDArray[np.float32]:
+    def carry(self, maps: NDArray[np.float32], field: Field) -> NDArray[np.float32]:
         """Fetch (k, height, width) maps by a way that :meth:`walk` gave."""
-        return np.stack(
-            [self._flow.warp(one.astype(np.float32), field) for one in maps]
-        )
+        return np.stack([self._flow.warp(one, field) for one in maps])
 
-    def choose(self, distances: Mapping[int, NDArray[np.float16]]) -> None:
+    def choose(
+        self, painted: list[int], distances: Callable[[int], NDArray[np.float32]]
+    ) -> None:
         """Follow the flow, unless painted slices show that it leads astray.
 
         The two closest pairs of painted slices are compared: one carried to the other,
         with the flow and without it. With one painted slice the flow is followed.
         """
-        painted = sorted(distances)
         pairs = sorted(pairwise(painted), key=lambda pair: pair[1] - pair[0])
         moved, still = [], []
         for low, high in pairs[:_MOST_COMPARED]:
-            carried = self.carry(distances[low], self.way(low, high))
-            moved.append(_overlap(carried, distances[high]))
-            still.append(_overlap(distances[low], distances[high]))
+            carried = self.carry(distances(low), self.way(low, high))
+            moved.append(_overlap(carried, distances(high)))
+            still.append(_overlap(distances(low), distances(high)))
         if pairs:
             self.follows_flow = bool(np.mean(still) <= np.mean(moved) + _CLEARLY)
 
@@ -100,7 +99,7 @@ class Walker:
 
 
 def inside_dice(
-    one: NDArray[np.floating], other: NDArray[np.floating]
+    one: NDArray[np.float32], other: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Give the (k,) Dice of where (k, ...) distances are positive; NaN if nowhere."""
     inside, within = (one > 0).reshape(len(one), -1), (other > 0).reshape(len(one), -1)
@@ -110,7 +109,7 @@ def inside_dice(
     return dice.astype(np.float32)
 
 
-def _overlap(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+def _overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     """Give the mean over the classes that are there."""
     dice = inside_dice(one, other)
     known = dice[np.isfinite(dice)]

@@ -93,8 +93,14 @@ def _with_labels(items: Sequence[BatchItem], labels: Path) -> list[BatchItem]:
     if not labels.is_dir() and len(items) == 1:
         return [replace(items[0], labels=labels)]
     by_name = {stem(file): file for file in files} if labels.is_dir() else {}
+    names = [stem(item.image) for item in items if isinstance(item.image, Path)]
+    if len(by_name) < len(files) * labels.is_dir() or len(set(names)) < len(names):
+        raise MedsagaError(
+            f"Several files have one name, so that it is not clear which of {labels} "
+            "belong to which image: segment them one by one."
+        )
     found = [
-        replace(item, labels=by_name.get(stem(item.image)))
+        replace(item, labels=by_name.get(stem(item.image), item.labels))
         if isinstance(item.image, Path)
         else item
         for item in items

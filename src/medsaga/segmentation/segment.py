@@ -19,6 +19,7 @@ from medsaga.computing import (
     pick_device,
     pick_precision,
 )
+from medsaga.data.inputs import as_volume
 from medsaga.data.intensity import image_doubts
 from medsaga.data.samples import working_image
 from medsaga.errors import memory_explained
@@ -28,17 +29,18 @@ from medsaga.network.inference import predict_image
 from medsaga.propagation.carrying import Carrier
 from medsaga.propagation.fusion import fuse_slices
 from medsaga.propagation.trust import PaintTrust
-from medsaga.segmentation.painted import painted_volume
+from medsaga.segmentation.painted import as_painted, painted_volume
 from medsaga.segmentation.result import ResultArrays
 from medsaga.segmentation.smoothing import smooth_as_asked
 from medsaga.settings.segment import SegmentSettings
-from medsaga.wording import count
 
 NOT_ENOUGH_MEMORY = (
     "The memory is not enough: close other programs, or give smaller images."
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from medsaga.data.inputs import ImageLike
     from medsaga.data.volume import Volume
     from medsaga.models.folder import TrainedModel
@@ -95,13 +97,21 @@ def segment(
     settings = settings or SegmentSettings()
     with memory_explained(NOT_ENOUGH_MEMORY):
         model = load_model(model) if isinstance(model, (Path, str)) else model
-        volume, paint = painted_volume(model, image, labels)
-        paint = paint if settings.paint else None
-        return (yield from _segment(model, volume, settings, paint))
+        if not settings.paint:
+            return (yield from _segment(model, as_volume(image), settings, None, ()))
+        volume, paint, said = painted_volume(model, image, labels)
+        found = yield from _segment(model, volume, settings, paint, said)
+        if paint is None or not found.is_complete:
+            return found
+        return as_painted(found, paint)
 
 
 def _segment(
-    model: TrainedModel, volume: Volume, settings: SegmentSettings, paint: Paint | None
+    model: TrainedModel,
+    volume: Volume,
+    settings: SegmentSettings,
+    paint: Paint | None,
+    said: Sequence[str],
 ) -> Stream[Segmentation]:
     planes = _planes(model, volume, settings)
     if any(planes):
@@ -122,7 +132,7 @@ def _segment(
 
         for sentence in (
             *image_doubts(volume, model.card.intensity),
-            *_about(paint),
+            *said,
         ):
             yield Notice(message=sentence)
         for axis in planes:
@@ -135,14 +145,6 @@ def _segment(
             for index, logits in enumerate(smoothed):
                 yield output.take(axis, index, logits)
     return output.result(settings)
-
-
-def _about(paint: Paint | None) -> list[str]:
-    if paint is None:
-        return []
-    n = len(paint.slices)
-    verb = "is" if n == 1 else "are"
-    return [f"{count(n, 'painted slice')} {verb} carried to the other slices."]
 
 
 def _planes(

@@ -88,6 +88,8 @@ def keep_better(
             )
         return reached
     best.write()
+    # What was found out on slices left out is of the weights that are put away.
+    state.expected = {}
     if best.scores.step == 0:
         where = "held-out" if setup.held_out else "altered views of the training"
         yield Notice(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from medsaga.propagation.trust import PaintTrust
 from medsaga.training.optim.averaging import BestWeights, WeightAverage
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.layerwise import LayerwiseOptimizer
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from medsaga.network.medsaga import MedSAGa
-    from medsaga.propagation.trust import PaintTrust
     from medsaga.settings.fine_tune import FineTuneSettings
 
 Phase = Literal["head", "steps", "refit"]
@@ -192,6 +192,8 @@ class TrainingState:
             "rate_scale": self.rate_scale,
             "n_not_finite": self.n_not_finite,
             "measured": self.measured,
+            "trust": None if self.trust is None else asdict(self.trust),
+            "expected": list(self.expected.items()),  # JSON has no numbers as keys
             "n_averaged": self.average.n_updates,
             "best": self.best.notes(),
         }
@@ -204,4 +206,7 @@ class TrainingState:
         self.is_usable, self.measured = notes["is_usable"], notes["measured"]
         self.dice_at_start = notes["dice_at_start"]
         self.rate_scale = notes["rate_scale"]
+        trust = notes.get("trust")  # of earlier versions there is none
+        self.trust = None if trust is None else PaintTrust(**trust)
+        self.expected = dict(notes.get("expected", ()))
         self.n_not_finite = notes["n_not_finite"]

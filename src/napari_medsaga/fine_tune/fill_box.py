@@ -10,18 +10,24 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from medsaga import MedsagaError, propagate
-from medsaga.events import CarriedSlice
+from medsaga.events import CarriedSlice, Notice
 from medsaga.frontend import count, slice_place
 from napari_medsaga.fine_tune.under_way import class_table_of
 from napari_medsaga.jobs.job import Job
 from napari_medsaga.layers.convert import shape_of
 from napari_medsaga.layers.label_classes import labels_options
 from napari_medsaga.layers.place import geometry_of
-from napari_medsaga.layers.predictions import Prediction, remember_prediction
+from napari_medsaga.layers.predictions import (
+    Prediction,
+    prediction_of,
+    remember_prediction,
+)
 from napari_medsaga.layers.result_layer import ResultLayer
-from napari_medsaga.widgets.plain_text import make_plain_label, show_error
+from napari_medsaga.widgets.plain_text import make_plain_label, show_error, tip
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from napari import Viewer
     from napari.layers import Image, Labels
 
@@ -44,6 +50,8 @@ class _Filling:
     ) -> None:
         self._image, self._axis = image, report.axis
         self._slices = data.slices or ()
+        self._source = prediction_of(labels)
+        self.said: list[str] = []
         self._painted = report.labels_of(self._slices)
         table = class_table_of(report, data.class_colours or {})
         options = geometry_of(image) | labels_options(table, labels)
@@ -61,7 +69,9 @@ class _Filling:
         self.job = Job(stream, f"filling {image.name}", computes=False)
 
     def show(self, event: Event) -> None:
-        """Write a slice as it comes."""
+        """Write a slice as it comes, and note what is said."""
+        if isinstance(event, Notice):
+            self.said.append(event.message)
         if isinstance(event, CarriedSlice):
             self.layer.write(event.index, event.mask)
             self.layer.refresh()
@@ -77,13 +87,14 @@ class _Filling:
             index: painted[slice_place(self._axis, index)].copy()
             for index in self._slices
         }
+        source = self._source
         prediction = Prediction(
-            model=None,
-            created="",
+            model=None if source is None else source.model,
+            created="" if source is None else source.created,
             axis=self._axis,
             written=self.layer.written(),
             trained=trained,
-            earlier={},
+            earlier={} if source is None else source.earlier,
             image=ref(self._image),
         )
         remember_prediction(shown, prediction)
@@ -91,16 +102,23 @@ class _Filling:
 
 
 class FillBox(QWidget):
-    """A button that carries the paint to the slices between, and what came of it."""
+    """A button that carries the paint to the slices between, and what came of it.
+
+    `check` refuses labels on another image than theirs.
+    """
 
     ended = Signal()
     """Emitted when a filling is over."""
 
     def __init__(
-        self, viewer: Viewer, data: DataBox, parent: QWidget | None = None
+        self,
+        viewer: Viewer,
+        data: DataBox,
+        check: Callable[[Image, Labels], None],
+        parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
-        self._viewer, self._data = viewer, data
+        self._viewer, self._data, self._check = viewer, data, check
         self._filling: _Filling | None = None
         self._wants_start = False
         self.button = QPushButton("Fill between slices")
@@ -156,6 +174,12 @@ class FillBox(QWidget):
         image, labels = self._data.image_layer(), self._data.labels_layer()
         if image is None or labels is None:
             return
+        try:
+            self._check(image, labels)
+        except MedsagaError as error:
+            self._tell(str(error))
+            show_error(str(error))
+            return
         data = self._data.training_data(report, image, labels)
         filling = _Filling(self._viewer, image, labels, report, data)
         self._filling = filling
@@ -175,11 +199,12 @@ class FillBox(QWidget):
         if filling is None:
             return
         layer = filling.finish()
+        self.ended.emit()
         if status == "failed":
             self._fail(value)
         elif layer is not None and value is not None:
             self._tell(_describe(value, layer))
-        self.ended.emit()
+            self.status.setToolTip(tip("\n".join(filling.said)))
 
     def _fail(self, error: Exception) -> None:
         self._tell(f"The paint could not be carried: {error}")

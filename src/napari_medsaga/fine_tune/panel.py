@@ -50,7 +50,6 @@ class FineTunePanel(DockPanel):
         self._kept: Path | None = None
 
         self.data = DataBox(napari_viewer)
-        self.fill = FillBox(napari_viewer, self.data)
         self.plan = PlanBox()
         self.interrupted = InterruptedBox()
         self.run = RunBox()
@@ -58,6 +57,7 @@ class FineTunePanel(DockPanel):
         self._follower = LayerFollower(
             napari_viewer, self.data, lambda: self.training is not None, self
         )
+        self.fill = FillBox(napari_viewer, self.data, self._follower.check)
 
         self._lay_out()
         self._connect()

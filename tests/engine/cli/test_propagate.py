@@ -73,6 +73,13 @@ def test_what_is_there_is_not_replaced_unasked(files, tmp_path):
     for target in files:
         result = run("propagate", *files, "--out", target, "--overwrite")
         assert "would be replaced" in refusal(result)
+    stacked = tmp_path / "filled.tif"
+    stacked.write_bytes(b"mine")
+    as_png = run("propagate", *files, "--out", tmp_path / "filled.png")
+    assert "filled.tif is there already" in refusal(as_png)
+    assert stacked.read_bytes() == b"mine"
+    unwritten = run("propagate", *files, "--out", tmp_path / "filled.mha")
+    assert "no format that is written" in refusal(unwritten)
     assert "is a folder" in refusal(run("propagate", *files, "--out", tmp_path))
 
 

@@ -72,3 +72,15 @@ def test_a_stream_is_slice_by_slice(tubes, carrier):
     assert len(fused) == len(logits)
     alone = fuse(logits[5], carrier.at(5), carrier, PaintTrust())
     torch.testing.assert_close(fused[5], alone, atol=0.2, rtol=0)
+
+
+def test_where_the_paint_does_not_reach_the_model_decides(tubes):
+    image = np.concatenate([tubes[0]] * 4)
+    painted = np.zeros(image.shape, np.uint8)
+    painted[2] = tubes[1][2]
+    carrier = carrier_of(image, painted)
+    carrier.reach = 40
+    logits = logits_of(tubes[1][5])
+    maps = carrier.at(60)
+    assert not maps.is_reached
+    assert torch.equal(fuse(logits, maps, carrier, PAINT_ALONE), logits)

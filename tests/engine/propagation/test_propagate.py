@@ -210,12 +210,37 @@ def test_a_spacing_that_means_nothing_counts_pixels(tubes):
     assert [e.gap for e in events if isinstance(e, CarriedSlice)][:3] == [2.0, 1.0, 0.0]
 
 
-def carrier_of(image, painted, **options):
+def carrier_of(image, painted, empty_slices=(), **options):
     volume = Volume(array=image)
-    annotation = annotated_slices([volume.with_array(painted)], 0)
+    annotation = annotated_slices(
+        [volume.with_array(painted)], 0, empty_slices=empty_slices
+    )
     paint = Paint.of_labels(volume.with_array(painted), annotation, 0, (3, 7))
     limits = float(image.min()), float(image.max())
     return Carrier(volume, paint, limits, **options)
+
+
+def test_a_class_that_fills_its_slice_is_no_wider_than_that():
+    image = np.random.default_rng(0).normal(size=(7, 40, 40)).astype(np.float32)
+    for half in (np.s_[:, :20], np.s_[:, 20:]):
+        painted = np.zeros(image.shape, np.uint8)
+        painted[0] = 3
+        painted[6][half] = 3
+        found, _ = carry(image, painted, axis=0, follows_flow=False)
+        sizes = [int((one == 3).sum()) for one in found.mask.array]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[3] == pytest.approx(1200, abs=450)
+
+
+def test_thin_classes_go_on_shrinking_too():
+    y, x = np.mgrid[:40, :40]
+    image = np.zeros((9, 40, 40), np.float32)
+    painted = np.zeros(image.shape, np.uint8)
+    painted[0][np.hypot(y - 20, x - 20) < 4] = 3
+    painted[4][np.hypot(y - 20, x - 20) < 2.5] = 3
+    found, _ = carry(image, painted, axis=0, follows_flow=False)
+    sizes = [int((one == 3).sum()) for one in found.mask.array]
+    assert sizes[8] < 0.5 * sizes[4]
 
 
 def test_unrelated_slices_are_not_followed(tubes):

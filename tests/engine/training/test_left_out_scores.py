@@ -25,7 +25,7 @@ def carrier(tubes):
 
 @pytest.mark.parametrize("model_is_right", [True, False])
 def test_the_slices_tell_who_is_right(tubes, carrier, model_is_right):
-    scores = LeftOutScores((3, 7))
+    scores = LeftOutScores((3, 7), (3, 3))
     for index in PAINTED:
         truth = tubes[1][index]
         said = truth if model_is_right else np.roll(truth, 9, axis=0)
@@ -42,8 +42,8 @@ def test_the_slices_tell_who_is_right(tubes, carrier, model_is_right):
 
 
 def test_where_it_makes_no_difference_the_usual_trust_stays(tubes, carrier):
-    assert LeftOutScores((3, 7)).trust() is None
-    scores = LeftOutScores((3, 7))
+    assert LeftOutScores((3, 7), (3, 3)).trust() is None
+    scores = LeftOutScores((3, 7), (3, 3))
     nothing = torch.zeros(3, *carrier.shape)
     nothing[0] = 100.0  # of which no paint takes anything away
     scores.take(nothing, tubes[1][9], carrier, 9)
@@ -51,7 +51,7 @@ def test_where_it_makes_no_difference_the_usual_trust_stays(tubes, carrier):
 
 
 def test_without_carried_paint_the_model_alone_is_scored(tubes):
-    scores = LeftOutScores((3, 7))
+    scores = LeftOutScores((3, 7), (3, 3))
     for index in PAINTED:
         truth = tubes[1][index]
         scores.take(logits_of(np.roll(truth, 2, axis=0)), truth, None, index)
@@ -65,7 +65,7 @@ def test_without_carried_paint_the_model_alone_is_scored(tubes):
 
 
 def test_a_class_that_no_other_slice_shows_is_not_forecast(tubes):
-    scores = LeftOutScores((3, 7))
+    scores = LeftOutScores((3, 7), (3, 1))
     for index in PAINTED:
         truth = tubes[1][index].copy()
         if index != 9:
@@ -76,10 +76,22 @@ def test_a_class_that_no_other_slice_shows_is_not_forecast(tubes):
 
 
 def test_slices_nearer_to_the_paint_are_expected_to_be_better(tubes, carrier):
-    near, far = LeftOutScores((3, 7)), LeftOutScores((3, 7))
+    near, far = LeftOutScores((3, 7), (3, 3)), LeftOutScores((3, 7), (3, 3))
     for index in PAINTED:
         truth = tubes[1][index]
         said = logits_of(np.roll(truth, 4, axis=0), sure=50.0)
         near.take(said, truth, carrier, index)
         far.take(said, truth, None, index)
     assert near.expected_dice()[3] > far.expected_dice()[3]
+
+
+def test_empty_slices_tell_nothing(tubes):
+    image, truth = tubes
+    empty = carrier_of(image, keep_slices(truth, [2]), empty_slices=[9, 16])
+    scores = LeftOutScores((3, 7), (1, 1))
+    nothing = torch.zeros(3, *empty.shape)
+    nothing[0] = 100.0
+    for index in (9, 16):
+        scores.take(nothing, np.zeros_like(truth[0]), None, index)
+    assert scores.trust() is None
+    assert scores.expected_dice() == {}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 from tests.engine.training.conftest import begin
-from tests.phantom import TINY, keep_slices, train
+from tests.phantom import TINY, keep_slices, slice_of, train
 
 from medsaga import (
+    MedsagaError,
     ModelLibrary,
     SegmentSettings,
     drain,
@@ -18,7 +19,9 @@ from medsaga import (
     propagate,
     save_model,
     segment,
+    volume_from_array,
 )
+from medsaga.data.identity import SliceId
 from medsaga.events import Expected, Notice, Preview, Progress
 from medsaga.models.card import ModelCard
 from medsaga.training.paint_context import left_out
@@ -77,6 +80,44 @@ def test_the_mask_is_as_painted_where_it_was_painted(trained, phantom):
     assert not np.array_equal(joined, alone)
     rest = [i for i in range(len(labels)) if i not in PAINTED]
     assert (joined[rest] == labels[rest]).mean() > (alone[rest] == labels[rest]).mean()
+
+
+@pytest.mark.parametrize("way", ["three_planes", "largest_component"])
+def test_neither_other_planes_nor_cleaning_change_what_was_painted(phantom, way):
+    image, labels = phantom
+    painted = keep_slices(labels, PAINTED)
+    painted[4, :3, :3] = 1  # a second part of the class
+    model, _ = train(image, painted, TINY)
+    found = mask_of(model, image, **{way: True})
+    np.testing.assert_array_equal(found[PAINTED], painted[PAINTED])
+
+
+def test_labels_that_the_model_cannot_go_by_are_refused(trained, phantom):
+    model, (image, labels) = trained[0], phantom
+    across = np.zeros_like(labels)
+    across[:, :, [9, 11]] = labels[:, :, [9, 11]]
+    with pytest.raises(MedsagaError, match=r"axis 2 \(sagittal\), but the model"):
+        drain(segment(model, image, labels=across))
+    other = np.where(labels == 5, 6, labels)
+    with pytest.raises(MedsagaError, match="value 6, which is none of"):
+        drain(segment(model, image, labels=keep_slices(other, PAINTED)))
+    with pytest.raises(MedsagaError, match="one 2-D image"):
+        drain(segment(model, image[4], labels=labels[4]))
+
+
+def test_an_image_of_the_same_name_is_not_taken_for_the_painted_one(trained, phantom):
+    """As models of earlier formats know their slices by a name."""
+    model = trained[0]
+    named = {slice_of("ct", one.index): found for one, found in model.paint.items()}
+    named = {
+        SliceId.from_name(f"ct [{one.index}]", 0, one.index): found
+        for one, found in named.items()
+    }
+    old = replace(model, samples=(), kept_paint=named)
+    image = volume_from_array(phantom[0][:, ::-1].copy(), name="ct")
+    alone = drain(segment(old, image, SegmentSettings(paint=False)))
+    found = drain(segment(old, image))
+    np.testing.assert_array_equal(found.mask.array, alone.mask.array)
 
 
 def test_another_image_is_segmented_by_the_model_alone(trained, phantom):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medsaga.events import Preview
+from medsaga.events import Notice, Preview
 from medsaga.propagation.masks import carried_mask
 from medsaga.propagation.paint import Paint
 from medsaga.training.paint_context.painted_images import PaintedImages
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def preview_paint(
     request: Request, target: PreviewTarget, time: RunningTime
-) -> Iterator[Preview]:
+) -> Iterator[Preview | Notice]:
     """Show the wanted slice as it is carried from the painted ones, if any are whole.
 
     Parameters
@@ -36,14 +36,19 @@ def preview_paint(
         request.labels[image], request.annotation, image, request.table.values[1:]
     )
     painted = PaintedImages(request.volumes, {image: paint}, request.rule)
-    carrier = painted.carrier(image)
-    if carrier is None:
+    try:
+        carrier = painted.carrier(image)
+        if carrier is None:
+            return
+        mask = carried_mask(carrier, carrier.at(index), request.table)
+    except MemoryError:  # a preview is not worth the training
+        yield Notice(message="The memory is not enough to show the carried paint.")
         return
     yield Preview(
         stage="paint",
         image_name=request.volumes[image].name,
         axis=paint.axis,
         slice_index=index,
-        mask=carried_mask(carrier, carrier.at(index), request.table),
+        mask=mask,
         seconds=time.seconds,
     )

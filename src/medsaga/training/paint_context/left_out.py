@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from medsaga.computing import evaluating, peak_memory
+from medsaga.data.samples import classes_of
 from medsaga.events import Event, Expected, Progress
 from medsaga.network.inference import predict_image
 from medsaga.training.paint_context.left_out_fits import LeftOutFits
@@ -42,17 +45,25 @@ def left_out_slices(setup: Setup) -> list[int]:
     another slice; where there is no such volume, of any two images.
     """
     whole = [n for n, one in enumerate(setup.training) if one.known is None]
-    carried = [n for n in whole if _carrier(setup, setup.training[n]) is not None]
+    carried = [n for n in whole if _is_carried_to(setup, setup.training[n])]
     chosen = carried or (whole if len(whole) > 1 else [])
     picked = np.linspace(0, len(chosen) - 1, min(len(chosen), _MOST_LEFT_OUT))
     return [chosen[i] for i in picked.round().astype(int)]
 
 
-def _carrier(setup: Setup, sample: Sample) -> Carrier | None:
-    """Give what carries paint to a slice from others that train."""
+def _is_carried_to(setup: Setup, sample: Sample) -> bool:
+    """Whether another slice is painted of its volume, and some are not."""
     number = setup.image_numbers.get(sample.id.image)
-    carrier = None if number is None else setup.painted.carrier(number)
-    return carrier if carrier is not None and len(carrier.painted) > 1 else None
+    if number is None or sample.id.axis != setup.axis:
+        return False
+    return 1 < setup.painted.n_slices(number) < setup.images[number].shape[setup.axis]
+
+
+def _carrier(setup: Setup, sample: Sample) -> Carrier | None:
+    """Give what carries paint to a slice from the others that are painted."""
+    if not _is_carried_to(setup, sample):
+        return None
+    return setup.painted.carrier(setup.image_numbers[sample.id.image])
 
 
 def steps_to_judge(setup: Setup, fit_steps: int) -> float:
@@ -85,12 +96,15 @@ def judge_left_out(
             per_step = (time.monotonic() - started) / step
             yield _progress(setup, (step, total), loss, per_step * (total - step))
     fits.finish()
-    scores = LeftOutScores(setup.table.values[1:])
+    shown = Counter(int(c) for one in setup.training for c in classes_of(one))
+    n_shown = [shown[column] for column in range(1, len(setup.table))]
+    scores = LeftOutScores(setup.table.values[1:], n_shown)
     for number, index in enumerate(left_out):
         sample = setup.training[index]
         logits = _predict(setup, state.network, fits, number, sample)
-        carrier = _carrier(setup, sample)
-        scores.take(logits, sample.truth, carrier, sample.id.index)
+        if torch.isfinite(logits).all():
+            carrier = _carrier(setup, sample)
+            scores.take(logits, sample.truth, carrier, sample.id.index)
         yield _progress(setup, (total, total), loss, 0.0)
     state.trust = scores.trust() or state.trust
     state.expected = scores.expected_dice()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -66,7 +67,10 @@ class LeftOutFits:
         )
 
     def step(self, number: int) -> float:
-        """Take step `number` of all and return the mean loss."""
+        """Take step `number` of all and return the mean loss.
+
+        One that is not finite changes nothing.
+        """
         fit = self._fit
         chosen = torch.randint(
             len(fit.targets), (_BATCH,), generator=self._generator
@@ -81,6 +85,8 @@ class LeftOutFits:
         ).view(n_heads, -1)
         seen = self._slices[chosen] != self._left_out[:, None]
         mean = (loss * seen).sum(1) / seen.sum(1).clamp_min(1)
+        if not torch.isfinite(mean).all():
+            return math.nan
         self._optimizer.zero_grad()
         mean.sum().backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medsaga.propagation.fusion import fuse
+from medsaga.propagation.fusion import join, on_slice
 from medsaga.propagation.trust import USUAL_GROWTH, PaintTrust
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from torch import Tensor
 
@@ -50,10 +52,12 @@ class LeftOutScores:
     ----------
     values
         Label values of the classes, in the order of the model's outputs, without 0.
+    n_shown
+        On how many of the slices that train each of them is.
     """
 
-    def __init__(self, values: tuple[int, ...]) -> None:
-        self._values = values
+    def __init__(self, values: tuple[int, ...], n_shown: Sequence[int]) -> None:
+        self._values, self._n_shown = values, n_shown
         self._slices: list[_LeftOut] = []
 
     def take(
@@ -70,8 +74,9 @@ class LeftOutScores:
         rows = [self._count(logits.argmax(0), truth)] * len(_GROWTHS)
         if carrier is not None:
             maps = carrier.at(index, without=[index])
+            distances, gap = on_slice(maps, carrier), maps.effective_gap
             fused = (
-                fuse(logits, maps, carrier, PaintTrust(growth=g), as_painted=False)
+                join(logits, distances, gap, carrier, PaintTrust(growth=g))
                 for g in _GROWTHS
             )
             rows = [self._count(one.argmax(0), truth) for one in fused]
@@ -94,6 +99,8 @@ class LeftOutScores:
         common = np.sum([one.common for one in carried], axis=0)
         either = np.sum([one.found + one.true for one in carried], axis=0)
         seen = either.any(0)
+        if not seen.any():  # all of them are empty
+            return None
         scores = (2 * common[:, seen] / np.maximum(either[:, seen], 1)).mean(1)
         away = [abs(math.log2(max(g, _NEARLY_0) / USUAL_GROWTH)) for g in _GROWTHS]
         best = int(np.argmax(scores - _PER_DOUBLING * np.array(away)))
@@ -117,8 +124,7 @@ class LeftOutScores:
 
     def _is_known(self, left_out: _LeftOut, row: int, column: int) -> bool:
         """Whether another slice shows a class too, if this one does."""
-        others = sum(one.true[row, column] > 0 for one in self._slices)
-        return bool(others > 1 or not left_out.true[row, column])
+        return bool(self._n_shown[column] > 1 or not left_out.true[row, column])
 
     def _count(self, indices: Tensor, truth: NDArray[np.integer]) -> list[list[int]]:
         """Count the pixels of each class in both, in what was found and in truth."""

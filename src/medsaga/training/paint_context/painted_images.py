@@ -41,6 +41,11 @@ class PaintedImages:
         }
         self._carriers: dict[int, Carrier] = {}
 
+    def n_slices(self, number: int) -> int:
+        """Tell how many whole slices of image `number` are painted."""
+        paint = self._paints.get(number)
+        return 0 if paint is None else len(paint.slices)
+
     def carrier(self, number: int) -> Carrier | None:
         """Give what carries the paint of image `number`; None without whole slices."""
         if number not in self._paints:
