@@ -98,10 +98,13 @@ def fit_medsaga(
 
     model = drain(stream, note, should_stop=has_seen_enough)
     assert model is not None
+    trust = model.card.paint_trust
     facts = {
         "first_preview_seconds": previews[0].seconds if previews else None,
         "steps": model.card.metrics["step"],
         "precision": model.card.settings["precision"],
+        "expected_dice": model.card.metrics["expected_dice"],
+        "paint_growth": trust and trust.growth,
         "optimizer_state_mb": model.card.measured.get("optimizer_state_bytes", 0)
         / 2**20,
     }

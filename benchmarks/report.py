@@ -29,6 +29,7 @@ from cells import (
     read_cells,
     warm_up_pairs,
 )
+from forecasts import forecasts
 from published import TABLE_1, TABLE_2, TABLE_3
 from tables import over_n, overview, paper_table
 
@@ -71,6 +72,7 @@ def write_report(out: Path) -> None:
         *(overview(judged, metric) for metric in (DICE, UNTOUCHED)),
         *(overview(judged, metric) for metric in (HD95, MISSING_HD95)),
         *(overview(cells, metric) for metric in (MEMORY, MINUTES)),
+        forecasts(cells),
         *(paper_table(title, found) for title, found in tables.items() if found),
         *_draw(out, cells, curves),
     ]

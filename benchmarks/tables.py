@@ -60,7 +60,7 @@ def _by_method(rows: list[Entry]) -> str:
             if any(entry and entry.mean is not None for entry in row):
                 texts = [_number(entry, metric) for entry in row]
                 lines.append([str(n), metric.title, *texts])
-    return _markdown(["N", "metric", *columns], lines)
+    return markdown(["N", "metric", *columns], lines)
 
 
 def overview(cells: Iterable[Cell], metric: Metric) -> str:
@@ -93,7 +93,7 @@ def _by_data_set(rows: list[Entry], metric: Metric) -> str:
             else MISSING
         )
         lines.append([method, *(_number(entry, metric) for entry in row), whole])
-    return _markdown(["method", *columns, "mean"], lines)
+    return markdown(["method", *columns, "mean"], lines)
 
 
 def _number(entry: Entry | None, metric: Metric) -> str:
@@ -105,7 +105,8 @@ def _number(entry: Entry | None, metric: Metric) -> str:
     return text if entry.seeds is None else f"{text} ({entry.seeds})"
 
 
-def _markdown(header: list[str], lines: list[list[str]]) -> str:
+def markdown(header: list[str], lines: list[list[str]]) -> str:
+    """Write a table."""
     rule = "|---" * len(header) + "|"
     rows = [f"| {' | '.join(line)} |" for line in [header, *lines]]
     return "\n".join([rows[0], rule, *rows[1:]])

@@ -342,6 +342,24 @@ def test_a_method_without_losses_and_no_cells_make_a_report(few_shot, tmp_path):
     assert pictures_in(tmp_path / "forest") == {"dice", "memory"}
 
 
+def test_what_was_forecast_stands_beside_what_came_true(few_shot, tmp_path):
+    rows = [("ct", 5, "medsaga", 0, 0.9, {})]
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    write_cells(few_shot, plain, rows)
+    assert "## Forecast and truth" not in report_of(plain)
+    write_cells(
+        few_shot,
+        tmp_path,
+        rows,
+        dice={"1": 0.95, "2": 0.8, "3": 0.9},
+        expected_dice={"1": 0.93, "2": 0.84},
+    )
+    report = report_of(tmp_path)
+    assert "| medsaga | ct-5 | 0 | 0.885 | 0.875 | 0.030 | +0.040 |" in report
+    assert any(line.startswith("Of all 2 classes") for line in report)
+
+
 def test_what_trains_is_never_judged(few_shot, tmp_path):
     """On real images, where they are."""
     data = DATA
