@@ -54,3 +54,8 @@ def _parts(large: tuple[int, str], small: tuple[int, str]) -> str:
 def count(number: int, noun: str) -> str:
     """Count things: 1 slice, 2 slices."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def verb(number: int) -> str:
+    """Give the verb of so many things: is, are."""
+    return "is" if number == 1 else "are"

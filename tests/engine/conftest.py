@@ -6,14 +6,27 @@ import numpy as np
 import pytest
 import torch
 from tests.phantom import TINY, keep_slices, make_phantom
+from tests.tubes import PAINTED, carrier_of, make_tubes
 
 from medsaga.data.volume import Volume
+from medsaga.propagation.carrying import Carrier
 from medsaga.settings.fine_tune import FineTuneSettings
 
 
 @pytest.fixture(scope="session")
 def phantom() -> tuple[np.ndarray, np.ndarray]:
     return make_phantom()
+
+
+@pytest.fixture(scope="session")
+def tubes() -> tuple[np.ndarray, np.ndarray]:
+    return make_tubes()
+
+
+@pytest.fixture
+def carrier(tubes) -> Carrier:
+    """Of three painted slices of the tubes."""
+    return carrier_of(tubes[0], keep_slices(tubes[1], PAINTED))
 
 
 @pytest.fixture

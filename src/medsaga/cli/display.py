@@ -2,6 +2,7 @@
 
 import math
 import time
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -140,7 +141,7 @@ class Display:
 
 
 def _describe_expected(event: Expected) -> str:
-    mean = sum(event.dice.values()) / len(event.dice)
+    mean = fmean(event.dice.values())
     worst = min(event.dice, key=lambda value: event.dice[value])
     lowest = f", {event.dice[worst]:.2f} of class {worst}"
     return (

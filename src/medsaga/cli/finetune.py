@@ -12,6 +12,7 @@ from medsaga import PRESETS, FineTuneSettings, MedsagaError, preset
 from medsaga.cli.options import (
     PRESET_HELP,
     AsJson,
+    Axis,
     Overwrite,
     parse_axis,
     parse_names,
@@ -66,14 +67,7 @@ def finetune(
         str | None,
         typer.Option("--preset", help=PRESET_HELP, show_default=DEFAULT_PRESET),
     ] = None,
-    axis: Annotated[
-        str | None,
-        typer.Option(
-            help="Axis that the slices are cut across: axial, coronal, sagittal, or "
-            "0, 1, 2.",
-            show_default="the one with the fewest labelled slices",
-        ),
-    ] = None,
+    axis: Axis = None,
     slices: Annotated[
         list[str] | None,
         typer.Option(

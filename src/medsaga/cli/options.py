@@ -15,6 +15,14 @@ AsJson = Annotated[
     bool,
     typer.Option("--json", help="Print one JSON document instead of text."),
 ]
+Axis = Annotated[
+    str | None,
+    typer.Option(
+        help="Axis that the slices are cut across: axial, coronal, sagittal, or "
+        "0, 1, 2.",
+        show_default="the one with the fewest labelled slices",
+    ),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what is there already.")
 ]

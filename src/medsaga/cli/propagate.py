@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from medsaga import MedsagaError
-from medsaga.cli.options import AsJson, Overwrite, parse_axis, parse_slices
+from medsaga.cli.options import AsJson, Axis, Overwrite, parse_axis, parse_slices
 from medsaga.cli.run import (
     STOPPED,
     check_writable,
@@ -29,13 +29,7 @@ def propagate_paint(
         Path,
         typer.Option("--out", help="File for the mask.", show_default=False),
     ],
-    axis: Annotated[
-        str | None,
-        typer.Option(
-            help="Axis that is painted across: axial, coronal, sagittal, or 0, 1, 2.",
-            show_default="the one with the fewest labelled slices",
-        ),
-    ] = None,
+    axis: Axis = None,
     slices: Annotated[
         list[str] | None,
         typer.Option(

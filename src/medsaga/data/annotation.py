@@ -9,7 +9,7 @@ import numpy as np
 
 from medsaga.data.volume import AXIS_NAMES, Volume
 from medsaga.errors import MedsagaError
-from medsaga.wording import count
+from medsaga.wording import count, verb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -259,15 +259,15 @@ def _describe(
     total = sum(len(flags) for flags in along)
     empty = sum(not along[v][s] for v, s in chosen)
     blank = f", {empty} of them with nothing on it" if empty else ""
-    verb = "is" if len(chosen) == 1 else "are"
+    are = verb(len(chosen))
     if all(label.is_2d for label in labels):
-        return f"{len(chosen)} of {count(total, 'image')} {verb} annotated{blank}."
+        return f"{len(chosen)} of {count(total, 'image')} {are} annotated{blank}."
     within = "" if len(labels) == 1 else f" of {len(labels)} volumes"
     # Without an affine nobody knows how the patient lies in the array.
     known = all(label.affine is not None for label in labels)
     axis_name = next(name for name, a in AXIS_NAMES.items() if a == axis)
     where = f"axis {axis} ({axis_name})" if known else f"axis {axis}"
     return (
-        f"{len(chosen)} of {count(total, 'slice')}{within} {verb} annotated along "
+        f"{len(chosen)} of {count(total, 'slice')}{within} {are} annotated along "
         f"{where}{blank}."
     )

@@ -19,7 +19,7 @@ from medsaga.data.sizing import (
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -187,6 +187,11 @@ def build_samples(
             )
         )
     return samples
+
+
+def whole_slices(samples: Iterable[Sample]) -> dict[SliceId, NDArray[Any]]:
+    """Give the `truth` of the slices of which every pixel is known."""
+    return {one.id: one.truth for one in samples if one.known is None}
 
 
 def classes_of(sample: Sample) -> np.ndarray:

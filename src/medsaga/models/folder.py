@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from medsaga.data.formats.atomic import check_room, flush, temporary_folder
 from medsaga.data.formats.leftovers import REPLACED
+from medsaga.data.samples import whole_slices
 from medsaga.errors import MedsagaError
 from medsaga.models.card import CARD, WEIGHTS, ModelCard
 from medsaga.models.kept_slices import KEPT_SLICES
@@ -55,8 +56,7 @@ class TrainedModel:
     @property
     def paint(self) -> Mapping[SliceId, NDArray[Any]]:
         """(rows, columns) label values of its slices of which every pixel is known."""
-        own = {s.id: s.truth for s in self.samples if s.known is None}
-        return own or self.kept_paint
+        return whole_slices(self.samples) or self.kept_paint
 
 
 def save_model(model: TrainedModel, folder: Path | str) -> Path:

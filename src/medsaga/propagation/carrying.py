@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from medsaga.propagation.distances import ClassDistances
 from medsaga.propagation.frame import Frame
+from medsaga.propagation.maps import CarriedMaps, effective_gap
 from medsaga.propagation.walking import Walker, inside_dice
 
 if TYPE_CHECKING:
@@ -29,63 +29,10 @@ _BAND, _TOLD = 2.0, 0.95
 _REACH, _FEWEST_REACHED = 150.0, 40
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class CarriedMaps:
-    """What the paint says of one slice, on the frame's grid.
-
-    Attributes
-    ----------
-    index
-        Of the slice.
-    distances
-        (k, height, width): mm to each class's boundary, positive inside.
-    below, above
-        mm to the painted slice on that side; 0 for both on a painted slice, infinite
-        where there is none.
-    agreement
-        (k,): Dice of what each class is from the one side with what it is from the
-        other; NaN where there is one side, or none of it.
-    is_reached
-        Whether the paint says anything here; the distances are else the least.
-    """
-
-    index: int
-    distances: NDArray[np.float32]
-    below: float
-    above: float
-    agreement: NDArray[np.float32]
-    is_reached: bool = True
-
-    @property
-    def gap(self) -> float:
-        """Mm to the nearest paint."""
-        return min(self.below, self.above)
-
-    @property
-    def mean_agreement(self) -> float:
-        """Mean over the classes; NaN without any."""
-        known = self.agreement[np.isfinite(self.agreement)]
-        return float(known.mean()) if known.size else math.nan
-
-    @property
-    def effective_gap(self) -> float:
-        """The gap as far as it makes paint unsure; see :func:`effective_gap`."""
-        return effective_gap(self.below, self.above)
-
-
-def effective_gap(below: float, above: float) -> float:
-    """Give the variance of a random walk that is tied to the paint, in mm.
-
-    Parameters
-    ----------
-    below, above
-        mm to the painted slice on either side, infinite where there is none: then it is
-        the other, between two it is that of a bridge, less than the nearer one.
-    """
-    if math.isinf(max(below, above)):
-        return min(below, above)
-    total = below + above
-    return below * above / total if total else 0.0
+def _nearest(painted: list[int], index: int) -> tuple[int | None, int | None]:
+    """Give the nearest painted slices at or below and at or above one."""
+    low = max((i for i in painted if i <= index), default=None)
+    return low, min((i for i in painted if i >= index), default=None)
 
 
 class Carrier:
@@ -162,9 +109,9 @@ class Carrier:
 
     def effective_gap(self, index: int, without: Collection[int] = ()) -> float:
         """Give the effective gap of a slice, as if those `without` were not painted."""
-        painted = [i for i in self.painted if i not in without]
-        below = min((index - i for i in painted if i <= index), default=math.inf)
-        above = min((i - index for i in painted if i >= index), default=math.inf)
+        low, high = _nearest(self._painted_without(without), index)
+        below = math.inf if low is None else index - low
+        above = math.inf if high is None else high - index
         return effective_gap(below * self._step, above * self._step)
 
     def unreached(self) -> list[int]:
@@ -184,11 +131,10 @@ class Carrier:
 
     def at(self, index: int, without: Collection[int] = ()) -> CarriedMaps:
         """Give one slice, as if the slices `without` were not painted."""
-        painted = [i for i in self.painted if i not in without]
-        if index in painted:
+        painted = self._painted_without(without)
+        low, high = _nearest(painted, index)
+        if low == index:
             return self._painted(index)
-        low = max((i for i in painted if i < index), default=None)
-        high = min((i for i in painted if i > index), default=None)
         if low is None or high is None:
             near = high if low is None else low
             assert near is not None
@@ -197,6 +143,9 @@ class Carrier:
             return self._one_sided(painted, near, index, field)
         ends = ((end, self._walker.way(end, index)) for end in (low, high))
         return self._merged(index, *ends)
+
+    def _painted_without(self, left_out: Collection[int]) -> list[int]:
+        return [i for i in self.painted if i not in left_out]
 
     def _between(self, low: int, high: int) -> Iterator[CarriedMaps]:
         # Half precision: a hundredth of a pixel of what a slice moves.

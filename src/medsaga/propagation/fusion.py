@@ -11,7 +11,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from medsaga.propagation.carrying import CarriedMaps, Carrier
+    from medsaga.propagation.carrying import Carrier
+    from medsaga.propagation.maps import CarriedMaps
     from medsaga.propagation.trust import PaintTrust
 
 # Boundaries are painted to this part of a pixel at best.

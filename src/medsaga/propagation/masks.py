@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medsaga.data.classes import ClassTable
-    from medsaga.propagation.carrying import CarriedMaps, Carrier
+    from medsaga.propagation.carrying import Carrier
+    from medsaga.propagation.maps import CarriedMaps
 
 
 def carried_mask(

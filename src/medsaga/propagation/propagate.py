@@ -19,7 +19,7 @@ from medsaga.events import CarriedSlice, Notice, Stop, Stream
 from medsaga.propagation.carrying import Carrier
 from medsaga.propagation.masks import carried_mask
 from medsaga.propagation.paint import Paint
-from medsaga.wording import count
+from medsaga.wording import count, verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,10 +174,9 @@ def _unreached(carrier: Carrier) -> list[str]:
     n = len(carrier.unreached())
     if not n:
         return []
-    verb = "is" if n == 1 else "are"
     return [
-        f"{count(n, 'slice')} {verb} more than {carrier.reach} away from the nearest "
-        "painted one, so that nothing is carried there: paint one of them too."
+        f"{count(n, 'slice')} {verb(n)} more than {carrier.reach} away from the "
+        "nearest painted one, so that nothing is carried there: paint one of them too."
     ]
 
 
@@ -185,8 +184,8 @@ def _strokes(paint: Paint) -> list[str]:
     """Say which slices are not carried."""
     if not paint.n_strokes:
         return []
-    verb = "is" if paint.n_strokes == 1 else "are"
+    n = paint.n_strokes
     return [
-        f"{count(paint.n_strokes, 'slice')} with strokes {verb} not carried: a stroke "
+        f"{count(n, 'slice')} with strokes {verb(n)} not carried: a stroke "
         "has no boundary."
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsaga.data.intensity import to_unit
+from medsaga.metrics import mean
 from medsaga.propagation.flow import SliceFlow
 
 if TYPE_CHECKING:
@@ -109,8 +111,12 @@ def inside_dice(
     return dice.astype(np.float32)
 
 
+def mean_known(dice: NDArray[np.float32]) -> float:
+    """Give the mean over the classes that have one; NaN without any."""
+    return mean(dice[np.isfinite(dice)])
+
+
 def _overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Give the mean over the classes that are there."""
-    dice = inside_dice(one, other)
-    known = dice[np.isfinite(dice)]
-    return float(known.mean()) if known.size else 1.0
+    """Give the mean Dice of the classes that are there; without any they agree."""
+    dice = mean_known(inside_dice(one, other))
+    return 1.0 if math.isnan(dice) else dice

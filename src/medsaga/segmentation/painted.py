@@ -14,7 +14,7 @@ from medsaga.data.volume import AXIS_NAMES, slice_place
 from medsaga.errors import MedsagaError
 from medsaga.propagation.paint import Paint
 from medsaga.settings.fine_tune import FineTuneSettings
-from medsaga.wording import count
+from medsaga.wording import count, verb
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,5 +112,5 @@ def _told(paint: Paint) -> tuple[Paint | None, list[str]]:
         return None, ["Strokes are not carried to other slices: they have no boundary."]
     if not n:
         return None, []
-    verb = "is" if n == 1 else "are"
-    return paint, [f"{count(n, 'painted slice')} {verb} carried to the other slices."]
+    slices = count(n, "painted slice")
+    return paint, [f"{slices} {verb(n)} carried to the other slices."]

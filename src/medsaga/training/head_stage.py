@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medsaga.computing import peak_memory
-from medsaga.events import Event, Notice, Progress, Stage, Stop, Validated
+from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.training.features.sampled_pixels import (
     SampledPixels,
     features_at,
@@ -151,7 +150,7 @@ def _fit(
             per_step = (state.time.seconds - started) / step
             if step % 20 == 0 or step == total:
                 left = per_step * (total - step)
-                yield _progress(setup, "head", step, total, loss, left)
+                yield setup.head_progress("head", (step, total), loss, left)
             if step % 10 == 0 and _is_preview_due(setup, state, previewer, step):
                 _use(state, fit)
                 yield from previewer.show("head")
@@ -214,7 +213,7 @@ def _sample_views(
             pixels.add(features, of_points, int(order[view % len(order)]))
         seconds += time.monotonic() - started
         left = seconds / (view + 1) * (total - view - 1)
-        reached = _progress(setup, "features", view + 1, total, math.nan, left)
+        reached = setup.head_progress("features", (view + 1, total), math.nan, left)
         yield reached
         is_due = view + 1 >= FEWEST_VIEWS and state.time.seconds >= _LOOK_AT
         if is_due and not state.is_usable and left > _LOOK_SECONDS:
@@ -222,22 +221,3 @@ def _sample_views(
             yield from previewer.show("head")
     state.pace.seconds_per_view = seconds / total
     return pixels
-
-
-def _progress(
-    setup: Setup,
-    stage: Stage,
-    step: int,
-    total: int,
-    loss: float,
-    seconds_left: float,
-) -> Progress:
-    return Progress(
-        stage=stage,
-        step=step,
-        total=total,
-        loss=loss,
-        learning_rate=setup.settings.head_fit_lr,
-        seconds_left=seconds_left,
-        peak_memory=peak_memory(setup.device),
-    )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from medsaga.data.volume import Volume
     from medsaga.events import Stage
-    from medsaga.propagation.carrying import CarriedMaps
+    from medsaga.propagation.maps import CarriedMaps
     from medsaga.training.setup import Setup
     from medsaga.training.state import TrainingState
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from medsaga.computing import autocast, pick_device, pick_precision
+from medsaga.computing import autocast, peak_memory, pick_device, pick_precision
 from medsaga.data.augment import Augmenter, choose_negatives
 from medsaga.data.canvas import Canvas, choose_long_side
 from medsaga.data.held_out import split_held_out
-from medsaga.data.samples import build_samples
+from medsaga.data.samples import build_samples, whole_slices
 from medsaga.data.survey import finest_width
-from medsaga.events import Event, Notice
+from medsaga.events import Event, Notice, Progress
 from medsaga.propagation.paint import Paint
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.strategy import apply_strategy
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from medsaga.data.intensity import IntensityRule
     from medsaga.data.samples import Sample
     from medsaga.data.volume import Volume
+    from medsaga.events import Stage
     from medsaga.models.card import ModelCard
     from medsaga.models.run_record import RunRecord
     from medsaga.network.backbones.base import Backbone
@@ -85,11 +86,7 @@ class Setup:
     @cached_property
     def painted(self) -> PaintedImages:
         """What is painted, of the images that previews may show."""
-        slices = {
-            sample.id: sample.truth
-            for sample in (*self.training, *self.held_out)
-            if sample.known is None
-        }
+        slices = whole_slices((*self.training, *self.held_out))
         values = self.table.values[1:]
         paints = {
             number: Paint.of_slices(slices, image, self.axis, values)
@@ -101,6 +98,20 @@ class Setup:
     def judged(self) -> Sequence[Sample]:
         """The slices that scores are measured on: held out, or else the training's."""
         return self.held_out or self.training
+
+    def head_progress(
+        self, stage: Stage, done: tuple[int, int], loss: float, seconds_left: float
+    ) -> Progress:
+        """Say how far a fit of heads is; `done` are its steps so far and in all."""
+        return Progress(
+            stage=stage,
+            step=done[0],
+            total=done[1],
+            loss=loss,
+            learning_rate=self.settings.head_fit_lr,
+            seconds_left=seconds_left,
+            peak_memory=peak_memory(self.device),
+        )
 
     def augmenter(self) -> Augmenter:
         """Make the augmentation of this training."""

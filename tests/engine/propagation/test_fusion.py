@@ -3,32 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
-from tests.engine.propagation.test_propagate import PAINTED, carrier_of, make_tubes
-from tests.phantom import keep_slices
+from tests.tubes import carrier_of, logits_of
 
 from medsaga.propagation.fusion import fuse, fuse_slices
 from medsaga.propagation.trust import PaintTrust
 
 MODEL_ALONE, PAINT_ALONE = PaintTrust(growth=1000.0), PaintTrust(growth=0.0)
-
-
-@pytest.fixture(scope="module")
-def tubes():
-    return make_tubes()
-
-
-@pytest.fixture(scope="module")
-def carrier(tubes):
-    return carrier_of(tubes[0], keep_slices(tubes[1], PAINTED))
-
-
-def logits_of(labels: np.ndarray, sure: float = 4.0) -> torch.Tensor:
-    """Logits of a model that says `labels`."""
-    return (
-        torch.stack([torch.from_numpy(labels == v).float() for v in (0, 3, 7)]) * sure
-    )
 
 
 def values_of(logits: torch.Tensor) -> np.ndarray:

@@ -10,38 +10,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from tests.phantom import keep_slices
+from tests.tubes import PAINTED, SIDE, carrier_of
 
 from medsaga import MedsagaError, Stop, Volume, drain, propagate, score
-from medsaga.data.annotation import annotated_slices
 from medsaga.events import CarriedSlice, Notice
-from medsaga.propagation.carrying import Carrier
-from medsaga.propagation.paint import Paint
-
-PAINTED = [2, 9, 16]
-SIDE = 58
-
-
-def make_tubes(n_slices: int = 19, side: int = SIDE) -> tuple[np.ndarray, np.ndarray]:
-    """Two tubes that cross the slices at a slant, one of them widening, on texture."""
-    rng = np.random.default_rng(0)
-    z, y, x = np.mgrid[:n_slices, :side, :side].astype(np.float32)
-    texture = ndimage.gaussian_filter(
-        rng.normal(size=(n_slices, side, side)), (3, 4, 4)
-    )
-    image = 100 + 15 * texture / texture.std()
-    labels = np.zeros(image.shape, np.uint8)
-    first = np.hypot(y - 20 - z, x - 24) < 9
-    second = np.hypot(y - 44, x - 50 + 0.8 * z) < 5 + 0.3 * z
-    image[first] += 80
-    image[second] -= 60
-    labels[first], labels[second] = 3, 7
-    image += rng.normal(0, 3, image.shape)
-    return image.astype(np.float32), labels
-
-
-@pytest.fixture(scope="module")
-def tubes() -> tuple[np.ndarray, np.ndarray]:
-    return make_tubes()
 
 
 def dice_of(mask: np.ndarray, truth: np.ndarray) -> float:
@@ -208,16 +180,6 @@ def test_a_spacing_that_means_nothing_counts_pixels(tubes):
     plain, _ = carry(image, painted)
     np.testing.assert_array_equal(found.mask.array, plain.mask.array)
     assert [e.gap for e in events if isinstance(e, CarriedSlice)][:3] == [2.0, 1.0, 0.0]
-
-
-def carrier_of(image, painted, empty_slices=(), **options):
-    volume = Volume(array=image)
-    annotation = annotated_slices(
-        [volume.with_array(painted)], 0, empty_slices=empty_slices
-    )
-    paint = Paint.of_labels(volume.with_array(painted), annotation, 0, (3, 7))
-    limits = float(image.min()), float(image.max())
-    return Carrier(volume, paint, limits, **options)
 
 
 def test_a_class_that_fills_its_slice_is_no_wider_than_that():

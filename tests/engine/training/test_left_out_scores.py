@@ -5,22 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.engine.propagation.test_fusion import logits_of
-from tests.engine.propagation.test_propagate import PAINTED, carrier_of, make_tubes
 from tests.phantom import keep_slices
+from tests.tubes import PAINTED, carrier_of, logits_of
 
 from medsaga.propagation.trust import USUAL_GROWTH
 from medsaga.training.paint_context.left_out_scores import LeftOutScores
-
-
-@pytest.fixture(scope="module")
-def tubes():
-    return make_tubes()
-
-
-@pytest.fixture(scope="module")
-def carrier(tubes):
-    return carrier_of(tubes[0], keep_slices(tubes[1], PAINTED))
 
 
 @pytest.mark.parametrize("model_is_right", [True, False])

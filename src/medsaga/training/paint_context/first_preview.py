@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from medsaga.errors import OutOfMemory, memory_explained
 from medsaga.events import Notice, Preview
 from medsaga.propagation.masks import carried_mask
 from medsaga.propagation.paint import Paint
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from medsaga.training.plan.running_time import RunningTime
     from medsaga.training.preview import PreviewTarget
     from medsaga.training.request import Request
+
+
+_NOT_ENOUGH_MEMORY = "The memory is not enough to show the carried paint."
 
 
 def preview_paint(
@@ -37,12 +41,13 @@ def preview_paint(
     )
     painted = PaintedImages(request.volumes, {image: paint}, request.rule)
     try:
-        carrier = painted.carrier(image)
-        if carrier is None:
-            return
-        mask = carried_mask(carrier, carrier.at(index), request.table)
-    except MemoryError:  # a preview is not worth the training
-        yield Notice(message="The memory is not enough to show the carried paint.")
+        with memory_explained(_NOT_ENOUGH_MEMORY):
+            carrier = painted.carrier(image)
+            if carrier is None:
+                return
+            mask = carried_mask(carrier, carrier.at(index), request.table)
+    except OutOfMemory as error:  # a preview is not worth the training
+        yield Notice(message=str(error))
         return
     yield Preview(
         stage="paint",

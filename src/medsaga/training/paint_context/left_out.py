@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from medsaga.computing import evaluating, peak_memory
+from medsaga.computing import evaluating
 from medsaga.data.samples import classes_of
-from medsaga.events import Event, Expected, Progress
+from medsaga.events import Event, Expected
 from medsaga.network.inference import predict_image
 from medsaga.training.paint_context.left_out_fits import LeftOutFits
 from medsaga.training.paint_context.left_out_scores import LeftOutScores
@@ -94,7 +94,8 @@ def judge_left_out(
         loss = fits.step(step)
         if step % 10 == 0:
             per_step = (time.monotonic() - started) / step
-            yield _progress(setup, (step, total), loss, per_step * (total - step))
+            left = per_step * (total - step)
+            yield setup.head_progress("left out", (step, total), loss, left)
     fits.finish()
     shown = Counter(int(c) for one in setup.training for c in classes_of(one))
     n_shown = [shown[column] for column in range(1, len(setup.table))]
@@ -105,7 +106,7 @@ def judge_left_out(
         if torch.isfinite(logits).all():
             carrier = _carrier(setup, sample)
             scores.take(logits, sample.truth, carrier, sample.id.index)
-        yield _progress(setup, (total, total), loss, 0.0)
+        yield setup.head_progress("left out", (total, total), loss, 0.0)
     state.trust = scores.trust() or state.trust
     state.expected = scores.expected_dice()
     if state.expected:
@@ -141,17 +142,3 @@ def _borrowed_head(network: MedSAGa) -> Iterator[None]:
         yield
     finally:
         network.load_state_dict(kept, strict=False)
-
-
-def _progress(
-    setup: Setup, done: tuple[int, int], loss: float, seconds_left: float
-) -> Progress:
-    return Progress(
-        stage="left out",
-        step=done[0],
-        total=done[1],
-        loss=loss,
-        learning_rate=setup.settings.head_fit_lr,
-        seconds_left=seconds_left,
-        peak_memory=peak_memory(setup.device),
-    )
