@@ -33,6 +33,7 @@ UNTOUCHED = Metric(
     "Dice on the images that no choice has looked at", "mean_dice_untouched", 3
 )
 HD95 = Metric("HD95", "mean_hd95", 1)
+SURFACE_DICE = Metric("Surface Dice at 1 mm or 1 pixel", "mean_surface_dice", 3)
 MISSING_HD95 = Metric("Classes of images without HD95", "hd95_missing", 0)
 MEMORY = Metric("Peak memory, MB", "peak_memory_mb", 0)
 MINUTES = Metric("Minutes", "seconds", 2, unit=60)

@@ -110,7 +110,8 @@ def judge(
 ) -> list[dict[str, Any] | None]:
     """Score each way to segment, None where the method cannot.
 
-    Mean Dice and HD95 of each class over the test images, at their resolution.
+    Mean Dice, HD95 and surface Dice of each class over the test images, at their
+    resolution.
     """
     scores: list[list[medsaga.Scores]] = [[] for _ in ways]
     for image, truth, slices in task.test:
@@ -144,13 +145,16 @@ def _summary(
 ) -> dict[str, Any]:
     dice = mean_by_class(found.dice for found in scores)
     hd95 = mean_by_class(found.hd95 for found in scores)
+    surface_dice = mean_by_class(found.surface_dice for found in scores)
     return {
         "mean_dice": _mean(dice),
         "mean_hd95": _mean(hd95),
+        "mean_surface_dice": _mean(surface_dice),
         "hd95_missing": sum(len(found.missing) for found in scores),
         "mean_dice_untouched": _mean(mean_by_class(found.dice for found in untouched)),
         "dice": _with_text_keys(dice),
         "hd95": _with_text_keys(hd95),
+        "surface_dice": _with_text_keys(surface_dice),
     }
 
 

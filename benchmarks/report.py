@@ -21,6 +21,7 @@ from cells import (
     MEMORY,
     MINUTES,
     MISSING_HD95,
+    SURFACE_DICE,
     UNTOUCHED,
     ablations,
     by_way,
@@ -70,7 +71,7 @@ def write_report(out: Path) -> None:
     parts = [
         _HEAD,
         *(overview(judged, metric) for metric in (DICE, UNTOUCHED)),
-        *(overview(judged, metric) for metric in (HD95, MISSING_HD95)),
+        *(overview(judged, metric) for metric in (HD95, MISSING_HD95, SURFACE_DICE)),
         *(overview(cells, metric) for metric in (MEMORY, MINUTES)),
         forecasts(cells),
         *(paper_table(title, found) for title, found in tables.items() if found),

@@ -44,6 +44,7 @@ class ClassScores:
 
     dice: float
     hd95: float
+    surface_dice: float
     n_files: int
     missing: Mapping[str, int]
 
@@ -71,7 +72,7 @@ class Evaluation:
 
     @property
     def unit(self) -> Literal["mm", "pixels"] | None:
-        """Unit of HD95; None if the files differ in it, so that it has no mean."""
+        """Unit of distances; None if the files differ in it: there is no mean then."""
         units = {scores.unit for scores in self.scores.values()}
         return units.pop() if len(units) == 1 else None
 
@@ -92,13 +93,22 @@ class Evaluation:
         numbers = (c.hd95 for c in self.by_class.values())
         return mean(hd95 for hd95 in numbers if hd95 == hd95)
 
+    @property
+    def mean_surface_dice(self) -> float:
+        """Mean over the means of the classes that have one; NaN without any."""
+        numbers = (c.surface_dice for c in self.by_class.values())
+        return mean(one for one in numbers if one == one)
+
     def _of_class(self, value: int) -> ClassScores:
         having = [s for s in self.scores.values() if value in s.dice]
         reasons = Counter(s.missing[value] for s in having if value in s.missing)
         hd95 = mean(s.hd95[value] for s in having if value in s.hd95)
+        surfaces = (s.surface_dice for s in having if value in s.surface_dice)
+        surface_dice = mean(one[value] for one in surfaces)
         return ClassScores(
             dice=mean(s.dice[value] for s in having),
             hd95=float("nan") if self.unit is None else hd95,
+            surface_dice=float("nan") if self.unit is None else surface_dice,
             n_files=len(having),
             missing=dict(sorted(reasons.items())),
         )
@@ -122,7 +132,7 @@ def evaluate(prediction: Path | str, truth: Path | str) -> Stream[Evaluation]:
     Returns
     -------
     Evaluation
-        Dice and HD95 by file and class.
+        Dice, HD95 and surface Dice by file and class.
 
     Raises
     ------

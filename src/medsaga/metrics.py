@@ -1,4 +1,4 @@
-"""Dice and HD95 of a mask against the truth, class by class, computed by MONAI.
+"""Dice, HD95 and surface Dice of a mask against the truth, class by class, by MONAI.
 
 Importing it imports neither torch nor MONAI.
 """
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+# Of a surface, in mm or pixels: what two careful annotators differ by.
+_TOLERANCE = 1.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
@@ -31,15 +34,19 @@ class Scores:
     hd95
         95th percentile of the distances between the two surfaces, the larger of both
         directions, in `unit`; only of classes that both have.
+    surface_dice
+        Part of both surfaces that lies within 1 `unit` of the other one, from 0 to 1
+        (Nikolov et al., arXiv 1809.04430); of the classes of `hd95`.
     missing
-        Why a class of `dice` has no HD95: "not in the truth", "not predicted" or "not
-        all known".
+        Why a class of `dice` has no HD95 and no surface Dice: "not in the truth", "not
+        predicted" or "not all known".
     unit
         "mm" where the spacing is known, else "pixels".
     """
 
     dice: Mapping[int, float]
     hd95: Mapping[int, float]
+    surface_dice: Mapping[int, float]
     missing: Mapping[int, str]
     unit: Literal["mm", "pixels"]
 
@@ -52,6 +59,11 @@ class Scores:
     def mean_hd95(self) -> float:
         """Mean HD95 over the classes that have one; NaN without any."""
         return mean(self.hd95.values())
+
+    @property
+    def mean_surface_dice(self) -> float:
+        """Mean surface Dice over the classes that have one; NaN without any."""
+        return mean(self.surface_dice.values())
 
 
 def score(
@@ -74,7 +86,7 @@ def score(
         Voxel size in mm along the same axes; None where unknown.
     known
         Whether the truth says anything of a pixel; None where of all. The others do
-        not count, and as surfaces end where knowledge does, there is no HD95.
+        not count, and as surfaces end where knowledge does, nothing is said of them.
 
     Raises
     ------
@@ -100,6 +112,7 @@ def score(
 
     dice: dict[int, float] = {}
     hd95: dict[int, float] = {}
+    surface_dice: dict[int, float] = {}
     missing: dict[int, str] = {}
     for value in map(int, values):
         pair = _cropped(prediction, truth, value) if value else None
@@ -114,9 +127,11 @@ def score(
         elif known is not None:
             missing[value] = "not all known"
         else:
-            hd95[value] = _hd95(predicted, true, spacing)
+            hd95[value], surface_dice[value] = _compare_surfaces(*pair, spacing)
     unit: Literal["mm", "pixels"] = "pixels" if spacing is None else "mm"
-    return Scores(dice=dice, hd95=hd95, missing=missing, unit=unit)
+    return Scores(
+        dice=dice, hd95=hd95, surface_dice=surface_dice, missing=missing, unit=unit
+    )
 
 
 def share_of_equal_neighbours(array: NDArray[Any]) -> float:
@@ -191,15 +206,19 @@ def _extent(mask: NDArray[np.bool_], axis: int) -> slice:
     return slice(int(hits[0]), int(hits[-1]) + 1)
 
 
-def _hd95(
+def _compare_surfaces(
     predicted: torch.Tensor, true: torch.Tensor, spacing: tuple[float, ...] | None
-) -> float:
-    from monai.metrics import compute_hausdorff_distance
+) -> tuple[float, float]:
+    """Give HD95 and surface Dice of two masks, neither of them empty."""
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
     with warnings.catch_warnings():
         # MONAI calls its own function in a way that it announces the end of.
         warnings.simplefilter("ignore", FutureWarning)
-        distance = compute_hausdorff_distance(
+        hd95 = compute_hausdorff_distance(
             predicted, true, include_background=True, percentile=95, spacing=spacing
         )
-    return float(distance)
+        surface_dice = compute_surface_dice(
+            predicted, true, [_TOLERANCE], include_background=True, spacing=spacing
+        )
+    return float(hd95), float(surface_dice)

@@ -79,6 +79,7 @@ def test_hd95_has_no_mean_over_files_of_different_units(folders):
     assert found.unit is None
     assert math.isnan(found.by_class[1].hd95)
     assert math.isnan(found.mean_hd95)
+    assert math.isnan(found.mean_surface_dice)
     assert found.mean_dice > 0
 
 

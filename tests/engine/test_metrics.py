@@ -24,6 +24,14 @@ def brute_hd95(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...]) -> floa
     return float(max(np.percentile(there, 95), np.percentile(back, 95)))
 
 
+def brute_surface_dice(a, b, spacing: tuple[float, ...]) -> float:
+    surfaces = [np.argwhere(m & ~binary_erosion(m)) * spacing for m in (a, b)]
+    there = cKDTree(surfaces[1]).query(surfaces[0])[0]
+    back = cKDTree(surfaces[0]).query(surfaces[1])[0]
+    near = (there < 1 + 1e-6).sum() + (back < 1 + 1e-6).sum()
+    return float(near / (len(there) + len(back)))
+
+
 @pytest.mark.parametrize(
     ("shape", "spacing"),
     [
@@ -46,6 +54,8 @@ def test_equals_brute_force(
         assert scores.dice[value] == pytest.approx(dice, abs=1e-6)
         hd95 = brute_hd95(a, b, spacing or (1.0,) * len(shape))
         assert scores.hd95[value] == pytest.approx(hd95, rel=1e-5)
+        surface_dice = brute_surface_dice(a, b, spacing or (1.0,) * len(shape))
+        assert scores.surface_dice[value] == pytest.approx(surface_dice, abs=1e-6)
     assert scores.mean_dice == pytest.approx(np.mean(list(scores.dice.values())))
     assert scores.mean_hd95 == pytest.approx(np.mean(list(scores.hd95.values())))
 
@@ -57,6 +67,7 @@ def test_small_and_distant_masks() -> None:
     scores = score(prediction, truth, spacing=(2.0, 1.0, 1.0))
     assert scores.dice == {1: 0.0}
     assert scores.hd95[1] == pytest.approx(math.hypot(58, 39, 19), rel=1e-6)
+    assert scores.surface_dice == {1: 0.0}
 
 
 def test_perfect_masks() -> None:

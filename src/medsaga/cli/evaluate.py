@@ -1,4 +1,4 @@
-"""The command `evaluate`: masks and truths in, Dice and HD95 out."""
+"""The command `evaluate`: masks and truths in, scores out."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,10 +43,11 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score masks against the truth: Dice and HD95 of each class.
+    """Score masks against the truth: Dice, HD95 and surface Dice of each class.
 
-    A class that only one of the two has scores a Dice of 0 and has no HD95; one that
-    neither has is left out.
+    Surface Dice is the part of both surfaces that lies within 1 mm (1 pixel where the
+    spacing is unknown) of the other one. A class that only one of the two has scores a
+    Dice of 0 and has neither of the others; one that neither has is left out.
     """
     names = {} if model is None else medsaga.load_card(model).classes.names_by_value
     with start_run() as run:
@@ -69,11 +70,13 @@ def _as_json(
         "unit": found.unit,
         "mean_dice": found.mean_dice,
         "mean_hd95": found.mean_hd95,
+        "mean_surface_dice": found.mean_surface_dice,
         "classes": {
             str(value): {
                 "name": names.get(value),
                 "dice": scores.dice,
                 "hd95": scores.hd95,
+                "surface_dice": scores.surface_dice,
                 "files": scores.n_files,
                 "missing": dict(scores.missing),
             }
@@ -90,8 +93,10 @@ def _file_json(scores: "Scores") -> dict[str, Any]:
         "unit": scores.unit,
         "mean_dice": scores.mean_dice,
         "mean_hd95": scores.mean_hd95,
+        "mean_surface_dice": scores.mean_surface_dice,
         "dice": {str(value): dice for value, dice in scores.dice.items()},
         "hd95": {str(value): hd95 for value, hd95 in scores.hd95.items()},
+        "surface_dice": {str(v): dice for v, dice in scores.surface_dice.items()},
         "missing": {str(value): reason for value, reason in scores.missing.items()},
     }
 
@@ -104,31 +109,49 @@ def _print(found: "Evaluation", names: Mapping[int, str]) -> None:
         parts += [_file_table(found), ""]
     parts.append(_class_table(found, names))
     if n_missing:
-        parts.append(f"No HD95 for {n_missing} missing (see the last column).")
+        parts.append(
+            f"No HD95 and surface Dice for {n_missing} missing (see the last column)."
+        )
     print_result(*parts)
 
 
 def _class_table(found: "Evaluation", names: Mapping[int, str]) -> "Table":
     heading = f"HD95 ({found.unit})" if found.unit else "HD95"
-    table = make_table("Class", "Name", "Dice", heading, "Files", "Missing")
+    within = f"Surface Dice (1 {found.unit.removesuffix('s')})" if found.unit else ""
+    table = make_table(
+        "Class", "Name", "Dice", heading, within or "Surface Dice", "Files", "Missing"
+    )
     for value, scores in found.by_class.items():
         table.add_row(
             str(value),
             shown(names.get(value, "")),
             number(scores.dice, 3),
             number(scores.hd95, 1),
+            number(scores.surface_dice, 3),
             str(scores.n_files),
             ", ".join(f"{reason}: {n}" for reason, n in scores.missing.items()),
         )
     table.add_section()
-    dice, hd95 = number(found.mean_dice, 3), number(found.mean_hd95, 1)
-    table.add_row("mean", "", dice, hd95, "", "")
+    table.add_row(
+        "mean",
+        "",
+        number(found.mean_dice, 3),
+        number(found.mean_hd95, 1),
+        number(found.mean_surface_dice, 3),
+        "",
+        "",
+    )
     return table
 
 
 def _file_table(found: "Evaluation") -> "Table":
-    table = make_table("File", "Dice", "HD95", "Unit")
+    table = make_table("File", "Dice", "HD95", "Surface Dice", "Unit")
     for name, scores in found.scores.items():
-        dice, hd95 = number(scores.mean_dice, 3), number(scores.mean_hd95, 1)
-        table.add_row(name, dice, hd95, scores.unit)
+        table.add_row(
+            name,
+            number(scores.mean_dice, 3),
+            number(scores.mean_hd95, 1),
+            number(scores.mean_surface_dice, 3),
+            scores.unit,
+        )
     return table
