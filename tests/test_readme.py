@@ -49,6 +49,7 @@ def test_the_shell_commands_run_one_after_the_other(readme, folder):
         "evaluate",
         "info",
         "propagate",
+        "advise",
     ]
     for command in commands:
         words = shlex.split(command)[1:]
@@ -57,6 +58,7 @@ def test_the_shell_commands_run_one_after_the_other(readme, folder):
         _run(["-m", "medsaga", *words], folder)
     assert (folder / "masks" / "ct.nii.gz").is_file()
     assert (folder / "filled.nii.gz").is_file()
+    assert (folder / "doubts.nii.gz").is_file()
 
 
 def test_the_python_example_runs_as_it_stands(readme, folder):
@@ -70,7 +72,7 @@ def test_every_option_that_it_names_exists(readme):
     named = set(re.findall(r"`(--[a-z-]+)`", readme))
     assert named
     helps = ""
-    for command in ("finetune", "segment", "evaluate"):
+    for command in ("finetune", "segment", "evaluate", "advise"):
         helps += subprocess.run(
             [sys.executable, "-m", "medsaga", command, "--help"],
             capture_output=True,

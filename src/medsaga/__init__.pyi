@@ -21,6 +21,8 @@ from .models.library import ModelLibrary as ModelLibrary
 from .models.loading import load_model as load_model
 from .propagation.propagate import Propagation as Propagation
 from .propagation.propagate import propagate as propagate
+from .segmentation.advice import Advice as Advice
+from .segmentation.advice import advise as advise
 from .segmentation.batch import ItemResult as ItemResult
 from .segmentation.batch import segment_batch as segment_batch
 from .segmentation.result import Segmentation as Segmentation

@@ -146,6 +146,13 @@ class CarriedSlice(SegmentedSlice):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedSlice(SegmentedSlice):
+    """Slice `index` was looked at for advice: so many pixels are expected wrong."""
+
+    errors: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VotedSlice(Event):
     """Slice `index` along `axis`, not the model's own, has voted: `done` of `total`.
 

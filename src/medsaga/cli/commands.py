@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from medsaga import __version__
+from medsaga.cli.advise import advise_slices
 from medsaga.cli.demo import demo
 from medsaga.cli.doctor import doctor
 from medsaga.cli.evaluate import evaluate
@@ -59,6 +60,7 @@ def _medsaga(
 app.command("finetune")(finetune)
 app.command("segment")(segment_images)
 app.command("propagate")(propagate_paint)
+app.command("advise")(advise_slices)
 app.command("evaluate")(evaluate)
 app.command("info")(info)
 app.command("demo")(demo)

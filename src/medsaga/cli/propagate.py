@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
-from medsaga import MedsagaError
 from medsaga.cli.options import AsJson, Axis, Overwrite, parse_axis, parse_slices
 from medsaga.cli.run import (
     STOPPED,
-    check_writable,
+    check_output,
     print_json,
     print_result,
     reports_errors,
@@ -60,7 +59,7 @@ def propagate_paint(
     The boundaries follow the optical flow from slice to slice. It takes seconds.
     """
     out = out.expanduser()
-    _check_target(out, image, labels, overwrites=overwrite)
+    check_output(out, image, labels, overwrites=overwrite)
     found: list[CarriedSlice] = []
 
     def note(event: Event) -> None:
@@ -96,20 +95,3 @@ def propagate_paint(
         )
     else:
         print_result(str(written))
-
-
-def _check_target(out: Path, image: Path, labels: Path, *, overwrites: bool) -> None:
-    from medsaga.frontend import possible_outputs
-
-    check_writable(out.parent)
-    if out.is_dir():
-        raise MedsagaError(f"{out} is a folder: give a file for the mask.")
-    for path in possible_outputs(out):
-        if path.resolve() in (image.resolve(), labels.resolve()):
-            raise MedsagaError(
-                f"{path} would be replaced by the mask: give another file."
-            )
-        if path.exists() and not overwrites:
-            raise MedsagaError(
-                f"{path} is there already: give another file, or --overwrite."
-            )

@@ -189,3 +189,21 @@ def check_writable(folder: Path) -> None:
         raise MedsagaError(
             f"{existing} may not be written to: choose another folder for --out."
         )
+
+
+def check_output(out: Path, *inputs: Path, overwrites: bool) -> None:
+    """Raise MedsagaError where a file cannot be written, or would replace another."""
+    from medsaga.frontend import possible_outputs
+
+    check_writable(out.parent)
+    if out.is_dir():
+        raise MedsagaError(f"{out} is a folder: give a file.")
+    for path in possible_outputs(out):
+        if path.resolve() in {one.resolve() for one in inputs}:
+            raise MedsagaError(
+                f"{path} would be replaced by what is found: give another file."
+            )
+        if path.exists() and not overwrites:
+            raise MedsagaError(
+                f"{path} is there already: give another file, or --overwrite."
+            )

@@ -8,28 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from medsaga.computing import (
-    FixedPrecision,
-    computes_natively,
-    computing_threads,
-    evaluating,
-    pick_device,
-    pick_precision,
-)
+from medsaga.computing import computing_threads
 from medsaga.data.inputs import as_volume
 from medsaga.data.intensity import image_doubts
-from medsaga.data.samples import working_image
 from medsaga.errors import memory_explained
 from medsaga.events import Notice, Stop, Stream
 from medsaga.models.loading import load_model
-from medsaga.network.inference import predict_image
 from medsaga.propagation.carrying import Carrier
 from medsaga.propagation.fusion import fuse_slices
 from medsaga.propagation.trust import PaintTrust
 from medsaga.segmentation.painted import as_painted, painted_volume
+from medsaga.segmentation.predictor import Predictor
 from medsaga.segmentation.result import ResultArrays
 from medsaga.segmentation.smoothing import smooth_as_asked
 from medsaga.settings.segment import SegmentSettings
@@ -119,27 +109,19 @@ def _segment(
         volume = replace(volume, array=np.asarray(volume.array))
     output = ResultArrays.allocate(model, volume, planes, settings)
     with computing_threads(), suppress(Stop):
-        device = pick_device()
-        network = model.network.to(device)
-        precision = _pick_precision(model, settings, device)
-        limits, canvas = model.card.intensity.limits(volume), model.card.canvas
-
-        def predict(axis: int, index: int) -> Tensor:
-            with evaluating(network):
-                image, content = working_image(volume, axis, index, limits, canvas)
-                size = volume.slice_shape(axis)
-                return predict_image(network, image, content, size, precision)
-
+        predictor = Predictor(model, volume, settings.precision)
         for sentence in (
             *image_doubts(volume, model.card.intensity),
             *said,
         ):
             yield Notice(message=sentence)
         for axis in planes:
-            stack = (predict(axis, index) for index in range(volume.shape[axis]))
+            stack = (
+                predictor.predict(axis, index) for index in range(volume.shape[axis])
+            )
             smoothed = smooth_as_asked(stack, settings.smooth, volume, axis)
             if paint is not None and axis == paint.axis:
-                carrier = Carrier(volume, paint, limits)
+                carrier = Carrier(volume, paint, predictor.limits)
                 trust = model.card.paint_trust or PaintTrust()
                 smoothed = fuse_slices(smoothed, carrier, trust)
             for index, logits in enumerate(smoothed):
@@ -155,16 +137,3 @@ def _planes(
     if not settings.three_planes or min(volume.shape) == 1:
         return (own,)
     return own, *(axis for axis in range(3) if axis != own)
-
-
-def _pick_precision(
-    model: TrainedModel, settings: SegmentSettings, device: torch.device
-) -> FixedPrecision:
-    """Take the format that the card names; on another kind of device, the faster."""
-    trained_in: FixedPrecision = model.card.settings["precision"]
-    same_kind = torch.device(model.card.measured["device"]).type == device.type
-    if settings.precision == "auto" and same_kind:
-        return trained_in if computes_natively(trained_in, device) else "fp32"
-    return pick_precision(
-        settings.precision, model.network, device, model.card.canvas.long_side
-    )

@@ -1,0 +1,258 @@
+"""Advice: where in a volume a look, or paint, is worth most."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from medsaga.computing import computing_threads
+from medsaga.data.intensity import image_doubts
+from medsaga.data.volume import slice_place
+from medsaga.errors import MedsagaError, memory_explained
+from medsaga.events import JudgedSlice, Notice, Stop, Stream
+from medsaga.models.loading import load_model
+from medsaga.propagation.carrying import Carrier
+from medsaga.propagation.fusion import fuse
+from medsaga.propagation.trust import PaintTrust
+from medsaga.segmentation.painted import painted_volume
+from medsaga.segmentation.predictor import Predictor
+from medsaga.segmentation.segment import NOT_ENOUGH_MEMORY
+from medsaga.segmentation.smoothing import smooth_as_asked
+from medsaga.settings.segment import SegmentSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from medsaga.data.inputs import ImageLike
+    from medsaga.data.volume import Volume
+    from medsaga.models.folder import TrainedModel
+    from medsaga.propagation.paint import Paint
+
+# Where no slice is painted, one that is painted tells of so large a part of the depth.
+_TOLD_PART = 0.5
+# A model whose labels were smoothed is never quite sure, and all of the background
+# would outweigh what is open: what is less likely wrong than this counts as right.
+_SURE = 0.25
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Advice:
+    """Where a model, with the paint that is carried, expects to be wrong.
+
+    Attributes
+    ----------
+    axis
+        The axis that it slices along.
+    painted
+        Indices of the painted slices, in order.
+    errors
+        Pixels that are expected to be wrong, of each slice that was looked at: from the
+        first, none on painted ones.
+    doubts
+        What the slice takes from the mean Dice of the classes, as expected; so that
+        small classes count as much as large ones.
+    uncertainty
+        (z, y, x) float32 in the image's place in space: how likely a voxel is wrong; 0
+        where that is less than 0.25.
+    n_slices
+        Slices that there are.
+    """
+
+    axis: int
+    painted: tuple[int, ...]
+    errors: tuple[float, ...]
+    doubts: tuple[float, ...]
+    uncertainty: Volume
+    n_slices: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every slice was looked at."""
+        return len(self.errors) == self.n_slices
+
+    def to_review(self) -> list[int]:
+        """Give the unpainted slices, those with the most expected errors first."""
+        unpainted = set(range(len(self.errors))) - set(self.painted)
+        return sorted(unpainted, key=lambda index: (-self.errors[index], index))
+
+    def to_paint(self, n: int = 1) -> list[int]:
+        """Give the slices whose paint is worth most, one after the other.
+
+        Paint mends its own slice, and of the doubts of others as large a part as they
+        come nearer to paint by it: so neighbours of painted and of chosen slices are
+        left out by themselves, and where doubts are even, slices are spread evenly.
+
+        Parameters
+        ----------
+        n
+            How many; fewer are given where no more are unpainted.
+        """
+        doubts, chosen = np.array(self.doubts), []
+        places = np.arange(len(doubts))
+        gaps = np.full(len(doubts), max(1.0, _TOLD_PART * len(doubts)))
+        if self.painted:
+            gaps = abs(places[:, None] - np.array(self.painted)).min(1)
+        for _ in range(min(n, len(self.to_review()))):
+            nearer = np.minimum(gaps, abs(places - places[:, None]))
+            mended = 1 - nearer / np.maximum(gaps, 1)
+            gains = np.where(gaps > 0, (mended * doubts).sum(1), -math.inf)
+            best = int(gains.argmax())
+            chosen.append(best)
+            doubts, gaps = doubts * (1 - mended[best]), nearer[best]
+        return chosen
+
+
+def advise(
+    model: TrainedModel | Path | str,
+    image: ImageLike,
+    *,
+    labels: ImageLike | None = None,
+) -> Stream[Advice]:
+    """Find where in a volume a look, or paint, is worth most.
+
+    The class of a pixel is what :func:`medsaga.segment` gives. What the model and the
+    carried paint say against it, in the mean of their probabilities, is how uncertain
+    it is: by the model's own doubt, the disagreement of the two and the distance to the
+    paint, with which the paint's doubt grows.
+
+    Parameters
+    ----------
+    model
+        A trained model, or its folder.
+    image
+        A file, an array (z, y, x), or a `Volume`.
+    labels
+        Painted slices of it, as for :func:`medsaga.segment`.
+
+    Yields
+    ------
+    Notice
+        What is to be said of the image and its paint.
+    JudgedSlice
+        Each slice, in order.
+
+    Returns
+    -------
+    Advice
+        Of all slices, or of as many as were looked at when it was stopped.
+
+    Raises
+    ------
+    MedsagaError
+        If the image is 2-D, cannot be read or segmented, or the labels do not fit it.
+    """
+    with memory_explained(NOT_ENOUGH_MEMORY):
+        model = load_model(model) if isinstance(model, (Path, str)) else model
+        volume, paint, said = painted_volume(model, image, labels)
+        if volume.shape[model.card.axis] == 1 or volume.is_2d:
+            raise MedsagaError(
+                f"{volume.name} is a single slice, so that there is nothing to choose: "
+                "give a volume."
+            )
+        return (yield from _advise(model, volume, paint, said))
+
+
+def _advise(
+    model: TrainedModel, volume: Volume, paint: Paint | None, said: Sequence[str]
+) -> Stream[Advice]:
+    axis = model.card.axis
+    if axis:
+        # Each slice across the stack of a lazy array would compute all of it.
+        volume = replace(volume, array=np.asarray(volume.array))
+    painted = () if paint is None else tuple(sorted(paint.slices))
+    uncertainty = np.zeros(volume.shape, np.float32)
+    found: list[_Expected] = []
+    with computing_threads(), suppress(Stop):
+        for sentence in (*image_doubts(volume, model.card.intensity), *said):
+            yield Notice(message=sentence)
+        for index, (chances, chosen) in enumerate(_opinions(model, volume, paint)):
+            against = 1 - chances.gather(0, chosen[None])[0]
+            is_open = against >= _SURE
+            if index in painted:
+                is_open = torch.zeros_like(is_open)
+            wrong = torch.where(is_open, against, 0.0).cpu().numpy()
+            uncertainty[slice_place(axis, index)] = wrong
+            found.append(_Expected.of(chances, chosen, is_open))
+            yield JudgedSlice(
+                image_name=volume.name,
+                axis=axis,
+                index=index,
+                total=volume.shape[axis],
+                mask=model.card.classes.to_values(chosen.cpu().numpy()),
+                errors=float(wrong.sum()),
+            )
+    looked_at = np.moveaxis(uncertainty, axis, 0)[: len(found)]
+    return Advice(
+        axis=axis,
+        painted=painted,
+        errors=tuple(looked_at.sum(axis=(1, 2), dtype=np.float64).tolist()),
+        doubts=_doubts(found),
+        uncertainty=volume.with_array(uncertainty),
+        n_slices=volume.shape[axis],
+    )
+
+
+def _opinions(
+    model: TrainedModel, volume: Volume, paint: Paint | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give the mean of the probabilities by model and by paint, and what is chosen.
+
+    (k, rows, columns) and (rows, columns), of each slice in order.
+    """
+    axis, predictor = model.card.axis, Predictor(model, volume, "auto")
+    stack = (predictor.predict(axis, index) for index in range(volume.shape[axis]))
+    smoothed = smooth_as_asked(stack, SegmentSettings().smooth, volume, axis)
+    if paint is None:
+        for logits in smoothed:
+            yield logits.softmax(0), logits.argmax(0)
+        return
+    carrier = Carrier(volume, paint, predictor.limits)
+    trust = model.card.paint_trust or PaintTrust()
+    for logits, maps in zip(smoothed, carrier.stream(), strict=True):
+        chances = logits.softmax(0)
+        if maps.is_reached:
+            of_paint = fuse(torch.zeros_like(logits), maps, carrier, trust).softmax(0)
+            chances = (chances + of_paint) / 2
+        yield chances, fuse(logits, maps, carrier, trust).argmax(0)
+
+
+@dataclass(frozen=True, eq=False)
+class _Expected:
+    """Of each class, without background, on one slice: pixels in both masks, wrong."""
+
+    size: NDArray[np.float64]
+    wrong: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, chances: Tensor, chosen: Tensor, is_open: Tensor) -> _Expected:
+        size, wrong = [], []
+        for index in range(1, len(chances)):
+            off = (chances[index] - (chosen == index).to(chances.dtype)).abs()
+            is_class = chosen == index
+            more = torch.where(is_class, -off, off)[is_open].sum()
+            # Those that are chosen, and those that are expected to be there.
+            size.append(float(2 * is_class.sum() + more))
+            wrong.append(float(off[is_open].sum()))
+        return cls(np.array(size), np.array(wrong))
+
+
+def _doubts(found: Sequence[_Expected]) -> tuple[float, ...]:
+    """Give what each slice takes from the mean Dice of the classes."""
+    if not found:
+        return ()
+    sizes = np.sum([one.size for one in found], axis=0)
+    is_there = sizes > 0
+    wrong = np.stack([one.wrong for one in found])[:, is_there]
+    if not is_there.any():
+        return (0.0,) * len(found)
+    shares: list[float] = (wrong / sizes[is_there]).mean(1).tolist()
+    return tuple(shares)
