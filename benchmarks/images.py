@@ -158,3 +158,8 @@ def _scaled(array: Any, size: tuple[int, int], *, is_labels: bool) -> Any:
         scaled = F.interpolate(planes, size=size, mode="bilinear", antialias=True)
     found = scaled[0].numpy()
     return found.round().astype(array.dtype) if array.dtype.kind in "iu" else found
+
+
+def spread(total: int, n: int) -> list[int]:
+    """Pick n indices, each in the middle of one of n equal parts."""
+    return [int((i + 0.5) * total / n) for i in range(n)]

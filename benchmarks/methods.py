@@ -33,7 +33,7 @@ from medsaga.computing import (
 )
 from medsaga.data.annotation import annotated_slices
 from medsaga.data.augment import Augmenter, choose_negatives
-from medsaga.data.canvas import Canvas, choose_long_side
+from medsaga.data.canvas import choose_canvas
 from medsaga.data.classes import class_table
 from medsaga.data.intensity import choose_intensity
 from medsaga.data.samples import build_samples, drawn_sample, working_image
@@ -133,9 +133,13 @@ class _Prepared:
         ]
         stride = embedding_stride(settings.backbone)
         finest = finest_width(images, labels, annotation)
-        side = choose_long_side(sizes, settings, _MULTIPLE, stride, finest)
-        self.canvas = Canvas(
-            long_side=side, multiple=_MULTIPLE, neighbours=settings.neighbours
+        self.canvas = choose_canvas(
+            sizes,
+            settings,
+            _MULTIPLE,
+            stride,
+            finest,
+            neighbours=settings.neighbours,
         )
         self.samples = build_samples(
             images, labels, annotation, self.table, self.rule, self.canvas
@@ -196,7 +200,7 @@ def fit_from_scratch(
         Steps in which the learning rate rises from 0, unless the settings have none.
     """
     data, device = _Prepared(task, settings), pick_device()
-    precision = compared_precision(settings, data.canvas.long_side)
+    precision = compared_precision(settings, data.canvas.tile or data.canvas.long_side)
     started = time.monotonic()
     warmup_steps = warmup_steps if settings.warmup_steps else 1
     torch.manual_seed(settings.seed)
@@ -248,15 +252,13 @@ def _shares(settings: FineTuneSettings, started: float) -> Iterator[float]:
 def _batches(data: _Prepared, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Give augmented views of the slices without end; an epoch draws each once."""
     settings, n = data.settings, len(data.samples)
-    augment = Augmenter(settings, settings.seed)
+    augment = Augmenter(settings, settings.seed, data.canvas.tile)
     for first in count(step=batch_size):
         drawn = [
             (data.samples[drawn_sample(settings.seed, view, n)], view)
             for view in range(first, first + batch_size)
         ]
-        yield collate(
-            [augment(s.image, s.labels, view, s.content) for s, view in drawn]
-        )
+        yield collate([augment.view(sample, view) for sample, view in drawn])
 
 
 def _predict(
@@ -275,6 +277,7 @@ def _predict(
                 *working_image(volume, data.axis, index, limits, data.canvas),
                 volume.slice_shape(data.axis),
                 precision,
+                data.canvas.tile,
             )
             for index in range(volume.shape[data.axis])
         )

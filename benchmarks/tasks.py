@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from chest_xray8 import chestxray8
-from images import Image, Task, annotate, draw_strokes, read_grey, resize
+from fine_tasks import cells, vessels
+from images import Image, Task, annotate, draw_strokes, read_grey, resize, spread
 from paper_sets import amos, isles, spleen_msd
 
 import medsaga
@@ -74,7 +75,7 @@ def ct(data: Path, n: int) -> Task:
     wanted = np.isin(truth.array, (1, 2, 3, 5, 20, 52))
     truth = truth.with_array(np.where(wanted, truth.array, 0))
     image = medsaga.read_volume(folder / "example_ct_sm.nii.gz")
-    task = _one_volume(image, truth, _spread(image.shape[0], n))
+    task = _one_volume(image, truth, spread(image.shape[0], n))
     return replace(task, looked_at=frozenset({0}))  # other organs of it were
 
 
@@ -83,7 +84,7 @@ def labelled_slices(image: str, labels: str, data: Path, n: int) -> Task:
     volume = medsaga.read_volume(data / image)
     truth = medsaga.read_labels(data / labels)
     labelled = np.flatnonzero(truth.array.any(axis=(1, 2)))
-    return _one_volume(volume, truth, labelled[_spread(len(labelled), n)].tolist())
+    return _one_volume(volume, truth, labelled[spread(len(labelled), n)].tolist())
 
 
 def grey_matter(data: Path, n: int) -> Task:
@@ -124,9 +125,9 @@ def nuclei(data: Path, n: int) -> Task:
         (read_grey(path), medsaga.read_labels(folder / "masks" / path.name))
         for path in sorted((folder / "images").iterdir())
     ]
-    chosen = [0, 13, 26, 39, 52] if n == 5 else _spread(len(pairs), n)
+    chosen = [0, 13, 26, 39, 52] if n == 5 else spread(len(pairs), n)
     rest = [k for k in range(len(pairs)) if k not in chosen]
-    known = _spread(len(pairs), _NUCLEI_LOOKED_AT)
+    known = spread(len(pairs), _NUCLEI_LOOKED_AT)
     return Task(
         [pairs[k] for k in chosen],
         [(*pairs[k], [0]) for k in rest],
@@ -188,6 +189,8 @@ _PAINTED: Mapping[str, Callable[[Path, int], Task]] = {
         "spinal-cord-mri/t2_seg-manual.nii.gz",
     ),
     "grey-matter": grey_matter,
+    "cells": cells,
+    "vessels": vessels,
 }
 TASKS: Mapping[str, Callable[[Path, int], Task]] = {
     **PAPER_TASKS,
@@ -196,10 +199,5 @@ TASKS: Mapping[str, Callable[[Path, int], Task]] = {
 }
 
 
-def _spread(total: int, n: int) -> list[int]:
-    """Pick n indices, each in the middle of one of n equal parts."""
-    return [int((i + 0.5) * total / n) for i in range(n)]
-
-
 def _picked(items: list[str], n: int) -> list[str]:
-    return [items[i] for i in _spread(len(items), n)]
+    return [items[i] for i in spread(len(items), n)]

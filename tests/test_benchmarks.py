@@ -379,6 +379,21 @@ def test_what_trains_is_never_judged(few_shot, tmp_path):
     assert sorted([*painted, *judged]) == list(range(30))
 
 
+def test_trees_of_vessels_are_drawn_alike_and_seen_in_tiles(few_shot):
+    from methods import _Prepared
+    from tasks import make_task
+
+    task = make_task("vessels", Path("nowhere"), 2)
+    again = make_task("vessels", Path("nowhere"), 2)
+    names = [image.name for image, _ in task.training]
+    assert not set(names) & {image.name for image, _, _ in task.test}
+    for (image, truth), (same, _) in zip(task.training, again.training, strict=True):
+        np.testing.assert_array_equal(image.array, same.array)
+        assert 0.02 < truth.array.mean() < 0.08
+    canvas = _Prepared(task, medsaga.FineTuneSettings()).canvas
+    assert (canvas.long_side, canvas.tile, canvas.scale) == (1024, 128, 1)
+
+
 def test_the_first_preview_is_judged_as_it_stands(few_shot, tmp_path):
     from images import Task
     from methods import METHODS

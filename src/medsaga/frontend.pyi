@@ -1,5 +1,6 @@
 from .computing import describe_computer as describe_computer
 from .data.annotation import annotated_slices as annotated_slices
+from .data.canvas import Canvas as Canvas
 from .data.classes import ClassTable as ClassTable
 from .data.files import possible_outputs as possible_outputs
 from .data.formats.catalogue import viewer_endings as viewer_endings

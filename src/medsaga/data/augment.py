@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,16 +11,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medsaga.data.sizing import IGNORE
+from medsaga.data.tiles import cut, draw_centre, is_tiled
+from medsaga.windows import view_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
-    from medsaga.data.canvas import Size
     from medsaga.data.intensity import IntensityRule
     from medsaga.data.samples import Sample
     from medsaga.settings.fine_tune import FineTuneSettings, Negatives
+    from medsaga.windows import Size, Window
 
 # Of the range from black to white. Nuclei of two stains differ from their ground by
 # 0.26 to 0.8 either way, lungs and hippocampi by -0.44 to 0.18.
@@ -74,14 +77,46 @@ class Augmenter:
         How far the views may go; `negatives` as :func:`choose_negatives` has chosen.
     seed
         Of everything random.
+    tile
+        Longest side of a view; 0: views are as large as the slice.
     """
 
-    def __init__(self, settings: FineTuneSettings, seed: int) -> None:
+    def __init__(self, settings: FineTuneSettings, seed: int, tile: int = 0) -> None:
         self._settings = settings
         self._seed = seed
+        self._tile = tile
+
+    def view(self, sample: Sample, index: int) -> tuple[Tensor, Tensor]:
+        """Give view number `index` of a sample; see :meth:`__call__`.
+
+        Of a sample that is seen in tiles, it is cut out around a place that is drawn.
+        """
+        centre = None
+        if is_tiled(sample, self._tile):
+            random = np.random.default_rng((self._seed, index, 1))
+            row, col = draw_centre(sample, self._tile, random)
+            near = self._near(sample, (row, col))
+            # All of a large image is not looked at for a small view of it.
+            sample = cut(sample, near)
+            centre = row - near[0].start, col - near[1].start
+        return self(sample.image, sample.labels, index, sample.content, centre)
+
+    def _near(self, sample: Sample, centre: tuple[float, float]) -> Window:
+        """Give what a tile around `centre` can come from, however it is turned."""
+        reach = self._tile / math.sqrt(2) / max(1 - self._settings.zoom, 0.1) + 2
+        rows, cols = (
+            slice(max(0, math.floor(at - reach)), min(side, math.ceil(at + reach)))
+            for at, side in zip(centre, sample.padded, strict=True)
+        )
+        return rows, cols
 
     def __call__(
-        self, image: Tensor, labels: Tensor, index: int, content: Size | None = None
+        self,
+        image: Tensor,
+        labels: Tensor,
+        index: int,
+        content: Size | None = None,
+        centre: tuple[float, float] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Give view number `index`.
 
@@ -96,16 +131,19 @@ class Augmenter:
             0 or larger.
         content
             Height and width of the top left part that is not padding; None: all of it.
+        centre
+            Row and column of the image that come to lie in the middle of a tile; None:
+            views are of the whole image.
 
         Returns
         -------
         tuple of Tensor
-            The view, as large as `image`, and its (H, W) int64 target; both are new,
-            but the planes of a grey image share their memory.
+            The view, as large as `image` or a tile, and its (H, W) int64 target; both
+            are new, but the planes of a grey image share their memory.
         """
         random = np.random.default_rng((self._seed, index))
         height, width = image.shape[1:]
-        grid = self._draw_grid(random, height, width)
+        grid = self._draw_grid(random, (height, width), centre)
         is_grey = torch.equal(image[0], image[1]) and torch.equal(image[0], image[2])
         planes = image[:1] if is_grey else image
         weight = torch.zeros_like(planes[:1])
@@ -118,13 +156,17 @@ class Augmenter:
         return planes.expand(3, -1, -1), moved
 
     def _draw_grid(
-        self, random: np.random.Generator, height: int, width: int
+        self,
+        random: np.random.Generator,
+        image: Size,
+        centre: tuple[float, float] | None,
     ) -> Tensor:
         """Draw where each pixel of the view comes from: one grid for both."""
         settings = self._settings
+        size_of_view = image if centre is None else view_size(image, self._tile)
         angle = random.uniform(-1, 1) * settings.rotation
         size = 1 + random.uniform(-1, 1, 2) * settings.zoom
-        shift = random.uniform(-1, 1, 2) * settings.shift * (height, width)
+        shift = random.uniform(-1, 1, 2) * settings.shift * size_of_view
         mirror = random.choice((-1, 1), 2) if settings.flips else 1
         turn = np.array(
             [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
@@ -133,11 +175,13 @@ class Augmenter:
         matrix, offset = turn * (mirror / size), turn @ shift
         # In pixels from the centre, rows first; torch counts in half sides, columns
         # first.
-        half = np.array((height, width)) / 2
-        theta = np.column_stack([matrix * half / half[:, None], offset / half])
+        half, half_view = np.array(image) / 2, np.array(size_of_view) / 2
+        if centre is not None:  # drawn already, so that nothing shifts it
+            offset = np.array(centre) - half
+        theta = np.column_stack([matrix * half_view / half[:, None], offset / half])
         theta = theta[::-1, [1, 0, 2]].astype(np.float32)
         return F.affine_grid(
-            torch.from_numpy(theta)[None], [1, 1, height, width], align_corners=False
+            torch.from_numpy(theta)[None], [1, 1, *size_of_view], align_corners=False
         )
 
     def _move_image(

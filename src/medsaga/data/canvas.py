@@ -7,15 +7,15 @@ the bottom and the right up to a size that the backbone takes.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from medsaga.settings.fine_tune import FineTuneSettings
+    from medsaga.windows import Size
 
-Size = tuple[int, int]
 Spacing = tuple[float, float]
 
 # Beyond eight times, the axis with the fine pixels would be squeezed to a few of them.
@@ -24,6 +24,9 @@ _SMALLEST_LONG_SIDE = 64
 _LARGEST_ENLARGED = 128  # four times, for an embedding of stride 16
 _ROUND_TO = 32
 _FINEST_PIXELS = 8  # below that, Dice falls steeply (docs/choices.md)
+_TOO_FINE, _FINE_PIXELS = 6, 12  # less than the one: tiles, for the other
+_HARDLY_SCALED = 1.25  # then not at all, which blurs nothing
+_WORTH_TILES = 1.5  # tiles see less of what lies around
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +36,25 @@ class Canvas:
     Attributes
     ----------
     long_side
-        Pixels along the longer side of the content.
+        Pixels along the longer side of the content; where there are tiles, of that of
+        the largest slice that trained.
     multiple
         Height and width of the padded image are multiples of it.
     neighbours
         Whether the channels are the slice below, the slice itself and the one above;
         else they are its colours, or grey three times.
+    tile
+        Longest side of what is seen of the working image at once; 0: all of it.
+    scale
+        Where there are tiles: pixels of the content for each of the slice's finer
+        pixels, whatever the slice's size is. Else 0.
     """
 
     long_side: int
     multiple: int
     neighbours: bool = False
+    tile: int = 0
+    scale: float = 0.0
 
     def content_shape(self, rows: int, cols: int, spacing: Spacing | None) -> Size:
         """(height, width) of a scaled slice, before padding.
@@ -56,7 +67,7 @@ class Canvas:
             Size of a pixel in mm along rows and columns; None: pixels are square.
         """
         height, width = physical_shape(rows, cols, spacing)
-        factor = self.long_side / max(height, width)
+        factor = self.scale or self.long_side / max(height, width)
         return max(1, round(height * factor)), max(1, round(width * factor))
 
     def padded_shape(self, rows: int, cols: int, spacing: Spacing | None) -> Size:
@@ -109,6 +120,37 @@ def choose_long_side(
     if wanted <= largest:
         return _round_up(wanted, multiple)
     return max(multiple, largest // multiple * multiple)
+
+
+def choose_canvas(
+    slices: Sequence[tuple[Size, Spacing | None]],
+    settings: FineTuneSettings,
+    multiple: int,
+    embedding_stride: int = 4,
+    finest: float | None = None,
+    *,
+    neighbours: bool = False,
+) -> Canvas:
+    """Choose the size that a training works at, and whether it cuts images in tiles.
+
+    It does where :func:`choose_long_side` leaves what is painted less than 6 pixels
+    wide and the slices are clearly finer than that: they are worked at so that it is 12
+    pixels wide, or at their own resolution, and seen in tiles of
+    `settings.max_long_side`. For the parameters see there.
+    """
+    long_side = choose_long_side(slices, settings, multiple, embedding_stride, finest)
+    whole = Canvas(long_side=long_side, multiple=multiple, neighbours=neighbours)
+    is_fine = finest is not None and finest * long_side < _TOO_FINE
+    if not (settings.tiles and is_fine) or settings.long_side or embedding_stride > 4:
+        return whole
+    assert finest is not None
+    own = max(max(physical_shape(*shape, spacing)) for shape, spacing in slices)
+    needed = _FINE_PIXELS / finest
+    scale = 1.0 if needed * _HARDLY_SCALED > own else needed / own
+    if scale * own < _WORTH_TILES * long_side:
+        return whole
+    tile = _round_up(settings.max_long_side, multiple)
+    return replace(whole, long_side=math.ceil(scale * own), tile=tile, scale=scale)
 
 
 def physical_shape(

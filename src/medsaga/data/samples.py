@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,11 @@ from medsaga.data.sizing import (
     resize_image,
     resize_target,
 )
+from medsaga.data.tiles import class_places
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from medsaga.data.classes import ClassTable
     from medsaga.data.identity import SliceId
     from medsaga.data.volume import Volume
+    from medsaga.windows import Size
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -65,6 +68,16 @@ class Sample:
     spacing: tuple[float, float] | None
     content: tuple[int, int]
     known: NDArray[np.bool_] | None = None
+
+    @property
+    def padded(self) -> Size:
+        """Height and width of `image`."""
+        return self.image.shape[1], self.image.shape[2]
+
+    @cached_property
+    def class_places(self) -> Mapping[int, NDArray[np.float64]]:
+        """Where each class is, background among them: parts of the content's sides."""
+        return class_places(self.labels)
 
 
 def working_image(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from medsaga.data.canvas import Size
+    from medsaga.windows import Size
 
 _FINEST = 4
 IGNORE = -1
@@ -57,10 +58,14 @@ def resize_target(
         return scale_targets(_tensor(indices)[None], size, keep_strokes=True)[0]
     if tuple(indices.shape) == tuple(size):
         return _tensor(indices).long()
-    classes = np.unique(indices).tolist()
+    found = torch.full(size, IGNORE)
+    most = torch.full(size, -math.inf)
     # One after the other: all at once they would be large at the slice's own size.
-    parts = [_bilinear(_tensor(indices == index)[None], size)[0] for index in classes]
-    return torch.tensor(classes)[torch.stack(parts).argmax(0)]
+    for index in np.unique(indices).tolist():
+        part = _bilinear(_tensor(indices == index)[None], size)[0]
+        found[part > most] = index
+        most = torch.maximum(most, part)
+    return found
 
 
 def labels_for_views(indices: NDArray[Any], content: Size) -> Tensor:

@@ -83,6 +83,17 @@ class _Canvas(_Part):
     long_side: Side
     multiple: Side
     neighbours: bool = False
+    tile: Annotated[int, Field(ge=0, le=_LARGEST_SIDE)] = 0
+    scale: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _check_tiles(self) -> "_Canvas":
+        if self.tile % self.multiple or bool(self.tile) != bool(self.scale):
+            raise ValueError(
+                f"has tiles of {self.tile} at a scale of {self.scale:g}, for sizes "
+                f"that are multiples of {self.multiple}"
+            )
+        return self
 
 
 class SlicePart(_Part):

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medsaga.data.canvas import Size
+    from medsaga.windows import Size
 
     Field = NDArray[np.float32]
     """(height, width, 2): how far to go along columns and rows, in pixels."""

@@ -13,7 +13,8 @@ from medsaga.data.canvas import physical_shape
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medsaga.data.canvas import Size, Spacing
+    from medsaga.data.canvas import Spacing
+    from medsaga.windows import Size
 
 # Of the slice's longer side: so far may a structure move from slice to slice.
 _MARGIN = 0.2

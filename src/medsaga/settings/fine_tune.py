@@ -157,6 +157,14 @@ class FineTuneSettings:
             "own backbones.",
         ),
     ] = 128
+    tiles: Annotated[
+        bool,
+        choice(
+            "Image",
+            "Cut large images into tiles, at a finer size, where what is painted would "
+            "be too fine at the usual one; off sees each image as a whole.",
+        ),
+    ] = True
     intensity: Annotated[
         Intensity,
         choice(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medsaga.data.tiles import is_tiled
 from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.training.features.sampled_pixels import (
     SampledPixels,
@@ -193,7 +194,10 @@ def _is_preview_due(
 def _sample_views(
     setup: Setup, state: TrainingState, previewer: Previewer, total: int
 ) -> Generator[Event, None, SampledPixels]:
-    """Sample pixels' features from views: each slice as it is, then augmented ones."""
+    """Sample pixels' features from views: each slice as it is, then augmented ones.
+
+    Of a slice that is seen in tiles there are augmented ones alone.
+    """
     budget_mb = state.plan.feature_cache_mb
     pixels = SampledPixels(setup, state.network, total, budget_mb)
     state.revise(feature_cache_mb=pixels.budget_mb)
@@ -204,8 +208,8 @@ def _sample_views(
         started = time.monotonic()
         sample = setup.training[order[view % len(order)]]
         image, target = sample.image, sample.target
-        if view >= len(order):
-            image, target = augment(image, sample.labels, view, sample.content)
+        if view >= len(order) or is_tiled(sample, setup.canvas.tile):
+            image, target = augment.view(sample, view)
         points = pixels.quota.draw(target, view)
         if len(points):  # a few strokes may all have moved out of the view
             of_points = target[points[:, 0], points[:, 1]]

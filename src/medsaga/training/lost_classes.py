@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from medsaga.computing import evaluating
 from medsaga.data.sizing import scale_targets
+from medsaga.data.tiles import parts_to_judge
 from medsaga.network.detail_head import sample_pyramid
 from medsaga.training.features.sampled_pixels import shuffled_pixels
 
@@ -46,7 +47,13 @@ def lost_classes(
     list of int
         Their indices, of those that are on a training slice at all.
     """
-    seen_on = cache(lambda i: _rightly_found(setup, network, setup.training[i]))
+    seen_on = cache(
+        lambda i: {
+            index
+            for part in _parts(setup, setup.training[i])
+            for index in _rightly_found(setup, network, part)
+        }
+    )
     lost = []
     for index, value in enumerate(setup.table.values[1:], 1):
         if scores is not None and scores.dice.get(value):
@@ -65,7 +72,11 @@ def refit_class(setup: Setup, network: MedSAGa, index: int) -> None:
     they are. As at the start of the training, the decoder's mask then is the same
     combination of its features on every image.
     """
-    slices = [setup.training[i] for i in _slices_with(setup.training, index)]
+    slices = [
+        part
+        for i in _slices_with(setup.training, index)
+        for part in _parts(setup, setup.training[i])
+    ]
     parts = [_features_and_others(setup, network, s, index) for s in slices]
     features, others, is_class = (torch.cat(part) for part in zip(*parts, strict=True))
     deviation = features.std(0).clamp_min(1e-4)
@@ -78,6 +89,11 @@ def refit_class(setup: Setup, network: MedSAGa, index: int) -> None:
             bias = network.detail_head.classify.bias
             assert bias is not None
             bias[index] = row[-1]
+
+
+def _parts(setup: Setup, sample: Sample) -> list[Sample]:
+    parts = parts_to_judge(sample, setup.canvas.tile, len(setup.table.values))
+    return [part.sample for part in parts]
 
 
 def _slices_with(samples: Sequence[Sample], index: int) -> list[int]:

@@ -11,6 +11,7 @@ from medsaga.events import Preview
 from medsaga.network.inference import predict_image
 from medsaga.propagation.fusion import fuse
 from medsaga.propagation.trust import PaintTrust
+from medsaga.windows import content_of, middle_window, scaled_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
     from medsaga.propagation.maps import CarriedMaps
     from medsaga.training.setup import Setup
     from medsaga.training.state import TrainingState
+    from medsaga.windows import Size
 
 PreviewTarget: TypeAlias = tuple[int, int]
 """Image and slice of a preview."""
 
 # The slice that the user turns to is previewed sooner than the interval says.
 _SOONEST_PREVIEW = 0.5
+# After one of many tiles, so many times as long nothing is previewed.
+_REST = 10
 
 
 class Previewer:
@@ -52,7 +56,7 @@ class Previewer:
     ) -> None:
         self._setup, self._state = setup, state
         self._wanted, self._interval = wanted, interval
-        self._last = 0.0
+        self._last, self._seconds = 0.0, 0.0
         self._last_target: PreviewTarget | None = None
         self._limits: dict[int, tuple[float, float]] = {}
         self._carried: dict[PreviewTarget, CarriedMaps] = {}
@@ -62,11 +66,14 @@ class Previewer:
         """Whether the last one is old, or shows another slice than is wanted."""
         has_moved = self._wanted() != self._last_target
         interval = _SOONEST_PREVIEW if has_moved else self._interval
-        return time.monotonic() - self._last >= min(interval, self._interval)
+        interval = min(interval, self._interval)
+        if self._setup.canvas.tile:
+            interval = max(interval, _REST * self._seconds)
+        return time.monotonic() - self._last >= interval
 
     def show(self, stage: Stage) -> Iterator[Preview]:
         """Predict the wanted slice, if one is, as the network stands."""
-        setup, network = self._setup, self._state.network
+        setup = self._setup
         self._last, self._last_target = time.monotonic(), self._wanted()
         if self._last_target is None:
             return
@@ -75,12 +82,10 @@ class Previewer:
         seen, content = working_image(
             volume, setup.axis, index, self._limits_of(image, volume), setup.canvas
         )
-        with evaluating(network):
-            logits = predict_image(
-                network, seen, content, volume.slice_shape(setup.axis), setup.precision
-            )
+        logits = self._logits(seen, content, volume.slice_shape(setup.axis))
         logits = self._with_paint(image, index, logits)
-        self._last = time.monotonic()
+        self._seconds = time.monotonic() - self._last
+        self._last += self._seconds
         yield Preview(
             stage=stage,
             image_name=volume.name,
@@ -89,6 +94,28 @@ class Previewer:
             mask=setup.table.to_values(logits.argmax(0).cpu().numpy()),
             seconds=self._state.time.seconds,
         )
+
+    def _logits(self, seen: Tensor, content: Size, size: Size) -> Tensor:
+        """Give the logits of a slice; of one of many tiles in its middle alone."""
+        setup, network = self._setup, self._state.network
+        tile, padded = setup.canvas.tile, (seen.shape[1], seen.shape[2])
+        shown = middle_window(content, padded, tile)
+        own = scaled_window(shown, content, size)
+        rows, cols = own
+        with evaluating(network):
+            middle = predict_image(
+                network,
+                seen[:, shown[0], shown[1]],
+                content_of(shown, content),
+                (rows.stop - rows.start, cols.stop - cols.start),
+                setup.precision,
+                tile,
+            )
+        if middle.shape[1:] == size:
+            return middle
+        logits = middle.new_zeros((len(middle), *size))
+        logits[:, rows, cols] = middle
+        return logits
 
     def show_if_due(self, stage: Stage) -> Iterator[Preview]:
         """Show it if it is time to."""

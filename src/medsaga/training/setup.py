@@ -10,7 +10,7 @@ import torch
 
 from medsaga.computing import autocast, peak_memory, pick_device, pick_precision
 from medsaga.data.augment import Augmenter, choose_negatives
-from medsaga.data.canvas import Canvas, choose_long_side
+from medsaga.data.canvas import choose_canvas
 from medsaga.data.held_out import split_held_out
 from medsaga.data.samples import build_samples, whole_slices
 from medsaga.data.survey import finest_width
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from medsaga.computing import FixedPrecision
+    from medsaga.data.canvas import Canvas
     from medsaga.data.classes import ClassTable
     from medsaga.data.intensity import IntensityRule
     from medsaga.data.samples import Sample
@@ -115,7 +116,7 @@ class Setup:
 
     def augmenter(self) -> Augmenter:
         """Make the augmentation of this training."""
-        return Augmenter(self.settings, self.settings.seed)
+        return Augmenter(self.settings, self.settings.seed, self.canvas.tile)
 
     def to_device(self, images: Tensor) -> Tensor:
         """Move an image batch to the network, in the fastest memory format."""
@@ -165,7 +166,8 @@ def set_up(request: Request) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
         before=before,
         trained=trained,
     )
-    precision = pick_precision(settings.precision, network, device, canvas.long_side)
+    side = canvas.tile or canvas.long_side
+    precision = pick_precision(settings.precision, network, device, side)
     setup = Setup(
         origin=origin,
         training=training,
@@ -202,15 +204,13 @@ def _choose_canvas(request: Request, backbone: Backbone) -> Canvas:
         (volumes[v].slice_shape(axis), volumes[v].slice_spacing(axis))
         for v, _ in request.annotation.slices
     ]
-    long_side = choose_long_side(
+    return choose_canvas(
         sizes,
         settings,
         backbone.size_multiple,
         backbone.embedding.stride,
         finest_width(volumes, request.labels, request.annotation),
-    )
-    return Canvas(
-        long_side=long_side, multiple=backbone.size_multiple, neighbours=neighbours
+        neighbours=neighbours,
     )
 
 
@@ -238,7 +238,7 @@ def _chosen(
     """Put what was chosen, or what a model brings along, into the settings."""
     settings = replace(
         request.settings,
-        long_side=canvas.long_side,
+        long_side=0 if canvas.tile else canvas.long_side,
         neighbours=canvas.neighbours,
         precision=precision,
         threads=torch.get_num_threads(),
@@ -266,9 +266,10 @@ def _describe(setup: Setup) -> str:
     neighbours = (
         "seen with the slices below and above, " if setup.canvas.neighbours else ""
     )
+    tiles = f", in tiles of {setup.canvas.tile}" if setup.canvas.tile else ""
     return (
         f"{len(setup.training)} slices train, {held_out}; {neighbours}long side "
-        f"{setup.canvas.long_side} pixels, {setup.precision} on {setup.device}, "
+        f"{setup.canvas.long_side} pixels{tiles}, {setup.precision} on {setup.device}, "
         f"{_describe_length(settings)}."
     )
 

@@ -111,9 +111,7 @@ class Stepper:
             view = number if cache is None else number % cache.n_views
             n = len(setup.training)
             sample = setup.training[drawn_sample(seed, view, n)]
-            pair = self._augment(
-                sample.image, sample.labels, _FIRST_VIEW + view, sample.content
-            )
+            pair = self._augment.view(sample, _FIRST_VIEW + view)
             pairs.append(pair if cache is None else cache.pad(*pair))
             views.append(view)
         return views, *collate(pairs)

@@ -9,12 +9,14 @@ import numpy as np
 
 from medsaga.computing import evaluating
 from medsaga.data.samples import classes_of
+from medsaga.data.tiles import parts_to_judge
 from medsaga.events import Validated
 from medsaga.metrics import mean, mean_by_class, score
 from medsaga.network.inference import predict_image
 
 if TYPE_CHECKING:
     from medsaga.data.samples import Sample
+    from medsaga.data.tiles import Part
     from medsaga.metrics import Scores
     from medsaga.network.medsaga import MedSAGa
     from medsaga.training.setup import Setup
@@ -28,13 +30,15 @@ def validate(setup: Setup, network: MedSAGa, step: int) -> Validated:
     """Score the network on the held-out slices, or else on the training slices.
 
     Dice and HD95 are means over the slices on which a class can be scored, at the
-    slices' own resolution. Eight slices are looked at, and more only for a class that
+    slices' own resolution; of slices that are seen in tiles, over those with the most
+    of a class. Eight slices are looked at, and more only for a class that
     none of them shows. On a slice of which not every pixel is known, Dice is that of
     the known ones, and there is no HD95.
     """
     found: list[Scores] = []
     with evaluating(network):
-        for sample in validated_slices(setup):
+        for part in judged_parts(setup):
+            sample = part.sample
             logits = predict_image(
                 network,
                 sample.image,
@@ -43,7 +47,7 @@ def validate(setup: Setup, network: MedSAGa, step: int) -> Validated:
                 setup.precision,
             )
             mask = setup.table.to_values(logits.argmax(0).cpu().numpy())
-            values = setup.table.values[1:]
+            values = [setup.table.values[index] for index in part.classes]
             found.append(
                 score(mask, sample.truth, values, sample.spacing, sample.known)
             )
@@ -73,12 +77,19 @@ def dice_on_views(setup: Setup, network: MedSAGa) -> float:
     slices = islice(cycle(validated_slices(setup)), _MOST_VALIDATED)
     with evaluating(network):
         for number, sample in enumerate(slices, _FIRST_VIEW):
-            image, target = augment(sample.image, sample.labels, number, sample.content)
+            image, target = augment.view(sample, number)
             size = (image.shape[1], image.shape[2])
             logits = predict_image(network, image, size, size, setup.precision)
             mask, known = logits.argmax(0).cpu().numpy(), (target >= 0).numpy()
             found.append(score(mask, target.numpy(), classes, known=known))
     return mean(mean_by_class(scores.dice for scores in found).values())
+
+
+def judged_parts(setup: Setup) -> list[Part]:
+    """Give what is scored of the slices that are: all of them, or some tiles."""
+    tile, n_classes = setup.canvas.tile, len(setup.table)
+    slices = validated_slices(setup)
+    return [part for one in slices for part in parts_to_judge(one, tile, n_classes)]
 
 
 def validated_slices(setup: Setup) -> list[Sample]:

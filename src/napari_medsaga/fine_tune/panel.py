@@ -110,8 +110,9 @@ class FineTunePanel(DockPanel):
         problem = self.plan.problem()
         try:
             settings = self.plan.expected_settings()
+            canvas = self.plan.expected_canvas()
         except MedsagaError as error:
-            problem, settings = str(error), None
+            problem, settings, canvas = str(error), None, None
         can_start = (
             self.training is None
             and report is not None
@@ -127,6 +128,7 @@ class FineTunePanel(DockPanel):
             settings,
             self.computer.speed,
             report,
+            canvas=canvas,
             segments=self.run.segments.isChecked(),
         )
         self.run.plan.setText(sentence)

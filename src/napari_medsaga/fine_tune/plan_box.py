@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from qtpy.QtGui import QEnterEvent
 
+    from medsaga.frontend import Canvas
     from napari_medsaga.layers.predictions import Prediction
 
 _DEFAULT = "balanced"
@@ -94,8 +95,14 @@ class PlanBox(QWidget):
         settings, card = self.settings(), self.origin.card()
         if card is None:
             return settings
-        side = settings.long_side or card.settings["long_side"]
-        return replace(settings, backbone=card.backbone, long_side=side)
+        return replace(settings, backbone=card.backbone)
+
+    def expected_canvas(self) -> Canvas | None:
+        """Give the working size that a model to continue from brings along."""
+        card = self.origin.card()
+        if card is None or self.settings().long_side:
+            return None
+        return card.canvas
 
     def set_settings(self, settings: FineTuneSettings) -> None:
         """Show other settings, and start from their backbone."""

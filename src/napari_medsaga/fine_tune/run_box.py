@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from medsaga import FineTuneSettings
-    from medsaga.frontend import Speed, TimeEstimate
+    from medsaga.frontend import Canvas, Speed, TimeEstimate
     from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
 
 # Each new text redraws the window, which takes a while where that is done in software.
@@ -209,6 +209,7 @@ def describe_plan(
     report: AnnotationReport | None,
     *,
     segments: bool,
+    canvas: Canvas | None = None,
 ) -> str:
     """Say what a training computes on, how long it takes, and the segmentation after.
 
@@ -224,6 +225,8 @@ def describe_plan(
         What is trained on, None where that is not known.
     segments
         Whether the whole volume is segmented when done.
+    canvas
+        What a model to continue from works at; None without one.
     """
     if not computer:
         return "Getting ready (the first time takes some seconds)…"
@@ -233,7 +236,8 @@ def describe_plan(
             return f"{computer}: {settings.steps} steps; the first tells the time."
         return f"{computer}: trained in about {planned}."
     image, axis = report.image, report.axis
-    estimate = frontend.estimate_time(speed, settings, image, axis, report.finest)
+    finest = report.finest
+    estimate = frontend.estimate_time(speed, settings, image, axis, finest, canvas)
     trained = planned
     if settings.steps or estimate.seconds < settings.minutes * 60:
         trained = duration(estimate.seconds)

@@ -235,6 +235,7 @@ def test_a_stroke_that_falls_between_the_coarse_pixels_is_seen_too():
     setup = SimpleNamespace(
         training=[sample],
         table=SimpleNamespace(values=(0, 1)),
+        canvas=SimpleNamespace(tile=0),
         to_device=lambda images: images,
         autocast=nullcontext,
     )

@@ -71,6 +71,19 @@ def test_weighing_changes_nothing_of_the_network(trained, phantom, monkeypatch):
         assert torch.equal(tensor, other.network.state_dict()[name]), name
 
 
+def test_after_a_correction_round_the_repainted_slices_are_paint(trained, phantom):
+    image, labels = phantom
+    corrected = keep_slices(labels, [*PAINTED, 5])
+    corrected[4] = np.roll(corrected[4], 3, axis=0)
+    model, _ = train(image, corrected, TINY, start=trained[0])
+    known = {one.index: painted for one, painted in model.paint.items()}
+    assert set(known) == {*PAINTED, 5}
+    np.testing.assert_array_equal(known[4], corrected[4])
+    assert model.card.paint_trust.n_pairs == 5
+    mask = mask_of(model, image)
+    np.testing.assert_array_equal(mask[[4, 5]], corrected[[4, 5]])
+
+
 def test_the_mask_is_as_painted_where_it_was_painted(trained, phantom):
     image, labels = phantom
     joined = mask_of(trained[0], image)

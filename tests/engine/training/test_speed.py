@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
-from medsaga import FineTuneSettings, TrainingData, drain, fine_tune
+from medsaga import FineTuneSettings, TrainingData, Volume, drain, fine_tune
+from medsaga.data.canvas import Canvas
 from medsaga.events import Notice, Progress
 from medsaga.frontend import estimate_time, measure_speed
 from medsaga.training.plan.speed import Speed
@@ -44,6 +46,19 @@ def test_a_first_preview_takes_longer_where_views_do(image):
     large = replace(settings, long_side=512)
     assert small == 10
     assert 30 <= estimate_time(SPEED, large, image, 0).seconds_to_preview <= 50
+
+
+def test_tiles_take_their_time_in_segmentations_alone():
+    image = Volume(array=np.zeros((2, 1000, 1000), np.float32))
+    settings = FineTuneSettings(backbone="tiny", minutes=2.0)
+    usual = estimate_time(SPEED, settings, image, 0)
+    tiled = estimate_time(SPEED, settings, image, 0, 0.005)
+    assert tiled.seconds_per_step == usual.seconds_per_step
+    assert tiled.seconds_to_preview == usual.seconds_to_preview
+    assert tiled.seconds_to_segment == pytest.approx(121 * usual.seconds_to_segment)
+    canvas = Canvas(long_side=500, multiple=16, tile=128, scale=0.5)
+    half = estimate_time(SPEED, settings, image, 0, canvas=canvas)
+    assert half.seconds_to_segment == pytest.approx(25 * usual.seconds_to_segment)
 
 
 def test_a_slow_computer_has_fewer_steps_than_its_share_of_the_minutes(image):

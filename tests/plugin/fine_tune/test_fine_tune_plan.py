@@ -218,7 +218,7 @@ class TestPlan:
         panel.plan.continue_from(entry.path)
         expected = panel.plan.expected_settings()
         assert expected.backbone == "tiny"
-        assert expected.long_side == entry.card.settings["long_side"]
+        assert panel.plan.expected_canvas() == entry.card.canvas
         assert "trained in about 2 min" in panel.run.plan.text()
         assert "preview in" not in panel.run.plan.text()
         assert "steps of" not in panel.run.plan.text()

@@ -13,6 +13,7 @@ from torch import Tensor
 from medsaga.computing import spare_mb
 from medsaga.data.sizing import pad_image, pad_target
 from medsaga.training.plan.steps import Filling
+from medsaga.windows import view_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,11 +49,13 @@ class PyramidCache:
     def __init__(self, setup: Setup, network: MedSAGa, budget_mb: int) -> None:
         self._setup, self._network = setup, network
         self._pyramids: dict[int, list[Tensor]] = {}
-        self._size = (
+        largest = (
             max(sample.target.shape[0] for sample in setup.training),
             max(sample.target.shape[1] for sample in setup.training),
         )
-        image = pad_image(setup.training[0].image, self._size)
+        self._size = view_size(largest, setup.canvas.tile)
+        image, _ = setup.augmenter().view(setup.training[0], 0)
+        image = pad_image(image, self._size)
         size = sum(level.nbytes for level in self._encode(image[None]))
         n_views = budget_mb * _MIB // size
         self._n_kept = min(n_views, spare_mb(setup.device) * _MIB // size)

@@ -12,6 +12,7 @@ import torch
 
 from medsaga.computing import evaluating
 from medsaga.data.samples import classes_of
+from medsaga.data.tiles import parts_to_judge
 from medsaga.events import Event, Expected
 from medsaga.network.inference import predict_image
 from medsaga.training.paint_context.left_out_fits import LeftOutFits
@@ -20,9 +21,11 @@ from medsaga.training.paint_context.left_out_scores import LeftOutScores
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from medsaga.data.samples import Sample
+    from medsaga.data.tiles import Part
     from medsaga.network.medsaga import MedSAGa
     from medsaga.propagation.carrying import Carrier
     from medsaga.training.features.sampled_pixels import SampledPixels
@@ -66,6 +69,16 @@ def _carrier(setup: Setup, sample: Sample) -> Carrier | None:
     return setup.painted.carrier(setup.image_numbers[sample.id.image])
 
 
+def views_to_judge(setup: Setup) -> int:
+    """Tell how many images the network looks at where slices are left out."""
+    chosen = left_out_slices(setup)
+    return sum(len(_parts(setup, setup.training[index])) for index in chosen)
+
+
+def _parts(setup: Setup, sample: Sample) -> list[Part]:
+    return parts_to_judge(sample, setup.canvas.tile, len(setup.table))
+
+
 def steps_to_judge(setup: Setup, fit_steps: int) -> float:
     """Tell how long :func:`judge_left_out` takes after a fit, in steps of that fit."""
     n_heads = len(left_out_slices(setup))
@@ -100,12 +113,11 @@ def judge_left_out(
     shown = Counter(int(c) for one in setup.training for c in classes_of(one))
     n_shown = [shown[column] for column in range(1, len(setup.table))]
     scores = LeftOutScores(setup.table.values[1:], n_shown)
-    for number, index in enumerate(left_out):
-        sample = setup.training[index]
-        logits = _predict(setup, state.network, fits, number, sample)
+    for number, sample in enumerate(setup.training[i] for i in left_out):
+        logits, seen = _predict(setup, state.network, fits, number, sample)
         if torch.isfinite(logits).all():
             carrier = _carrier(setup, sample)
-            scores.take(logits, sample.truth, carrier, sample.id.index)
+            scores.take(logits, sample.truth, carrier, sample.id.index, seen)
         yield setup.head_progress("left out", (total, total), loss, 0.0)
     state.trust = scores.trust() or state.trust
     state.expected = scores.expected_dice()
@@ -119,15 +131,24 @@ def _n_steps(fit_steps: int) -> int:
 
 def _predict(
     setup: Setup, network: MedSAGa, fits: LeftOutFits, number: int, sample: Sample
-) -> Tensor:
-    """Give the logits of a slice by head `number`."""
-    head = network.detail_head
+) -> tuple[Tensor, NDArray[np.bool_]]:
+    """Give the logits of a slice by head `number`, and where it was looked at."""
+    head, size = network.detail_head, sample.truth.shape
     assert head is not None
+    all_logits, seen = None, np.zeros(size, bool)
     with _borrowed_head(network), evaluating(network):
         network.decoder.start_from_linear_map(fits.write_to(number, head))
-        return predict_image(
-            network, sample.image, sample.content, sample.truth.shape, setup.precision
-        )
+        for part in _parts(setup, sample):
+            one = part.sample
+            logits = predict_image(
+                network, one.image, one.content, one.truth.shape, setup.precision
+            )
+            if all_logits is None:
+                all_logits = logits.new_zeros((len(logits), *size))
+            all_logits[:, part.place[0], part.place[1]] = logits
+            seen[part.place] = True
+    assert all_logits is not None
+    return all_logits, seen
 
 
 @contextmanager

@@ -66,12 +66,15 @@ class LeftOutScores:
         truth: NDArray[np.integer],
         carrier: Carrier | None,
         index: int,
+        seen: NDArray[np.bool_] | None = None,
     ) -> None:
         """Take in slice `index`, and what a model that never saw it says of it.
 
         `carrier` is that of its volume, None where no other slice of it is painted.
+        Pixels that were not `seen` do not count.
         """
-        rows = [self._count(logits.argmax(0), truth)] * len(_GROWTHS)
+        seen = np.ones(truth.shape, bool) if seen is None else seen
+        rows = [self._count(logits, truth, seen)] * len(_GROWTHS)
         if carrier is not None:
             maps = carrier.at(index, without=[index])
             distances, gap = on_slice(maps, carrier), maps.effective_gap
@@ -79,7 +82,7 @@ class LeftOutScores:
                 join(logits, distances, gap, carrier, PaintTrust(growth=g))
                 for g in _GROWTHS
             )
-            rows = [self._count(one.argmax(0), truth) for one in fused]
+            rows = [self._count(one, truth, seen) for one in fused]
         common, found, true = np.moveaxis(np.array(rows), 1, 0)
         self._slices.append(
             _LeftOut(
@@ -126,9 +129,11 @@ class LeftOutScores:
         """Whether another slice shows a class too, if this one does."""
         return bool(self._n_shown[column] > 1 or not left_out.true[row, column])
 
-    def _count(self, indices: Tensor, truth: NDArray[np.integer]) -> list[list[int]]:
+    def _count(
+        self, logits: Tensor, truth: NDArray[np.integer], seen: NDArray[np.bool_]
+    ) -> list[list[int]]:
         """Count the pixels of each class in both, in what was found and in truth."""
-        found = indices.cpu().numpy()
+        found, truth = logits.argmax(0).cpu().numpy()[seen], truth[seen]
         pairs = [(found == n, truth == v) for n, v in enumerate(self._values, 1)]
         return [
             [int(np.count_nonzero(one & other)) for one, other in pairs],

@@ -13,9 +13,9 @@ from medsaga.training.features.sampled_pixels import (
     start_fit,
 )
 from medsaga.training.optim.strategy import STRATEGIES
-from medsaga.training.paint_context.left_out import left_out_slices, steps_to_judge
+from medsaga.training.paint_context.left_out import steps_to_judge, views_to_judge
 from medsaga.training.plan.steps import SLOWDOWN
-from medsaga.training.validation import validated_slices
+from medsaga.training.validation import judged_parts
 
 if TYPE_CHECKING:
     from medsaga.settings.fine_tune import FineTuneSettings
@@ -104,7 +104,7 @@ def _affordable_fit_steps(setup: Setup, state: TrainingState) -> int:
     """
     settings = setup.settings
     if has_the_whole_time(settings):
-        to_score = len(validated_slices(setup)) * _time_view(setup, state)
+        to_score = len(judged_parts(setup)) * _time_view(setup, state)
         to_score += state.pace.seconds_to_compare + _time_to_judge(setup, state)
         left = (state.seconds_left(settings) - to_score) / SLOWDOWN
         in_all = int(left / _time_fit_step(setup, state))
@@ -122,13 +122,14 @@ def _affordable_fit_steps(setup: Setup, state: TrainingState) -> int:
 
 def _time_to_judge(setup: Setup, state: TrainingState) -> float:
     """Return the seconds for looking at the slices that are left out."""
-    return len(left_out_slices(setup)) * _time_view(setup, state)
+    return views_to_judge(setup) * _time_view(setup, state)
 
 
 def _time_view(setup: Setup, state: TrainingState) -> float:
     """Return the seconds that the features of a view take; measured once."""
     if not state.pace.seconds_per_view:
-        image, point = setup.training[0].image, torch.zeros(1, 2, dtype=torch.long)
+        image, _ = setup.augmenter().view(setup.training[0], 0)
+        point = torch.zeros(1, 2, dtype=torch.long)
         # The first one compiles kernels.
         features_at(setup, state.network, image, point)
         started = time.monotonic()

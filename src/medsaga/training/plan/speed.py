@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from medsaga.computing import autocast, computing_threads, pick_device, pick_precision
-from medsaga.data.canvas import Canvas, choose_long_side
+from medsaga.data.canvas import choose_canvas
 from medsaga.events import Notice, Stream
 from medsaga.network.inference import predict_image
 from medsaga.training.optim.groups import parameter_groups
@@ -17,8 +17,10 @@ from medsaga.training.optim.layerwise import LayerwiseOptimizer
 from medsaga.training.optim.losses import SegmentationLoss
 from medsaga.training.origin import load_backbone
 from medsaga.training.plan.steps import SLOWDOWN, planned_steps
+from medsaga.windows import view_size, windows
 
 if TYPE_CHECKING:
+    from medsaga.data.canvas import Canvas
     from medsaga.data.volume import Volume
     from medsaga.settings.fine_tune import FineTuneSettings
 
@@ -137,6 +139,7 @@ def estimate_time(
     image: Volume,
     axis: int,
     finest: float | None = None,
+    canvas: Canvas | None = None,
 ) -> TimeEstimate:
     """Estimate what a training on slices of `image` takes, in proportion to its pixels.
 
@@ -151,25 +154,28 @@ def estimate_time(
     finest
         What :func:`finest_width` gives for what is painted, which the working size
         depends on; None where it is not known.
+    canvas
+        What a model to continue from works at; None chooses it as a training does.
     """
     rows, cols = image.slice_shape(axis)
     spacing = image.slice_spacing(axis)
-    long_side = choose_long_side(
-        [((rows, cols), spacing)], settings, speed.multiple, speed.stride, finest
-    )
-    canvas = Canvas(long_side=long_side, multiple=speed.multiple)
-    height, width = canvas.padded_shape(rows, cols, spacing)
+    if canvas is None:
+        slices = [((rows, cols), spacing)]
+        canvas = choose_canvas(slices, settings, speed.multiple, speed.stride, finest)
+    padded = canvas.padded_shape(rows, cols, spacing)
+    height, width = view_size(padded, canvas.tile)
     part = height * width / speed.side**2
     per_step = speed.seconds_per_step * part * settings.batch_size / speed.batch_size
-    per_slice = speed.seconds_per_slice * part
-    to_preview = _SECONDS_TO_START + _SLICES_BEFORE_PREVIEW * per_slice
+    n_views = len(windows(padded, padded, canvas.tile))
+    per_view = speed.seconds_per_slice * part
+    to_preview = _SECONDS_TO_START + _SLICES_BEFORE_PREVIEW * per_view
     steps, seconds = _estimate_training(settings, speed, per_step)
     return TimeEstimate(
         steps=steps,
         seconds_per_step=per_step,
         seconds_to_preview=max(_SECONDS_TO_PREVIEW, to_preview),
         seconds=seconds,
-        seconds_to_segment=image.shape[axis] * per_slice,
+        seconds_to_segment=image.shape[axis] * n_views * per_view,
     )
 
 
