@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from medsaga.computing import computing_threads, thread_count
 from medsaga.errors import memory_explained
 from medsaga.events import Notice, Stop, Stream
+from medsaga.propagation.trust import GROWTH_OF_ONE, PaintTrust
 from medsaga.settings.fine_tune import FineTuneSettings
 from medsaga.training.course import OUT_OF_MEMORY, run_course
 from medsaga.training.paint_context.first_preview import preview_paint
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from medsaga.models.folder import TrainedModel
     from medsaga.training.preview import PreviewTarget
     from medsaga.training.resuming.journal import Journal
+    from medsaga.training.setup import Setup
 
 
 def fine_tune(
@@ -159,7 +161,7 @@ def _train(
                 time=time,
                 is_usable=setup.origin.knows_classes,
                 measured={"threads": threads},
-                trust=None if request.card is None else request.card.paint_trust,
+                trust=_trust_before(request, setup),
             )
             writer = StateWriter(journal)
             yield from writer.begin(setup, state)
@@ -167,6 +169,13 @@ def _train(
             return None
         previewer = Previewer(setup, state, wanted, preview_interval)
         return (yield from run_course(setup, state, previewer, writer))
+
+
+def _trust_before(request: Request, setup: Setup) -> PaintTrust | None:
+    """Give what paint is worth before slices that are left out tell it, if known."""
+    if request.card is not None:
+        return request.card.paint_trust
+    return PaintTrust(growth=GROWTH_OF_ONE) if len(setup.training) == 1 else None
 
 
 def _go_on(

@@ -18,6 +18,7 @@ from medsaga import (
     load_model,
     propagate,
     save_model,
+    score,
     segment,
     volume_from_array,
 )
@@ -69,6 +70,20 @@ def test_weighing_changes_nothing_of_the_network(trained, phantom, monkeypatch):
     assert other.card.paint_trust is None
     for name, tensor in trained[0].network.state_dict().items():
         assert torch.equal(tensor, other.network.state_dict()[name]), name
+
+
+def test_one_painted_slice_is_worth_more_than_what_a_model_learns_of_it(phantom):
+    image, labels = phantom
+    model, _ = train(image, keep_slices(labels, [5]), TINY)
+    assert model.card.paint_trust.growth < 0.1
+    assert model.card.paint_trust.n_pairs == 0
+    rest = [i for i in range(len(labels)) if i != 5]
+    joined = score(mask_of(model, image)[rest], labels[rest]).mean_dice
+    carried = drain(propagate(image, keep_slices(labels, [5]))).mask.array
+    assert joined > score(carried[rest], labels[rest]).mean_dice - 0.01
+    # What trained it before tells more than one more slice.
+    further, _ = train(image, keep_slices(labels, [2]), TINY, start=model)
+    assert further.card.paint_trust == model.card.paint_trust
 
 
 def test_after_a_correction_round_the_repainted_slices_are_paint(trained, phantom):
