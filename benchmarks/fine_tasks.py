@@ -42,8 +42,8 @@ def cells(data: Path, n: int) -> Task:
     pairs = [pair for pair in pairs if pair[0].shape[1:] == (_TILE, _TILE)]
     if n > _MOST_MOSAICS:
         raise MedsagaError(f"cells has no more than {_MOST_MOSAICS} mosaics to train.")
-    training = [_mosaic(pairs[::2], 3 + number) for number in range(n)]
-    test = [_mosaic(pairs[1::2], number) for number in range(3)]
+    training = [_mosaic(pairs[::2], number, "training") for number in range(n)]
+    test = [_mosaic(pairs[1::2], number, "test") for number in range(3)]
     return Task(training, [(*pair, [0]) for pair in test])
 
 
@@ -56,14 +56,14 @@ def vessels(data: Path, n: int) -> Task:
     return Task(drawn[3:], [(*pair, [0]) for pair in drawn[:3]])
 
 
-def _mosaic(pairs: Sequence[Image], seed: int) -> Image:
+def _mosaic(pairs: Sequence[Image], seed: int, use: str) -> Image:
     random = np.random.default_rng(seed)
     chosen = random.choice(len(pairs), _ROWS**2).reshape(_ROWS, _ROWS)
     image, truth = (
         np.block([[pairs[k][which].array[0] for k in row] for row in chosen])
         for which in (0, 1)
     )
-    name = f"mosaic {seed}"
+    name = f"{use} mosaic {seed}"
     return (
         medsaga.volume_from_array(image, name=name, rgb=False),
         medsaga.volume_from_array(truth, name=name, rgb=False),

@@ -64,21 +64,37 @@ class Part:
     classes: tuple[int, ...]
 
 
-def parts_to_judge(sample: Sample, tile: int, n_classes: int) -> list[Part]:
+def parts_to_judge(
+    sample: Sample, tile: int, n_classes: int, *, n_drawn: int = 0
+) -> list[Part]:
     """Give the parts of a sample that a network is judged by.
 
     The sample itself where it is seen at once. Else, so that a large image does not
     take a hundred windows, for each class the one with the most of it; a sample without
     any class is judged by its middle.
+
+    Parameters
+    ----------
+    sample, tile
+        What is judged, and the longest side of a window.
+    n_classes
+        How many there are, background included.
+    n_drawn
+        So many windows are drawn at random before: where the classes are dense they may
+        be found more easily than elsewhere. Only for those that none of these shows
+        another one is looked for.
     """
     every = tuple(range(1, n_classes))
     if not is_tiled(sample, tile):
         return [Part(sample=sample, place=(slice(None), slice(None)), classes=every)]
     found = windows(sample.content, sample.padded, tile)
-    judged: dict[int, list[int]] = defaultdict(list)
+    order = np.random.default_rng(0).permutation(len(found))
+    drawn: list[int] = order[:n_drawn].tolist()
+    judged: dict[int, list[int]] = defaultdict(list, {number: [] for number in drawn})
     for index in torch.unique(sample.target[sample.target > 0]).tolist():
         shown = [int((sample.target[place] == index).sum()) for place in found]
-        judged[int(np.argmax(shown))].append(index)
+        if not any(shown[number] for number in drawn):
+            judged[int(np.argmax(shown))].append(index)
     chosen = judged or {len(found) // 2: list(every)}
     return [
         Part(

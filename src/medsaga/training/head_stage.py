@@ -66,8 +66,8 @@ def run_head_stage(
     fit = start_fit(setup, state.network, *pixels.sampled())
     plan_fit(setup, state)
     yield from _fit(setup, state, previewer, fit, part)
-    if not refits_head(setup.settings):
-        yield from judge_left_out(setup, state, pixels, fit)
+    if not refits_head(setup.settings) or not is_of_one_image(setup):
+        yield from judge_left_out(setup, state, pixels, fit, part)
 
 
 def rerun_head_stage(

@@ -131,6 +131,17 @@ def test_what_is_judged_shows_each_class_and_stays_aligned(sample):
     assert whole.classes == (1, 2)
 
 
+def test_windows_are_drawn_and_rare_classes_shown_all_the_same(sample):
+    parts = parts_to_judge(sample, 96, 3, n_drawn=4)
+    assert 4 <= len(parts) <= 6
+    shown = {c for part in parts for c in part.sample.target.unique().tolist()}
+    assert {1, 2} <= shown
+    places = [(part.place[0].start, part.place[1].start) for part in parts]
+    assert len(set(places)) == len(places)
+    every = parts_to_judge(sample, 96, 3, n_drawn=1000)
+    assert len(every) == len(windows(sample.content, sample.padded, 96))
+
+
 def test_a_slice_without_any_class_is_judged_for_what_it_does_not_show():
     mask = np.zeros((1, *SIDES), np.uint8)
     mask[0, 0, 0] = 1

@@ -189,6 +189,22 @@ def test_what_is_to_be_expected_is_told_and_kept(trained):
     assert kept == {str(value): dice for value, dice in told.dice.items()}
 
 
+def test_images_are_judged_before_the_encoder_knows_them_too(phantom):
+    """Of five hippocampi 0.88 was promised, and 0.75 came true."""
+    image, labels = phantom
+    pair = [image[1], image[4]], [labels[1], labels[4]]
+    model, events = train(*pair, TINY)
+    first, last = (e.dice for e in events if isinstance(e, Expected))
+    assert model.card.metrics["expected_dice"] == {str(v): d for v, d in last.items()}
+    started = [isinstance(e, Progress) and e.stage == "galore" for e in events]
+    told = [isinstance(e, Expected) for e in events]
+    assert told.index(True) < started.index(True) < len(told) - told[::-1].index(True)
+    for value, dice in last.items():
+        assert first[value] / 2 <= dice <= first[value] / 2 + 0.5
+    _, of_head = train(*pair, replace(TINY, stages="head"))
+    assert len([e for e in of_head if isinstance(e, Expected)]) == 1
+
+
 def test_strokes_are_neither_carried_nor_left_out(phantom):
     image, labels = phantom
     strokes = np.where(labels == 0, 200, labels)

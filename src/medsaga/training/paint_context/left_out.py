@@ -38,6 +38,7 @@ _MOST_LEFT_OUT = 10
 _SHARE_OF_STEPS, _MOST_STEPS = 0.25, 300
 # What a step of as many heads takes, for each of them, of a step of the fit.
 _STEP_PER_HEAD = 0.4
+_WINDOWS = 6  # of a slice that is seen in tiles
 _DRAWN = ("detail_head.", "decoder.output_hypernetworks_mlps.")
 
 
@@ -76,7 +77,8 @@ def views_to_judge(setup: Setup) -> int:
 
 
 def _parts(setup: Setup, sample: Sample) -> list[Part]:
-    return parts_to_judge(sample, setup.canvas.tile, len(setup.table))
+    tile, n_classes = setup.canvas.tile, len(setup.table)
+    return parts_to_judge(sample, tile, n_classes, n_drawn=_WINDOWS)
 
 
 def steps_to_judge(setup: Setup, fit_steps: int) -> float:
@@ -86,9 +88,17 @@ def steps_to_judge(setup: Setup, fit_steps: int) -> float:
 
 
 def judge_left_out(
-    setup: Setup, state: TrainingState, pixels: SampledPixels, fit: PixelFit
+    setup: Setup,
+    state: TrainingState,
+    pixels: SampledPixels,
+    fit: PixelFit,
+    part: float = 1.0,
 ) -> Generator[Event, None, None]:
     """Score slices by heads that have not seen them, with paint from the others.
+
+    The encoder has seen them once the GaLore stage is through. Slices of one image it
+    has hardly learned by heart, those of other people it has: what is expected of
+    images is the mean of what heads say before the stage, too low, and after it.
 
     Parameters
     ----------
@@ -96,11 +106,13 @@ def judge_left_out(
         The training; the state notes what comes of it.
     pixels, fit
         The pixels that the head was fitted to, and its fit.
+    part
+        Of the planned steps that the fit has taken.
     """
     left_out = left_out_slices(setup)
     if not left_out:
         return
-    total = _n_steps(state.plan.head_steps)
+    total = _n_steps(part * state.plan.head_steps)
     fits = LeftOutFits(fit, pixels.slices, left_out, total)
     started = time.monotonic()
     for step in range(1, total + 1):
@@ -120,12 +132,19 @@ def judge_left_out(
             scores.take(logits, sample.truth, carrier, sample.id.index, seen)
         yield setup.head_progress("left out", (total, total), loss, 0.0)
     state.trust = scores.trust() or state.trust
-    state.expected = scores.expected_dice()
+    state.expected = _with_what_was_said(state.expected, scores.expected_dice())
     if state.expected:
         yield Expected(dice=state.expected, n_left_out=len(left_out))
 
 
-def _n_steps(fit_steps: int) -> int:
+def _with_what_was_said(
+    before: Mapping[int, float], now: Mapping[int, float]
+) -> dict[int, float]:
+    """Give the means of what was forecast before the encoder learned, and after it."""
+    return {value: (before.get(value, dice) + dice) / 2 for value, dice in now.items()}
+
+
+def _n_steps(fit_steps: float) -> int:
     return max(1, min(_MOST_STEPS, round(_SHARE_OF_STEPS * fit_steps)))
 
 
