@@ -38,6 +38,7 @@ _MOST_LEFT_OUT = 10
 _SHARE_OF_STEPS, _MOST_STEPS = 0.25, 300
 # What a step of as many heads takes, for each of them, of a step of the fit.
 _STEP_PER_HEAD = 0.4
+_BEFORE = 1 / 3  # what was said before the encoder learned weighs so much
 _WINDOWS = 6  # of a slice that is seen in tiles
 _DRAWN = ("detail_head.", "decoder.output_hypernetworks_mlps.")
 
@@ -97,8 +98,8 @@ def judge_left_out(
     """Score slices by heads that have not seen them, with paint from the others.
 
     The encoder has seen them once the GaLore stage is through. Slices of one image it
-    has hardly learned by heart, those of other people it has: what is expected of
-    images is the mean of what heads say before the stage, too low, and after it.
+    has hardly learned by heart, those of other people it has: what is expected of them
+    lies between what heads say before the stage, too low, and after it, too high.
 
     Parameters
     ----------
@@ -140,8 +141,11 @@ def judge_left_out(
 def _with_what_was_said(
     before: Mapping[int, float], now: Mapping[int, float]
 ) -> dict[int, float]:
-    """Give the means of what was forecast before the encoder learned, and after it."""
-    return {value: (before.get(value, dice) + dice) / 2 for value, dice in now.items()}
+    """Weigh what was forecast before the encoder learned with what is after it."""
+    return {
+        value: dice + _BEFORE * (before.get(value, dice) - dice)
+        for value, dice in now.items()
+    }
 
 
 def _n_steps(fit_steps: float) -> int:
