@@ -541,6 +541,7 @@ def test_evaluate_averages_each_class_over_the_files_that_have_it(masks):
         "name": None,
         "dice": 0.5,
         "hd95": 0.0,
+        "surface_dice": 1.0,
         "files": 2,
         "missing": {"not predicted": 1},
     }
@@ -548,6 +549,7 @@ def test_evaluate_averages_each_class_over_the_files_that_have_it(masks):
     table = run("evaluate", *masks).stdout
     assert "not predicted: 1" in table
     assert "HD95 (mm)" in table
+    assert "Surface Dice (1 mm)" in table
 
 
 def test_a_pair_that_cannot_be_scored_does_not_cost_the_others(masks):

@@ -117,9 +117,9 @@ def test_start_and_end_are_compared_on_views_that_never_train(
     compared: list[tuple[float, list[int]]] = []
     view = Augmenter.__call__
 
-    def note(self, image, labels, index, content=None):
+    def note(self, image, labels, index, *where):
         drawn.append(index)
-        return view(self, image, labels, index, content)
+        return view(self, image, labels, index, *where)
 
     def judge(setup, network):
         n_trained_on = len(drawn)
