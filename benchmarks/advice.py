@@ -70,7 +70,9 @@ class Round:
         """Give the model of these painted slices, and its mask of the volume."""
         key = tuple(sorted(painted))
         if key not in self._trained:
-            data = TrainingData(*annotate(self.image, self.truth, list(key)))
+            empty = [i for i in key if not self.truth.array[i].any()]
+            pair = annotate(self.image, self.truth, list(key))
+            data = TrainingData(*pair, empty_slices=empty)
             model = drain(medsaga.fine_tune(data, self._settings))
             assert model is not None
             mask = drain(medsaga.segment(model, self.image)).mask.array
