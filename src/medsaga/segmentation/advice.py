@@ -171,6 +171,7 @@ def _advise(
     painted = () if paint is None else tuple(sorted(paint.slices))
     uncertainty = np.zeros(volume.shape, np.float32)
     found: list[_Expected] = []
+    errors: list[float] = []
     with computing_threads(), suppress(Stop):
         for sentence in (*image_doubts(volume, model.card.intensity), *said):
             yield Notice(message=sentence)
@@ -182,19 +183,19 @@ def _advise(
             wrong = torch.where(is_open, against, 0.0).cpu().numpy()
             uncertainty[slice_place(axis, index)] = wrong
             found.append(_Expected.of(chances, chosen, is_open))
+            errors.append(float(wrong.sum()))
             yield JudgedSlice(
                 image_name=volume.name,
                 axis=axis,
                 index=index,
                 total=volume.shape[axis],
                 mask=model.card.classes.to_values(chosen.cpu().numpy()),
-                errors=float(wrong.sum()),
+                errors=errors[-1],
             )
-    looked_at = np.moveaxis(uncertainty, axis, 0)[: len(found)]
     return Advice(
         axis=axis,
         painted=painted,
-        errors=tuple(looked_at.sum(axis=(1, 2), dtype=np.float64).tolist()),
+        errors=tuple(errors),
         doubts=_doubts(found),
         uncertainty=volume.with_array(uncertainty),
         n_slices=volume.shape[axis],
@@ -209,8 +210,8 @@ def _opinions(
     (k, rows, columns) and (rows, columns), of each slice in order.
     """
     axis, predictor = model.card.axis, Predictor(model, volume, "auto")
-    stack = (predictor.predict(axis, index) for index in range(volume.shape[axis]))
-    smoothed = smooth_as_asked(stack, SegmentSettings().smooth, volume, axis)
+    stack, smooth = predictor.predict_all(axis), SegmentSettings().smooth
+    smoothed = smooth_as_asked(stack, smooth, volume, axis)
     if paint is None:
         for logits in smoothed:
             yield logits.softmax(0), logits.argmax(0)
@@ -236,12 +237,11 @@ class _Expected:
     def of(cls, chances: Tensor, chosen: Tensor, is_open: Tensor) -> _Expected:
         size, wrong = [], []
         for index in range(1, len(chances)):
-            off = (chances[index] - (chosen == index).to(chances.dtype)).abs()
             is_class = chosen == index
-            more = torch.where(is_class, -off, off)[is_open].sum()
+            off = (chances[index] - is_class.to(chances.dtype))[is_open]
             # Those that are chosen, and those that are expected to be there.
-            size.append(float(2 * is_class.sum() + more))
-            wrong.append(float(off[is_open].sum()))
+            size.append(float(2 * is_class.sum() + off.sum()))
+            wrong.append(float(off.abs().sum()))
         return cls(np.array(size), np.array(wrong))
 
 

@@ -17,6 +17,8 @@ from medsaga.data.samples import working_image
 from medsaga.network.inference import predict_image
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
     from medsaga.data.volume import Volume
@@ -71,6 +73,10 @@ class Predictor:
                 self._precision,
                 self._canvas.tile,
             )
+
+    def predict_all(self, axis: int) -> Iterator[Tensor]:
+        """Give those of all slices across `axis`, in order."""
+        return (self.predict(axis, i) for i in range(self._volume.shape[axis]))
 
 
 def _pick_precision(

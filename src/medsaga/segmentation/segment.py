@@ -116,9 +116,7 @@ def _segment(
         ):
             yield Notice(message=sentence)
         for axis in planes:
-            stack = (
-                predictor.predict(axis, index) for index in range(volume.shape[axis])
-            )
+            stack = predictor.predict_all(axis)
             smoothed = smooth_as_asked(stack, settings.smooth, volume, axis)
             if paint is not None and axis == paint.axis:
                 carrier = Carrier(volume, paint, predictor.limits)
