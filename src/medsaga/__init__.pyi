@@ -19,6 +19,11 @@ from .models.folder import TrainedModel as TrainedModel
 from .models.folder import save_model as save_model
 from .models.library import ModelLibrary as ModelLibrary
 from .models.loading import load_model as load_model
+from .prompts.predictor import PromptPredictor as PromptPredictor
+from .prompts.prompt import Box as Box
+from .prompts.prompt import Click as Click
+from .prompts.prompt import Prompt as Prompt
+from .prompts.prompt import PromptedMask as PromptedMask
 from .propagation.propagate import Propagation as Propagation
 from .propagation.propagate import propagate as propagate
 from .segmentation.advice import Advice as Advice

@@ -1,0 +1,1 @@
+"""Prompts: a box or clicks on a slice become a mask, without any training."""
