@@ -91,6 +91,11 @@ def peak_memory(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
+def memory_held() -> int:
+    """Bytes that are resident in this process now."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def autocast(
     device: torch.device, precision: FixedPrecision
 ) -> AbstractContextManager[None]:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Stage = Literal["paint", "features", "head", "galore", "left out"]
+Stage = Literal["paint", "features", "head", "galore", "left out", "agreed"]
 """Paint alone, before there is a model; the head stage's two halves (the frozen
-features, the fit); the GaLore stage; and slices that are left out one by one."""
+features, the fit); the GaLore stage; slices left out one by one, or agreed on."""
 T = TypeVar("T")
 
 

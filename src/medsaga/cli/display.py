@@ -29,6 +29,7 @@ _STAGES = {
     "head": "Head stage, fit",
     "galore": "GaLore stage",
     "left out": "Slices left out",
+    "agreed": "Slices agreed on",
 }
 _SECONDS_BETWEEN_LINES = 5.0
 _MB = 1e6

@@ -312,6 +312,17 @@ class FineTuneSettings:
             "liver is on the wrong side.",
         ),
     ] = False
+    agreed_slices: Annotated[
+        int,
+        number(
+            0,
+            10,
+            1,
+            "Augmentation",
+            "So many slices on either side of painted ones train too, where the model "
+            "and the paint that is carried to them agree.",
+        ),
+    ] = 2
     negatives: Annotated[
         Negatives,
         choice(

@@ -52,6 +52,8 @@ def run_course(
         return None
     model, scores = _finish(setup, state, scores)
     with suppress(Stop):  # there is nothing left to stop
+        # What is kept may be another one than was last seen.
+        yield from previewer.show("galore")
         yield from _tell_unlearned(setup, state, scores)
         yield scores
     return model

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medsaga.computing import computing_threads, thread_count
+from medsaga.computing import computing_threads, memory_held, thread_count
 from medsaga.errors import memory_explained
 from medsaga.events import Notice, Stop, Stream
 from medsaga.propagation.trust import GROWTH_OF_ONE, PaintTrust
@@ -148,6 +148,7 @@ def _train(
     preview_interval: float,
     journal: Journal | None,
 ) -> Stream[TrainedModel | None]:
+    held = memory_held()
     with computing_threads(request.settings.threads) as threads:
         try:
             for message in (*request.notices, *_fewer_threads(request.settings)):
@@ -160,7 +161,7 @@ def _train(
                 plan=Plan.of(setup.settings),
                 time=time,
                 is_usable=setup.origin.knows_classes,
-                measured={"threads": threads},
+                measured={"threads": threads, "memory_before": held},
                 trust=_trust_before(request, setup),
             )
             writer = StateWriter(journal)

@@ -14,6 +14,7 @@ from medsaga.propagation.trust import PaintTrust
 from medsaga.training.optim.averaging import BestWeights, WeightAverage
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.layerwise import LayerwiseOptimizer
+from medsaga.training.paint_context.agreed import AgreedSlice
 from medsaga.training.plan.running_time import RunningTime
 from medsaga.training.plan.steps import StepClock
 
@@ -98,6 +99,9 @@ class TrainingState:
         has it, None of a new one, until it is found out.
     expected
         Dice to be expected of slices that nobody painted, by label value.
+    agreed
+        Slices beside painted ones that train where model and carried paint agree; None
+        until they are looked for.
     """
 
     network: MedSAGa
@@ -115,6 +119,7 @@ class TrainingState:
     measured: dict[str, Any] = field(default_factory=dict)
     trust: PaintTrust | None = None
     expected: dict[int, float] = field(default_factory=dict)
+    agreed: list[AgreedSlice] | None = None
     average: WeightAverage = field(init=False)
     best: BestWeights = field(init=False)
 
@@ -143,6 +148,11 @@ class TrainingState:
             "average": self.average.state_dict(),
             "best": self.best.state_dict(),
             "optimizer": {} if self.optimizer is None else self.optimizer.state_dict(),
+            "agreed": {
+                f"{number}/{name}": tensor
+                for number, one in enumerate(self.agreed or ())
+                for name, tensor in one.tensors().items()
+            },
         }
         tensors: dict[str, Tensor] = {}
         memories: set[int] = set()
@@ -165,7 +175,7 @@ class TrainingState:
             If the optimiser's state was made with other settings.
         """
         parts: dict[str, dict[str, Tensor]] = {
-            part: {} for part in ("network", "average", "best", "optimizer")
+            part: {} for part in ("network", "average", "best", "optimizer", "agreed")
         }
         with safe_open(path, framework="pt") as file:
             notes = json.loads(file.metadata()["state"])
@@ -176,6 +186,12 @@ class TrainingState:
         self.average.load_state_dict(parts["average"], notes["n_averaged"])
         self.best.load_state_dict(parts["best"], notes["best"])
         self._take_notes(notes)
+        agreed = notes.get("agreed")  # of earlier versions there is none
+        if agreed is not None:
+            self.agreed = [
+                AgreedSlice.read(_of_number(parts["agreed"], number), one)
+                for number, one in enumerate(agreed)
+            ]
         if parts["optimizer"]:
             self.make_optimizer(settings).load_state_dict(parts["optimizer"])
 
@@ -194,6 +210,7 @@ class TrainingState:
             "measured": self.measured,
             "trust": None if self.trust is None else asdict(self.trust),
             "expected": list(self.expected.items()),  # JSON has no numbers as keys
+            "agreed": self.agreed and [one.notes() for one in self.agreed],
             "n_averaged": self.average.n_updates,
             "best": self.best.notes(),
         }
@@ -210,3 +227,12 @@ class TrainingState:
         self.trust = None if trust is None else PaintTrust(**trust)
         self.expected = dict(notes.get("expected", ()))
         self.n_not_finite = notes["n_not_finite"]
+
+
+def _of_number(tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:
+    prefix = f"{number}/"
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -11,6 +11,7 @@ from medsaga.data.sizing import collate
 from medsaga.training.features.pyramid_cache import PyramidCache
 from medsaga.training.optim.losses import SegmentationLoss
 from medsaga.training.optim.strategy import STRATEGIES
+from medsaga.training.paint_context.agreed import with_agreed
 from medsaga.training.plan.steps import NO_FILLING, lr_factor
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Stepper:
     ) -> None:
         self.setup, self.state = setup, state
         self._optimizer, self._augment = optimizer, setup.augmenter()
+        self._samples = with_agreed(setup, state.agreed or ())
         self._loss_of = SegmentationLoss(
             setup.settings.loss_dice_weight,
             keep_strokes=any(sample.known is not None for sample in setup.training),
@@ -109,8 +111,8 @@ class Stepper:
         views, pairs = [], []
         for number in range(step * size, (step + 1) * size):
             view = number if cache is None else number % cache.n_views
-            n = len(setup.training)
-            sample = setup.training[drawn_sample(seed, view, n)]
+            n = len(self._samples)
+            sample = self._samples[drawn_sample(seed, view, n)]
             pair = self._augment.view(sample, _FIRST_VIEW + view)
             pairs.append(pair if cache is None else cache.pad(*pair))
             views.append(view)

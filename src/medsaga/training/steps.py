@@ -12,6 +12,7 @@ from medsaga.training.head_stage import MOST_NOT_FINITE, refit_head
 from medsaga.training.lost_classes import lost_classes, refit_class
 from medsaga.training.optim.strategy import STRATEGIES
 from medsaga.training.outcome import comparable_dice, keep_better
+from medsaga.training.paint_context.agreed import find_agreed
 from medsaga.training.plan.head import plan_refit, refits_head
 from medsaga.training.plan.steps import planned_steps, steps_to_plan
 from medsaga.training.stepper import Stepper, learning_rate_factor
@@ -94,6 +95,8 @@ def _train(
     state.network.train()
     is_whole = False
     with suppress(Stop), optimizer:
+        if state.agreed is None:
+            state.agreed = yield from find_agreed(setup, state.network)
         yield from writer.at_once(state)
         yield from _take_steps(Stepper(setup, state, optimizer), previewer, writer)
         is_whole = True

@@ -53,7 +53,7 @@ def test_one_that_was_written_goes_on_as_if_it_had_never_stopped(
     broken = begin(image, labels, settings)
     drain(run_head_stage(*broken))
     for event in run_galore_stage(*broken, StateWriter(None)):
-        if isinstance(event, Progress) and event.step == at:
+        if isinstance(event, Progress) and (event.stage, event.step) == ("galore", at):
             broken.state.write(tmp_path / "state.safetensors")
             break
 
@@ -62,7 +62,8 @@ def test_one_that_was_written_goes_on_as_if_it_had_never_stopped(
     assert again.state.step == at
     steps = []
     scores = drain(run_galore_stage(*again, StateWriter(None)), steps.append)
-    assert next(e.step for e in steps if isinstance(e, Progress)) == at + 1
+    taken = [e for e in steps if isinstance(e, Progress)]
+    assert (taken[0].stage, taken[0].step) == ("galore", at + 1)
     assert are_equal(weights_of(again.state.network), weights_of(whole.state.network))
     assert scores == whole_scores
 

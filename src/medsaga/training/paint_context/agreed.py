@@ -1,0 +1,207 @@
+"""Slices beside painted ones, known where model and carried paint agree.
+
+Each makes errors of its own kind, so that where they agree they are mostly right. What
+they disagree on is unknown, and trains nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from medsaga.computing import evaluating
+from medsaga.data.identity import SliceId
+from medsaga.data.samples import Sample, scale_labels, working_image
+from medsaga.data.sizing import IGNORE
+from medsaga.network.inference import predict_image
+from medsaga.propagation.fusion import on_slice
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from medsaga.data.classes import ClassTable
+    from medsaga.events import Event
+    from medsaga.network.medsaga import MedSAGa
+    from medsaga.propagation.carrying import Carrier
+    from medsaga.training.setup import Setup
+    from medsaga.windows import Size
+
+# Looking at one takes as long as a fifth of a step.
+_MOST = 20
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AgreedSlice:
+    """A slice, and the classes of its pixels as far as they are agreed on.
+
+    Attributes
+    ----------
+    id
+        Which it is.
+    image, content
+        As of a :class:`~medsaga.data.samples.Sample`.
+    indices
+        (rows, columns) int16 class indices at the slice's own resolution, -1 where
+        unknown.
+    spacing
+        Pixel size in mm along rows and columns; None where unknown.
+    """
+
+    id: SliceId
+    image: Tensor
+    content: Size
+    indices: NDArray[np.int16]
+    spacing: tuple[float, float] | None
+
+    def sample(self, table: ClassTable) -> Sample:
+        """Give it as what trains."""
+        target, labels = scale_labels(self.indices, self.image, self.content, None)
+        known = self.indices != IGNORE
+        return Sample(
+            image=self.image,
+            target=target,
+            labels=labels,
+            id=self.id,
+            truth=np.array(table.to_values(np.maximum(self.indices, 0))),
+            spacing=self.spacing,
+            content=self.content,
+            known=known,
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give what :meth:`read` takes, beside the notes."""
+        is_grey = self.image.stride(0) == 0  # one plane, seen three times
+        return {
+            "image": self.image[: 1 if is_grey else 3],
+            "indices": torch.from_numpy(self.indices),
+        }
+
+    def notes(self) -> dict[str, Any]:
+        """Give what :meth:`read` takes, beside the tensors, for JSON."""
+        return {
+            "id": vars(self.id).copy(),
+            "content": self.content,
+            "spacing": self.spacing,
+        }
+
+    @classmethod
+    def read(
+        cls, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]
+    ) -> AgreedSlice:
+        """Make the same slice again."""
+        height, width = notes["content"]
+        spacing = notes["spacing"]
+        return cls(
+            id=SliceId(**notes["id"]),
+            image=tensors["image"].expand(3, -1, -1),
+            content=(height, width),
+            indices=tensors["indices"].numpy(),
+            spacing=None if spacing is None else (spacing[0], spacing[1]),
+        )
+
+
+def find_agreed(
+    setup: Setup, network: MedSAGa
+) -> Generator[Event, None, list[AgreedSlice]]:
+    """Look where model and carried paint agree, on slices near painted ones.
+
+    Paint of slices that are held out is not carried, and they are not looked at. Images
+    without carried paint have no such slices, nor have those that are seen in tiles.
+
+    Yields
+    ------
+    Progress
+        One for each slice.
+    """
+    if setup.canvas.tile:
+        return []
+    found: list[AgreedSlice] = []
+    nearby = _nearby(setup)
+    limits: dict[int, tuple[float, float]] = {}
+    for done, (number, index) in enumerate(nearby, 1):
+        carrier, image = setup.painted.carrier(number), setup.images[number]
+        assert carrier is not None
+        if number not in limits:
+            limits[number] = setup.rule.limits(image)
+        seen, content = working_image(
+            image, setup.axis, index, limits[number], setup.canvas
+        )
+        indices = _agreed(setup, network, carrier, index, seen, content)
+        if indices is not None:
+            agreed = AgreedSlice(
+                id=image.slice_id(setup.axis, index),
+                image=seen,
+                content=content,
+                indices=indices,
+                spacing=image.slice_spacing(setup.axis),
+            )
+            found.append(agreed)
+        yield setup.head_progress("agreed", (done, len(nearby)), float("nan"), 0.0)
+    return found
+
+
+def _nearby(setup: Setup) -> list[tuple[int, int]]:
+    """Give (image, slice) of the unpainted slices next to those that train, in order.
+
+    Of many those nearest to paint.
+    """
+    trained = {(s.id.image, s.id.index) for s in setup.training if s.known is None}
+    gaps: dict[tuple[int, int], int] = {}
+    for number, image in enumerate(setup.images):
+        carrier = setup.painted.carrier(number)
+        if carrier is None:
+            continue
+        for painted in carrier.painted:
+            if (image.fingerprint, painted) not in trained:
+                continue
+            for gap in range(1, setup.settings.agreed_slices + 1):
+                for index in (painted - gap, painted + gap):
+                    if 0 <= index < image.shape[setup.axis]:
+                        place = number, index
+                        gaps[place] = min(gap, gaps.get(place, gap))
+        for painted in carrier.painted:
+            gaps.pop((number, painted), None)
+    return sorted(sorted(gaps, key=lambda place: (gaps[place], place))[:_MOST])
+
+
+def _agreed(
+    setup: Setup,
+    network: MedSAGa,
+    carrier: Carrier,
+    index: int,
+    seen: Tensor,
+    content: Size,
+) -> NDArray[np.int16] | None:
+    """Give the class indices where both say the same; None where no paint comes."""
+    held_out = {sample.id.index for sample in setup.held_out}
+    if not set(carrier.painted) - held_out:
+        return None
+    maps = carrier.at(index, without=held_out)
+    if not maps.is_reached:
+        return None
+    with evaluating(network):
+        logits = predict_image(network, seen, content, carrier.shape, setup.precision)
+    of_model = logits.argmax(0).cpu().numpy().astype(np.int16)
+    distances = on_slice(maps, carrier).numpy()
+    of_paint = np.zeros_like(of_model)
+    within = carrier.frame.cut(of_paint)
+    n_classes = (distances > 0).sum(0)
+    within[...] = np.where(n_classes > 0, distances.argmax(0) + 1, 0)
+    within[n_classes > 1] = IGNORE  # classes are carried one by one, and may overlap
+    agreed: NDArray[np.int16] = np.where(of_model == of_paint, of_paint, IGNORE)
+    return agreed.astype(np.int16)
+
+
+def with_agreed(setup: Setup, agreed: Sequence[AgreedSlice]) -> list[Sample]:
+    """Give the samples of a step's views: half of them painted, half agreed on."""
+    samples = list(setup.training)
+    if not agreed:
+        return samples
+    times = max(1, round(len(agreed) / len(samples)))
+    return [*samples * times, *(one.sample(setup.table) for one in agreed)]

@@ -1,0 +1,114 @@
+"""Slices beside painted ones train where model and carried paint agree."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tests.engine.training.conftest import begin, stop_when
+from tests.phantom import TINY, keep_slices, make_phantom, train
+
+from medsaga import TrainingData, drain, fine_tune
+from medsaga.data.sizing import IGNORE
+from medsaga.events import Progress
+from medsaga.training.paint_context import agreed as agreed_module
+from medsaga.training.paint_context.agreed import AgreedSlice, find_agreed, with_agreed
+
+PAINTED = [2, 8]
+
+
+def prepared(image, labels, settings=TINY):
+    setup, state, _ = begin(image, labels, settings)
+    return setup, state.network
+
+
+@pytest.fixture(scope="module")
+def found():
+    image, labels = make_phantom()
+    setup, network = prepared(image, keep_slices(labels, PAINTED))
+    return setup, drain(find_agreed(setup, network))
+
+
+def test_neighbours_are_looked_at_and_no_painted_slice(found):
+    _, agreed = found
+    assert [one.id.index for one in agreed] == [0, 1, 3, 4, 6, 7, 9, 10]
+
+
+def test_what_is_known_is_what_the_paint_says(found):
+    setup, agreed = found
+    truth = make_phantom()[1]
+    for one in agreed:
+        sample = one.sample(setup.table)
+        known = sample.known
+        assert sample.image.shape[1:] == setup.training[0].image.shape[1:]
+        assert (one.indices == IGNORE).any(), "an untrained model agrees on everything"
+        assert (sample.truth[known] == truth[one.id.index][known]).mean() > 0.97
+
+
+def test_half_of_the_views_are_painted_ones(found):
+    setup, agreed = found
+    samples = with_agreed(setup, agreed)
+    n_painted = sum(sample.known is None for sample in samples)
+    assert n_painted == len(samples) / 2
+    assert with_agreed(setup, []) == list(setup.training)
+
+
+def test_it_is_read_as_it_was_written(found):
+    _, agreed = found
+    for one in agreed:
+        again = AgreedSlice.read(one.tensors(), one.notes())
+        assert again.id == one.id
+        assert torch.equal(again.image, one.image)
+        np.testing.assert_array_equal(again.indices, one.indices)
+        assert (again.content, again.spacing) == (one.content, one.spacing)
+
+
+def test_flat_images_strokes_and_the_setting_have_none():
+    image, labels = make_phantom()
+    painted = keep_slices(labels, PAINTED)
+    off = prepared(image, painted, replace(TINY, agreed_slices=0))
+    flat = prepared(list(image[:4]), list(labels[:4]))
+    sparse = replace(TINY, sparse=True, background_value=1)
+    strokes = prepared(image, painted, sparse)
+    for setup, network in (off, flat, strokes):
+        assert drain(find_agreed(setup, network)) == []
+
+
+def test_held_out_slices_stay_out():
+    image, labels = make_phantom(24)
+    settings = replace(TINY, hold_out_from=4)
+    setup, network = prepared(image, keep_slices(labels, [2, 6, 10, 14, 18]), settings)
+    held_out = {sample.id.index for sample in setup.held_out}
+    assert held_out
+    agreed = drain(find_agreed(setup, network))
+    near = {index + step for index in held_out for step in (-1, 1)}
+    assert not {one.id.index for one in agreed} & (held_out | near)
+
+
+def test_many_painted_slices_have_no_more_than_the_most(monkeypatch):
+    monkeypatch.setattr(agreed_module, "_MOST", 3)
+    image, labels = make_phantom()
+    setup, network = prepared(image, keep_slices(labels, PAINTED))
+    found = drain(find_agreed(setup, network))
+    assert [one.id.index for one in found] == [1, 3, 7]
+
+
+def test_a_training_says_it_and_its_card_names_the_painted_slices_alone():
+    image, labels = make_phantom()
+    model, events = train(image, keep_slices(labels, PAINTED), TINY)
+    looked = [e for e in events if isinstance(e, Progress) and e.stage == "agreed"]
+    assert len(looked) == 8
+    assert [one.index for one in model.card.training_slices] == PAINTED
+    assert model.card.settings["agreed_slices"] == 2
+
+
+def test_a_stop_while_it_looks_keeps_the_head():
+    image, labels = make_phantom()
+    data = TrainingData(image, keep_slices(labels, PAINTED))
+    model = stop_when(
+        fine_tune(data, TINY), lambda e: isinstance(e, Progress) and e.stage == "agreed"
+    )
+    assert model.card.metrics["step"] == 0
+    assert model.card.settings["steps"] == TINY.steps
