@@ -5,7 +5,9 @@ from .data.classes import ClassTable as ClassTable
 from .data.files import possible_outputs as possible_outputs
 from .data.formats.catalogue import viewer_endings as viewer_endings
 from .data.identity import SliceId as SliceId
+from .data.intensity import WINDOWS as WINDOWS
 from .data.intensity import display_limits as display_limits
+from .data.intensity import looks_like_hounsfield as looks_like_hounsfield
 from .data.matching import check_pair as check_pair
 from .data.survey import ClassCount as ClassCount
 from .data.survey import survey_annotation as survey_annotation
@@ -34,6 +36,8 @@ from .preloading import warm_up as warm_up
 from .segmentation.batch import ItemEnded as ItemEnded
 from .segmentation.items import BatchItem as BatchItem
 from .segmentation.items import batch_items as batch_items
+from .segmentation.measures import ClassMeasure as ClassMeasure
+from .segmentation.measures import measure_classes as measure_classes
 from .settings.fields import Setting as Setting
 from .settings.fields import describe as describe
 from .training.plan.speed import Speed as Speed

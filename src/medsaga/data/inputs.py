@@ -45,6 +45,9 @@ class TrainingData:
     empty_slices
         Slices beside those that show nothing of any class: an index along the axis, in
         every volume that carries a label and is long enough, or a pair (image, index).
+    accepted_slices
+        Those of the slices whose labels were suggested and accepted rather than
+        painted: the card tells them apart. They train as the others do.
     earlier
         Slices that trained the model from which the training starts, and train on
         beside the new ones, as its card names them. The model is then a folder of a
@@ -61,6 +64,7 @@ class TrainingData:
     axis: int | None = None
     slices: Sequence[int] | None = None
     empty_slices: Sequence[EmptySlice] = ()
+    accepted_slices: Sequence[int] = ()
     earlier: Sequence[SliceId] = ()
     window: tuple[float, float] | None = None
     class_names: Mapping[int, str] | None = None

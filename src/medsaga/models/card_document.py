@@ -136,6 +136,7 @@ class _Run(_Part):
     empty_slices: list[Annotated[list[int], Field(min_length=2, max_length=2)]]
     window: Annotated[list[float], Field(min_length=2, max_length=2)] | None
     start: Text | None
+    accepted_slices: list[Count] = []
 
 
 class _PaintTrust(_Part):

@@ -55,6 +55,8 @@ class RunRecord:
         index), -1 for every image.
     start
         The trained model that it started from; None of a backbone.
+    accepted_slices
+        Those whose labels were suggested and accepted, rather than painted.
     """
 
     command: tuple[str, ...]
@@ -63,6 +65,7 @@ class RunRecord:
     empty_slices: tuple[tuple[int, int], ...]
     window: tuple[float, float] | None
     start: str | None
+    accepted_slices: tuple[int, ...] = ()
 
     @classmethod
     def from_json(cls, note: Mapping[str, Any]) -> RunRecord:
@@ -75,6 +78,7 @@ class RunRecord:
             empty_slices=tuple((image, index) for image, index in note["empty_slices"]),
             window=None if window is None else (window[0], window[1]),
             start=note["start"],
+            accepted_slices=tuple(note.get("accepted_slices", ())),
         )
 
     @classmethod
@@ -109,6 +113,7 @@ class RunRecord:
             if data.window is None
             else (float(data.window[0]), float(data.window[1])),
             start=start,
+            accepted_slices=tuple(map(int, data.accepted_slices)),
         )
 
 

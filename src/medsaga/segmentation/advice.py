@@ -60,9 +60,14 @@ class Advice:
     doubts
         What the slice takes from the mean Dice of the classes, as expected; so that
         small classes count as much as large ones.
+    most_doubtful
+        The label value of the class that takes most of it; 0 where nothing does.
+    mask
+        (z, y, x) label values in the image's place in space, as :func:`medsaga.segment`
+        gives them without cleaning; 0 on slices that were not looked at.
     uncertainty
-        (z, y, x) float32 in the image's place in space: how likely a voxel is wrong; 0
-        where that is less than 0.25.
+        (z, y, x) float32 in the same place: how likely a voxel is wrong; 0 where that
+        is less than 0.25.
     n_slices
         Slices that there are.
     """
@@ -71,6 +76,8 @@ class Advice:
     painted: tuple[int, ...]
     errors: tuple[float, ...]
     doubts: tuple[float, ...]
+    most_doubtful: tuple[int, ...]
+    mask: Volume
     uncertainty: Volume
     n_slices: int
 
@@ -169,7 +176,9 @@ def _advise(
         # Each slice across the stack of a lazy array would compute all of it.
         volume = replace(volume, array=np.asarray(volume.array))
     painted = () if paint is None else tuple(sorted(paint.slices))
+    table = model.card.classes
     uncertainty = np.zeros(volume.shape, np.float32)
+    whole = np.zeros(volume.shape, table.dtype)
     found: list[_Expected] = []
     errors: list[float] = []
     with computing_threads(), suppress(Stop):
@@ -184,19 +193,25 @@ def _advise(
             uncertainty[slice_place(axis, index)] = wrong
             found.append(_Expected.of(chances, chosen, is_open))
             errors.append(float(wrong.sum()))
+            mask = table.to_values(chosen.cpu().numpy())
+            whole[slice_place(axis, index)] = mask
             yield JudgedSlice(
                 image_name=volume.name,
                 axis=axis,
                 index=index,
                 total=volume.shape[axis],
-                mask=model.card.classes.to_values(chosen.cpu().numpy()),
+                mask=mask,
                 errors=errors[-1],
             )
+    shares = _shares(found)
+    values = np.array([0, *table.values[1:]])
     return Advice(
         axis=axis,
         painted=painted,
         errors=tuple(errors),
-        doubts=_doubts(found),
+        doubts=tuple(shares.mean(1).tolist()),
+        most_doubtful=tuple(values[_largest(shares)].tolist()),
+        mask=volume.with_array(whole),
         uncertainty=volume.with_array(uncertainty),
         n_slices=volume.shape[axis],
     )
@@ -245,14 +260,22 @@ class _Expected:
         return cls(np.array(size), np.array(wrong))
 
 
-def _doubts(found: Sequence[_Expected]) -> tuple[float, ...]:
-    """Give what each slice takes from the mean Dice of the classes."""
+def _shares(found: Sequence[_Expected]) -> NDArray[np.float64]:
+    """Give (slices, classes): what each slice takes from the Dice of each class.
+
+    A class that is nowhere has none to lose, and is left out of the mean.
+    """
     if not found:
-        return ()
+        return np.zeros((0, 1))
     sizes = np.sum([one.size for one in found], axis=0)
     is_there = sizes > 0
-    wrong = np.stack([one.wrong for one in found])[:, is_there]
-    if not is_there.any():
-        return (0.0,) * len(found)
-    shares: list[float] = (wrong / sizes[is_there]).mean(1).tolist()
-    return tuple(shares)
+    shares = np.zeros((len(found), len(sizes)))
+    wrong = np.stack([one.wrong for one in found])
+    shares[:, is_there] = wrong[:, is_there] / sizes[is_there]
+    shares *= len(sizes) / max(1, int(is_there.sum()))
+    return shares
+
+
+def _largest(shares: NDArray[np.float64]) -> NDArray[np.intp]:
+    """Give 1 more than the class with the largest share of each slice, 0 without."""
+    return np.where(shares.max(1) > 0, shares.argmax(1) + 1, 0)

@@ -34,6 +34,8 @@ def advice(doubts, painted=()):
         painted=tuple(painted),
         errors=tuple(doubts),
         doubts=tuple(doubts),
+        most_doubtful=(1,) * len(doubts),
+        mask=nothing,
         uncertainty=nothing,
         n_slices=len(doubts),
     )
