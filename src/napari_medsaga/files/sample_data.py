@@ -7,6 +7,8 @@ from importlib.resources import as_file, files
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from napari_medsaga.layers.convert import LayerDataTuple
 
 
@@ -43,10 +45,35 @@ def _open(labels_file: str, labels_name: str) -> list[LayerDataTuple]:
         labels = read_labels(folder / labels_file)
         classes = json.loads((folder / "phantom_classes.json").read_text("utf-8"))
     shown = labels_options(_table_of(classes)) | place_options(labels)
+    _look_at_paint(labels.array)
     return [
         (image.array, image_options(image) | {"name": "phantom"}, "image"),
         (labels.array, shown | {"name": labels_name}, "labels"),
     ]
+
+
+def _look_at_paint(labels: NDArray[Any]) -> None:
+    """Have the viewer stand at a painted slice once the sample is open.
+
+    napari opens it in the middle, where nothing may be painted.
+    """
+    import numpy as np
+    from napari import current_viewer
+    from qtpy.QtCore import QTimer
+
+    painted = np.flatnonzero(labels.any(axis=(1, 2)))
+    viewer = current_viewer()
+    if viewer is None or not len(painted):
+        return
+    index = int(painted[np.abs(painted - len(labels) // 2).argmin()])
+
+    def go() -> None:
+        from napari_medsaga.layers.plane import go_to
+
+        if "phantom" in viewer.layers:
+            go_to(viewer, viewer.layers["phantom"], 0, index)
+
+    QTimer.singleShot(0, go)
 
 
 def _table_of(classes: dict[str, dict[str, str]]) -> Any:

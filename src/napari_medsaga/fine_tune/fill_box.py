@@ -121,7 +121,8 @@ class FillBox(QWidget):
         self._viewer, self._data, self._check = viewer, data, check
         self._filling: _Filling | None = None
         self._wants_start = False
-        self.button = QPushButton("Fill between slices")
+        # Its place is among the buttons of the painting box.
+        self.button = QPushButton("Fill between (G)")
         self.button.setObjectName("fill")
         self.button.setToolTip(
             "Carry what is painted to the other slices, along the image and without "
@@ -132,7 +133,6 @@ class FillBox(QWidget):
         self.status.hide()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.button)
         layout.addWidget(self.status)
         self.button.clicked.connect(self._on_clicked)
         data.reported.connect(self._on_reported)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QVBoxLayout
 
 from medsaga import MedsagaError
 from medsaga.events import Event, Saved
@@ -12,23 +12,26 @@ from napari_medsaga.fine_tune.annotated.data_box import DataBox
 from napari_medsaga.fine_tune.annotated.layer_follower import LayerFollower
 from napari_medsaga.fine_tune.fill_box import FillBox
 from napari_medsaga.fine_tune.interrupted_box import InterruptedBox
+from napari_medsaga.fine_tune.painting.painting_box import PaintingBox
 from napari_medsaga.fine_tune.plan_box import PlanBox
+from napari_medsaga.fine_tune.results.trust_box import TrustBox
 from napari_medsaga.fine_tune.run_box import RunBox, describe_plan
-from napari_medsaga.fine_tune.training import TrainingRequest
 from napari_medsaga.fine_tune.under_way import (
-    PREVIEW_SECONDS,
     Cursor,
     TrainingUnderWay,
     begin_training,
     continue_interrupted,
+    make_request,
 )
 from napari_medsaga.jobs.computer import ComputerWatch
+from napari_medsaga.jobs.job import Job
 from napari_medsaga.layers.predictions import prediction_of
 from napari_medsaga.widgets.dock_panel import DockPanel
-from napari_medsaga.widgets.dock_scroll import DockScroll
+from napari_medsaga.widgets.dock_tabs import DockTabs
 from napari_medsaga.widgets.plain_text import show_error
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari import Viewer
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
     from medsaga.frontend import Interrupted
     from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
+    from napari_medsaga.fine_tune.training import TrainingRequest
 
 
 class FineTunePanel(DockPanel):
@@ -58,41 +62,48 @@ class FineTunePanel(DockPanel):
             napari_viewer, self.data, lambda: self.training is not None, self
         )
         self.fill = FillBox(napari_viewer, self.data, self._follower.check)
+        self.painting = PaintingBox(napari_viewer, self.data, self.fill)
+        self.trust = TrustBox(napari_viewer)
 
         self._lay_out()
         self._connect()
         self._on_plan_changed()
 
     def _lay_out(self) -> None:
-        upper = QWidget()
-        inside = QVBoxLayout(upper)
-        inside.setContentsMargins(0, 0, 6, 0)
-        inside.addWidget(self.data)
-        inside.addWidget(self.fill)
-        inside.addWidget(self.plan)
-        inside.addStretch()
+        self.tabs = DockTabs(
+            {
+                "Paint": (self.data, self.painting),
+                "Train": (self.data.slices, self.plan),
+                "Result": (self.run.plot, self.trust),
+            }
+        )
         layout = QVBoxLayout(self)
-        self._scroll = DockScroll(upper)
-        layout.addWidget(self._scroll, 1)
+        layout.addWidget(self.tabs, 1)
         layout.addWidget(self.interrupted)
         layout.addWidget(self.run)
 
     def _connect(self) -> None:
         self.data.reported.connect(self._on_annotation_reported)
         self.data.labels.chosen.connect(self._follow_prediction)
+        self.data.labels.chosen.connect(self.trust.follow)
+        self.painting.compared.connect(self.trust.swap)
+        self.trust.corrected.connect(self._on_corrected)
         self.plan.changed.connect(self._on_plan_changed)
         self.interrupted.continued.connect(self._on_continue_clicked)
         self.interrupted.failed.connect(self._show_error)
         self.run.started.connect(self._on_start_clicked)
-        self.run.stopped.connect(self._on_stop_clicked)
-        self.run.paused.connect(self._on_pause_toggled)
-        self.run.advanced.connect(self._on_advanced)
+        self.run.stopped.connect(lambda: self._tell_job(Job.stop))
+        self.run.paused.connect(lambda on: self._tell_job(lambda j: j.set_paused(on)))
+        self.run.advanced.connect(
+            lambda part: self._tell_job(lambda job: job.show_progress(part))
+        )
         self.computer.changed.connect(self._show_plan)
         self.run.segments.toggled.connect(self._show_plan)
         self._viewer.dims.events.point.connect(self._on_point_changed)
         self._viewer.dims.events.order.connect(self._on_order_changed)
 
     def _on_annotation_reported(self, report: AnnotationReport | None) -> None:
+        self.run.name_image(is_2d=report is not None and report.image.is_2d)
         self._show_plan()
         if self._wants_start:
             self._wants_start = False
@@ -169,8 +180,8 @@ class FineTunePanel(DockPanel):
             training.layers.begin()
         self._on_point_changed()
         self._set_running(True)
-        self._scroll.keep_in_sight(self.data.key())  # the plot takes room
-        self.run.begin(training.settings, training.classes.colours_by_value)
+        self.tabs.show_page(self.run.plot)
+        self.run.begin(training.settings, training.classes)
         training.job.reported.connect(self._on_event)
         training.job.ended.connect(self._on_ended)
         training.job.waits.connect(self._on_job_waits)
@@ -179,36 +190,21 @@ class FineTunePanel(DockPanel):
     def _make_request(
         self, report: AnnotationReport, image: Image, labels: Labels
     ) -> TrainingRequest:
-        data = self.data.training_data(report, image, labels)
-        if data.earlier and not self.plan.follows_prediction:
-            raise MedsagaError(
-                "The slices that are kept with a model train only together with it: "
-                "choose it under Start from, or untick them."
-            )
-        return TrainingRequest(
-            data=data,
-            settings=self.data.complete(self.plan.settings()),
-            start=self.plan.origin_model(),
-            preview_at=self._cursor.target,
-            preview_interval=PREVIEW_SECONDS,
-            model_name=image.name,
+        return make_request(
+            self.data.training_data(report, image, labels),
+            self.data.complete(self.plan.settings()),
+            self.plan,
+            self._cursor,
+            name=image.name,
             segments=self.run.segments.isChecked(),
         )
 
     def _on_job_waits(self) -> None:
         self.run.status.setText("Waiting for the other job to end…")
 
-    def _on_stop_clicked(self) -> None:
+    def _tell_job(self, tell: Callable[[Job], None]) -> None:
         if self.training is not None:
-            self.training.job.stop()
-
-    def _on_pause_toggled(self, paused: bool) -> None:
-        if self.training is not None:
-            self.training.job.set_paused(paused)
-
-    def _on_advanced(self, fraction: float) -> None:
-        if self.training is not None:
-            self.training.job.show_progress(fraction)
+            tell(self.training.job)
 
     def _set_running(self, running: bool) -> None:
         self.data.set_running(running)
@@ -243,6 +239,10 @@ class FineTunePanel(DockPanel):
 
     # When it ends
 
+    def _on_corrected(self, layer: Labels) -> None:
+        self.data.labels.choose(layer)
+        self.tabs.show_page(self.data)
+
     def _on_ended(self, status: str, value: Any) -> None:
         training, self.training = self.training, None
         if training is None:
@@ -261,6 +261,9 @@ class FineTunePanel(DockPanel):
         if value.problem is not None:
             show_error(value.problem)
         layer = training.remember(value)
+        self.trust.follow(layer)
+        self.painting.look_again()
+        self.tabs.show_page(self.trust)
         if layer is not None:
             self.run.status.setText(
                 f"{self.run.status.text()} To correct it, repaint slices of "
@@ -291,6 +294,7 @@ class FineTunePanel(DockPanel):
         self._viewer.dims.events.point.disconnect(self._on_point_changed)
         self._viewer.dims.events.order.disconnect(self._on_order_changed)
         self._follower.disconnect_viewer()
+        self.painting.close_down()
         self.fill.close_down()
         training, self.training = self.training, None
         if training is not None:

@@ -16,10 +16,10 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from medsaga import PRESETS, FineTuneSettings, preset
 from medsaga.frontend import duration, missing_weights
+from napari_medsaga.fine_tune.advanced_dialog import AdvancedDialog
 from napari_medsaga.fine_tune.annotated.sparse_form import SPARSE_SETTINGS
 from napari_medsaga.fine_tune.origin_choice import Origin, OriginChoice
 from napari_medsaga.widgets.form import SettingsForm
@@ -45,7 +45,7 @@ _MNEMONICS = {"quick": "q", "balanced": "c", "thorough": "g", "paper": "a"}
 
 
 class PlanBox(QWidget):
-    """Start from, preset, and everything else in a closed section."""
+    """Start from, preset, and everything else in a window of its own."""
 
     changed = Signal()
     """Emitted when the plan is another than before."""
@@ -58,18 +58,19 @@ class PlanBox(QWidget):
         self.form = SettingsForm(
             preset(_DEFAULT), without=("backbone", *SPARSE_SETTINGS)
         )
-        self._advanced = QCollapsible("Advanced", expandedIcon="▼", collapsedIcon="▶")
+        self._advanced = QPushButton("Advanced…")
+        self._dialog = AdvancedDialog(self.form, self)
         self._before = self._continued = self.origin.origin()
         self._followed: Path | None = None
         self._preset_backbone = _DEFAULT_BACKBONE
-        self._reset = QPushButton("Reset t&o the preset")
 
         self._lay_out()
         self._describe()
 
         self.origin.changed.connect(self.changed)
         self._group.buttonClicked.connect(self._on_preset_clicked)
-        self._reset.clicked.connect(self._on_reset_clicked)
+        self._advanced.clicked.connect(self._dialog.open_beside)
+        self._dialog.reset.clicked.connect(self._on_reset_clicked)
         self.form.changed.connect(self.changed)
 
     def settings(self) -> FineTuneSettings:
@@ -154,16 +155,6 @@ class PlanBox(QWidget):
             self._group.addButton(button)
             button.setObjectName(name)
             grid.addWidget(button, i // 2, i % 2)
-        content = QWidget()
-        inner = QVBoxLayout(content)
-        inner.setContentsMargins(0, 0, 0, 0)
-        inner.addWidget(self.form)
-        inner.addWidget(self._reset)
-        self._advanced.setContent(content)
-        self._advanced.collapse(animate=False)
-        # Collapsed, it has no height but would still be walked through by Tab.
-        content.setEnabled(False)
-        self._advanced.toggled.connect(content.setEnabled)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(row)
@@ -175,10 +166,8 @@ class PlanBox(QWidget):
             button.setToolTip(_FOR[name])
         self._presets[_DEFAULT].setChecked(True)
         self._offer_paper()
-        self._advanced.toggleButton().setToolTip("Everything else that can be set.")
-        self._advanced.toggleButton().setObjectName("advanced")
-        self._reset.setObjectName("reset")
-        self._reset.setToolTip("Set everything back to what the preset says.")
+        self._advanced.setToolTip("Everything else that can be set, in a window.")
+        self._advanced.setObjectName("advanced")
 
     def _offer_paper(self) -> None:
         missing = missing_weights(preset("paper").backbone)

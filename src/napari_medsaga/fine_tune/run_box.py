@@ -22,20 +22,22 @@ from napari_medsaga.widgets.plain_text import make_plain_label, tip
 from napari_medsaga.widgets.plot import TrainingPlot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from medsaga import FineTuneSettings
-    from medsaga.frontend import Canvas, Speed, TimeEstimate
+    from medsaga.frontend import Canvas, ClassTable, Speed, TimeEstimate
     from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
 
 # Each new text redraws the window, which takes a while where that is done in software.
 _SECONDS_BETWEEN_TEXTS = 0.5
 _LONGEST_NOTICE = 500
+# Of the bar, where the volume is segmented after it.
+_SHARE_OF_TRAINING = 0.85
 _STAGES = {
     "features": "looking at the slices",
     "head": "fitting the head",
     "left out": "judging slices left out",
+    "agreed": "looking where model and paint agree",
 }
+_DONE_WITH_HEAD = "scoring what the head gives"
 
 
 class RunBox(QWidget):
@@ -55,8 +57,9 @@ class RunBox(QWidget):
         self._began: float | None = None  # of its own time: no waiting, no pauses
         self._paused_at = 0.0
         self._planned = 0.0
-        self._plots_the_head = False
+        self._segments = True
         self._shown = 0.0
+        self._fraction = 0.0
         self._is_held = False
         self._notices: list[str] = []
         self.plan = make_plain_label("plan")
@@ -87,13 +90,20 @@ class RunBox(QWidget):
         if not running:
             self.pause.setChecked(False)
 
-    def begin(self, settings: FineTuneSettings, colours: Mapping[int, str]) -> None:
+    def name_image(self, *, is_2d: bool) -> None:
+        """Call what is segmented in the end by what it is."""
+        what = "image" if is_2d else "whole volume"
+        self.segments.setText(f"Segment the {what} when &done")
+
+    def begin(self, settings: FineTuneSettings, classes: ClassTable) -> None:
         """Get ready for the events of a new training."""
         self._began = None
         self._planned = settings.minutes * 60
-        self._plots_the_head = settings.stages == "head"
+        self._segments = self.segments.isChecked()
         self._bar.setValue(0)
-        self.plot.begin(colours)
+        self._fraction = 0.0
+        names = classes.names_by_value
+        self.plot.begin(classes.colours_by_value, {v: names[v] for v in names if v})
         self.plot.show()
         self.status.setText("Starting…")
         self.notice.clear()
@@ -107,10 +117,11 @@ class RunBox(QWidget):
         if isinstance(event, Progress):
             self._show_progress(event)
         elif isinstance(event, Validated):
-            self.plot.add_scores(event)
+            self.plot.add_scores(event, time.monotonic() - self._began)
         elif isinstance(event, SegmentedSlice):
             text = f"segmented slice {event.done} of {event.total}"
-            self._show(event.done / event.total, text)
+            share = _SHARE_OF_TRAINING
+            self._show(share + (1 - share) * event.done / event.total, text)
         elif isinstance(event, Notice):
             self._notices.append(event.message)
             self.notice.setText(shown(event.message, _LONGEST_NOTICE))
@@ -118,12 +129,14 @@ class RunBox(QWidget):
 
     def _show_progress(self, event: Progress) -> None:
         elapsed = time.monotonic() - (self._began or 0.0)
-        if event.stage == "galore" or (event.stage == "head" and self._plots_the_head):
-            self.plot.add_step(event)
+        if event.stage in ("head", "galore"):
+            self.plot.add_step(event, elapsed)
         if event.stage != "galore":
             left = max(event.seconds_left, self._planned - elapsed)
             done = f"{event.step} of {event.total}" if event.total else f"{event.step}"
             text = f"{_STAGES[event.stage]}, {done}"
+            if event.stage == "head" and event.step == event.total:
+                text = _DONE_WITH_HEAD
         else:
             left = event.seconds_left
             total = f" of {event.total}" if event.total else ""
@@ -131,7 +144,8 @@ class RunBox(QWidget):
                 f"step {event.step}{total}, loss {event.loss:.3f}, "
                 f"{duration(left)} left"
             )
-        self._show(elapsed / max(1e-6, elapsed + left), text)
+        part = elapsed / max(1e-6, elapsed + left)
+        self._show(part * (_SHARE_OF_TRAINING if self._segments else 1.0), text)
 
     def _show(self, fraction: float, text: str) -> None:
         now = time.monotonic()
@@ -140,6 +154,8 @@ class RunBox(QWidget):
         ):
             return
         self._shown = now
+        fraction = max(fraction, self._fraction)  # a bar that falls back tells nothing
+        self._fraction = fraction
         self._bar.setValue(int(100 * fraction))
         self.status.setText(text)
         self.advanced.emit(fraction)
@@ -154,9 +170,9 @@ class RunBox(QWidget):
         for widget in (self.plan, self.segments):
             layout.addWidget(widget)
         layout.addLayout(buttons)
-        for widget in (self._bar, self.status, self.notice, self.plot):
+        for widget in (self._bar, self.status, self.notice):
             layout.addWidget(widget)
-        self.plot.hide()
+        self.plot.hide()  # its place is elsewhere, where there is room
 
     def _describe(self) -> None:
         self.plan.setObjectName("plan")
@@ -200,6 +216,7 @@ class RunBox(QWidget):
             self.status.setText("Paused after this step. Continue, or Stop.")
         elif self._began is not None:
             self._began += now - max(self._paused_at, self._began)
+            self.status.setText("Going on…")
 
 
 def describe_plan(

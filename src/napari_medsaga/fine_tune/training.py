@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, cast
 
 from medsaga import MedsagaError, Stop
 from medsaga.events import Notice, Relay, Saved
+from napari_medsaga.layers.rounds import Round
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from medsaga import (
+        Advice,
         FineTuneSettings,
         Journal,
         ModelCard,
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
         Volume,
     )
     from medsaga.events import Stream
-    from medsaga.frontend import Interrupted
+    from medsaga.frontend import ClassMeasure, Interrupted
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -66,7 +68,8 @@ class TrainingResult:
     """What a training left: the kept model, and the mask as far as it came.
 
     `model` is None, and `problem` says why, where the disk refused it. `n_left` slices
-    of the mask are empty, as their segmentation was stopped.
+    of the mask are empty, as their segmentation was stopped. `advice` says where the
+    mask of a volume is expected to be wrong, `measures` how much of each class it has.
     """
 
     model: Path | None
@@ -74,6 +77,8 @@ class TrainingResult:
     mask: Volume | None
     n_left: int = 0
     problem: str | None = None
+    advice: Advice | None = None
+    measures: tuple[ClassMeasure, ...] = ()
 
     @property
     def where(self) -> str:
@@ -82,20 +87,40 @@ class TrainingResult:
             return self.problem or ""
         return f"Kept as model {self.model.name}."
 
+    @property
+    def round(self) -> Round:
+        """What is to be remembered of the training."""
+        dice, where = self._scores()
+        names = self.card.classes.names_by_value
+        return Round(
+            model="" if self.model is None else self.model.name,
+            names={v: names[v] for v in self.card.classes.values[1:]},
+            dice=dice,
+            where=where,
+            measures={one.value: one for one in self.measures},
+        )
+
+    def _scores(self) -> tuple[dict[int, float], str]:
+        """Give the Dice by label value, and say what it is."""
+        metrics = self.card.metrics
+        dice, where = metrics["dice"], f"on the {metrics['measured_on']}"
+        expected = metrics.get("expected_dice")
+        if expected and not self.card.held_out_slices:
+            dice, where = expected, "to be expected on slices that nobody painted"
+        return {int(value): score for value, score in dice.items()}, where
+
     def describe(self, *, is_stopped: bool) -> str:
         """Say how good the model is, what it took and where it is."""
         card = self.card
-        names = card.classes.names_by_value
-        dice, where = card.metrics["dice"], f"on the {card.metrics['measured_on']}"
-        expected = card.metrics.get("expected_dice")
-        if expected and not card.held_out_slices:
-            dice, where = expected, "to be expected on slices that nobody painted"
-        scores = ", ".join(f"{names[int(v)]} {score:.2f}" for v, score in dice.items())
-        memory = card.measured["peak_memory"] / 1e9
+        dice, where = self._scores()
+        mean = f"{sum(dice.values()) / len(dice):.2f}" if dice else "none"
+        # What napari held before is not the training's.
+        held = card.measured.get("memory_before", 0)
+        memory = max(0, card.measured["peak_memory"] - held) / 1e9
         begun = "Stopped, best so far kept. " if is_stopped else ""
         return (
-            f"{begun}Dice {where}: {scores or 'none'}. "
-            f"{card.measured['seconds']:.0f} s, {memory:.1f} GB at most. {self.where}"
+            f"{begun}Mean Dice {mean} {where}. "
+            f"{card.measured['seconds']:.0f} s, {memory:.1f} GB of memory. {self.where}"
         )
 
 
@@ -173,8 +198,7 @@ class _Keeper:
     def keep(
         self, model: TrainedModel | None, image: Volume | None
     ) -> Stream[TrainingResult | None]:
-        from medsaga import segment
-        from medsaga.frontend import keep_model
+        from medsaga.frontend import keep_model, measure_classes
 
         if model is None:
             return None
@@ -191,11 +215,41 @@ class _Keeper:
             return trained
         if self.relay.is_stopped or image is None:
             return trained
-        found = yield from self.relay(segment(model, image))
-        if not found.is_complete:
+        seen = yield from self.relay(_look_through(model, image))
+        if seen.n_left:
+            n_slices = seen.n_seen + seen.n_left
             yield Notice(
-                message=f"Stopped after {found.n_segmented} of {found.n_slices} "
+                message=f"Stopped after {seen.n_seen} of {n_slices} "
                 "slices; the others are empty."
             )
-        n_left = found.n_slices - found.n_segmented
-        return replace(trained, mask=found.mask, n_left=n_left)
+        card = model.card
+        return replace(
+            trained,
+            mask=seen.mask,
+            n_left=seen.n_left,
+            advice=seen.advice,
+            measures=measure_classes(seen.mask, card.classes.values[1:], card.axis),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """An image as a model has segmented it, as far as it came."""
+
+    mask: Volume
+    n_seen: int
+    n_left: int
+    advice: Advice | None
+
+
+def _look_through(model: TrainedModel, image: Volume) -> Stream[_Seen]:
+    """Segment an image; of a volume it is found out where the mask may be wrong."""
+    from medsaga import advise, segment
+
+    if image.is_2d or image.shape[model.card.axis] == 1:
+        mask = yield from segment(model, image)
+        n_left = mask.n_slices - mask.n_segmented
+        return _Seen(mask.mask, mask.n_segmented, n_left, None)
+    advice = yield from advise(model, image)
+    n_seen = len(advice.errors)
+    return _Seen(advice.mask, n_seen, advice.n_slices - n_seen, advice)

@@ -8,7 +8,12 @@ from weakref import ref
 from medsaga.events import Event, Preview, SegmentedSlice
 from napari_medsaga.fine_tune.training import TrainingResult
 from napari_medsaga.layers.convert import geometry_of, labels_options, shape_of
-from napari_medsaga.layers.predictions import Prediction, remember_prediction
+from napari_medsaga.layers.predictions import (
+    Prediction,
+    prediction_of,
+    remember_prediction,
+    rounds_on,
+)
 from napari_medsaga.layers.result_layer import ResultLayer
 from napari_medsaga.widgets.layer_choice import without_choice
 from napari_medsaga.widgets.plain_text import show_error, show_info
@@ -19,6 +24,8 @@ if TYPE_CHECKING:
 
     from medsaga import Volume
     from medsaga.frontend import ClassTable
+
+_DIMMED = 0.35  # of the opacity of an older result
 
 
 class TrainingLayers:
@@ -66,6 +73,9 @@ class TrainingLayers:
         hidden = without_choice(options) | {"name": "MedSAGa preview"}
         shown = options | {"name": f"{image.name} segmented"}
         self.image, self._volume = image, volume
+        self._rounds = rounds_on(viewer, image)
+        self._viewer = viewer
+        self._dimmed: list[tuple[ref[Labels], float]] = []
         self.axis, self.is_sparse = axis, is_sparse
         self.preview = ResultLayer(viewer, shape, dtype, axis, hidden)
         self.result = ResultLayer(viewer, shape, dtype, axis, shown)
@@ -77,7 +87,12 @@ class TrainingLayers:
 
         It is for looking at only, until it has become the result.
         """
-        self.preview.add().editable = False
+        preview = self.preview.add()
+        preview.editable = False
+        # An older result stays to be corrected, but must not be taken for the preview.
+        for layer in self._older_results():
+            self._dimmed.append((ref(layer), layer.opacity))
+            layer.opacity *= _DIMMED
 
     def show(self, event: Event) -> None:
         """Write what the engine has predicted."""
@@ -88,21 +103,34 @@ class TrainingLayers:
             self.preview.write(event.slice_index, event.mask)
             self.preview.refresh()
         elif isinstance(event, SegmentedSlice):
-            if self._clear_preview():
+            if self.previewed is not None:
                 self.result.take_over(self.preview)
+                self.previewed = None
             self.result.write(event.index, event.mask)
             self.result.refresh()
 
-    def _clear_preview(self) -> bool:
-        """Empty the preview, and say whether there was one."""
+    def _older_results(self) -> list[Labels]:
+        found = []
+        for layer in self._viewer.layers:
+            prediction = prediction_of(layer)
+            if prediction is not None and prediction.image() is self.image:
+                found.append(layer)
+        return found
+
+    def _clear_preview(self) -> None:
         previewed, self.previewed = self.previewed, None
         if previewed is not None:
             self.preview.clear(previewed)
-        return previewed is not None
 
     def end(self) -> None:
         """Take the preview away and show all of the result."""
         self.preview.remove()
+        self.result.drop_provisional()
+        for known, opacity in self._dimmed:
+            layer = known()
+            if layer is not None:
+                layer.opacity = opacity
+        self._dimmed.clear()
         self.result.refresh(at_once=True)
 
     def remember(self, trained: TrainingResult) -> Labels | None:
@@ -121,6 +149,8 @@ class TrainingLayers:
             trained={},
             earlier={},
             image=ref(self.image),
+            rounds=(*self._rounds, trained.round),
+            advice=trained.advice,
         ).with_kept_slices(None if self.is_sparse else self._volume.fingerprint)
         remember_prediction(layer, prediction)
         return layer
@@ -140,3 +170,5 @@ def tell_what_was_kept(status: str, value: Any) -> None:
         )
     elif status == "failed":
         show_error(str(value))
+    else:
+        show_info("The dock was closed before the training had learned anything.")

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Labels
 
-    from medsaga import Volume
+    from medsaga import TrainingData, Volume
     from medsaga.events import Event
     from medsaga.frontend import Interrupted, KnownImage
     from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
+    from napari_medsaga.fine_tune.plan_box import PlanBox
 
 PREVIEW_SECONDS = 3.0
 
@@ -101,6 +102,38 @@ def class_table_of(report: AnnotationReport, colours: Mapping[int, str]) -> Clas
         values=(0, *(c.value for c in report.counts)),
         names=("background", *(c.name for c in report.counts)),
         colours=(None, *(colours.get(c.value) for c in report.counts)),
+    )
+
+
+def make_request(
+    data: TrainingData,
+    settings: FineTuneSettings,
+    plan: PlanBox,
+    cursor: Cursor,
+    *,
+    name: str,
+    segments: bool,
+) -> TrainingRequest:
+    """Put together what a new training needs.
+
+    Raises
+    ------
+    MedsagaError
+        If slices that are kept with a model are to train without it.
+    """
+    if data.earlier and not plan.follows_prediction:
+        raise MedsagaError(
+            "The slices that are kept with a model train only together with it: "
+            "choose it under Start from, or untick them."
+        )
+    return TrainingRequest(
+        data=data,
+        settings=settings,
+        start=plan.origin_model(),
+        preview_at=cursor.target,
+        preview_interval=PREVIEW_SECONDS,
+        model_name=name,
+        segments=segments,
     )
 
 

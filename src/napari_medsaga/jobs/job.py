@@ -16,6 +16,7 @@ from qtpy.QtWidgets import QApplication, QLabel
 
 from medsaga import Stop, drain
 from medsaga.events import Preview
+from napari_medsaga.jobs.guests import let_guests_through
 from napari_medsaga.jobs.torch_import import import_engine
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class _Drain:
             # What the model was first seen to do stands.
             import_engine("galore")
         self._controls.running.wait()
+        let_guests_through()
 
 
 class _Worker(FunctionWorker):

@@ -47,7 +47,9 @@ __all__ = [
     "labels_on",
     "labels_options",
     "lies_on",
+    "mirrored_against",
     "place_of",
+    "place_on",
     "place_options",
     "rename_classes",
     "seen_at",
@@ -132,10 +134,14 @@ def _still_holds(
 
 def lies_on(layer: Layer, other: Layer) -> bool:
     """Whether voxels of the same index lie on each other in two layers."""
-    return shape_of(layer) == shape_of(other) and _mirrored(layer, other) == ()
+    return shape_of(layer) == shape_of(other) and mirrored_against(layer, other) == ()
 
 
-def _mirrored(layer: Layer, other: Layer) -> tuple[int, ...] | None:
+def mirrored_against(layer: Layer, other: Layer) -> tuple[int, ...] | None:
+    """Give the axes along which a layer runs against another one of its shape.
+
+    None where the voxels of the two do not lie on each other.
+    """
     scale = np.diag([*ratios(layer.units, other.units), 1.0])
     matrix = np.linalg.inv(world_affine(other)) @ scale @ world_affine(layer)
     return mirrored_axes(matrix, shape_of(layer))
@@ -157,7 +163,7 @@ def labels_on(labels: Labels, image: Layer) -> Volume:
     volume = volume_of(labels)
     if shape_of(labels) != shape_of(image):
         return volume
-    mirrored = _mirrored(labels, image)
+    mirrored = mirrored_against(labels, image)
     if mirrored is None:
         raise MedsagaError(
             f"{labels.name} does not lie on {image.name}: choose labels that were "
@@ -233,12 +239,16 @@ def _are_whole(values: NDArray[Any]) -> bool:
 
 def slice_shown(viewer: Viewer, layer: Layer, axis: int) -> int:
     """Give the index of the slice along a layer's axis that the viewer stands at."""
-    point = np.asarray(viewer.dims.point[-layer.ndim :], dtype=float)
-    if len(point) < layer.ndim:
+    if len(viewer.dims.point) < layer.ndim:
         return 0
-    place = np.asarray(layer.world_to_data(point / _viewer_scale(viewer, layer)))
-    index = round(float(place[axis]))
+    index = round(float(place_on(viewer, layer, viewer.dims.point)[axis]))
     return int(np.clip(index, 0, shape_of(layer)[axis] - 1))
+
+
+def place_on(viewer: Viewer, layer: Layer, world: Sequence[float]) -> NDArray[Any]:
+    """Give where a place in the viewer's world lies in a layer's array."""
+    point = np.asarray(world[-layer.ndim :], dtype=float)
+    return np.asarray(layer.world_to_data(point / _viewer_scale(viewer, layer)))
 
 
 def seen_at(viewer: Viewer, layer: Layer, axis: int, index: int) -> NDArray[Any]:

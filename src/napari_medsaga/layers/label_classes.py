@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from colorsys import hsv_to_rgb
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +23,8 @@ _PALETTE = (
     *("#e69f00", "#56b4e9", "#009e73", "#f0e442"),
     *("#0072b2", "#d55e00", "#cc79a7", "#999999"),
 )
+_MORE_COLOURS = 64
+_GOLDEN = 0.618034
 
 
 def class_names(layer: Labels) -> dict[int, str]:
@@ -39,6 +43,48 @@ def rename_classes(layer: Labels, names: Mapping[int, str]) -> None:
     table = table.reindex([*table.index, *(v for v in names if v not in table.index)])
     table["name"] = [known.get(int(value)) for value in table.index]
     layer.features = table.rename_axis("index").reset_index()
+
+
+def add_class(layer: Labels, name: str = "", painted: Iterable[int] = ()) -> int:
+    """Name one more class, in a colour of its own, and give its label value.
+
+    The value is the first that is neither named nor among those `painted`.
+    """
+    names = class_names(layer)
+    used = {*names, *painted, 0}
+    value = next(v for v in count(1) if v not in used)
+    taken = {*names.values()}
+    usual = (f"class {n}" for n in count(value))
+    rename_classes(layer, {value: name or next(n for n in usual if n not in taken)})
+    colours = class_colours(layer, [v for v in used if v])
+    recolour_class(layer, value, distinct_colour(colours.values()))
+    return value
+
+
+def recolour_class(layer: Labels, value: int, colour: str) -> None:
+    """Show a label value in another colour; the others keep theirs."""
+    colours = _colours_of(layer) | {value: colour}
+    layer.colormap = DirectLabelColormap(color_dict=colours)
+
+
+def distinct_colour(taken: Iterable[str]) -> str:
+    """Give the colour of a palette that is least like those that are taken."""
+    known = [Color(colour).rgb for colour in taken]
+    if not known:
+        return _PALETTE[0]
+    candidates = [*_PALETTE, *(_hue(n) for n in range(_MORE_COLOURS))]
+    distances = [
+        min(float(np.abs(np.subtract(Color(c).rgb, k)).sum()) for k in known)
+        for c in candidates
+    ]
+    far = max(distances)
+    enough = (c for c, d in zip(candidates, distances, strict=True) if d >= far / 2)
+    return next(enough)
+
+
+def _hue(number: int) -> str:
+    """Give a bright colour; each is turned by the golden ratio against the last."""
+    return str(Color(hsv_to_rgb(number * _GOLDEN % 1, 0.85, 0.95)).hex)
 
 
 def _features_by_value(layer: Labels) -> Any:

@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from pathlib import Path
     from weakref import ref
 
+    from napari import Viewer
     from napari.layers import Image, Labels, Layer
     from numpy.typing import NDArray
 
+    from medsaga import Advice
     from medsaga.frontend import SliceId
+    from napari_medsaga.layers.rounds import Round
 
 _KEY = "medsaga_prediction"
 
@@ -42,6 +45,10 @@ class Prediction:
         The labels of the other slices that trained it and are kept with it.
     image
         A weak reference to the layer that it was predicted on.
+    rounds
+        What the trainings gave that led to it, the last one last.
+    advice
+        Where it is expected to be wrong; None where that is not known.
     """
 
     model: Path | None
@@ -51,6 +58,8 @@ class Prediction:
     trained: Mapping[int, NDArray[Any]]
     earlier: Mapping[SliceId, NDArray[Any]]
     image: ref[Image]
+    rounds: tuple[Round, ...] = ()
+    advice: Advice | None = None
 
     def find_model(self) -> Path | None:
         """Give the folder of the model as it is called now, None if it is gone."""
@@ -123,3 +132,10 @@ def prediction_of(layer: Layer | None) -> Prediction | None:
     """Give what was written into a layer, if we predicted it."""
     found = None if layer is None else layer.metadata.get(_KEY)
     return found if isinstance(found, Prediction) else None
+
+
+def rounds_on(viewer: Viewer, image: Image) -> tuple[Round, ...]:
+    """Give the rounds that the results on an image have behind them, the last last."""
+    found = (prediction_of(layer) for layer in reversed(viewer.layers))
+    of_image = (p for p in found if p is not None and p.image() is image)
+    return max((p.rounds for p in of_image), key=len, default=())

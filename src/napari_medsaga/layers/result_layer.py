@@ -78,6 +78,7 @@ class ResultLayer:
         self._shape, self._dtype = shape, dtype
         self._array: NDArray[Any] | None = None
         self._written: dict[int, NDArray[np.integer]] = {}
+        self._provisional: dict[int, NDArray[np.integer]] = {}
         self._is_stale = False
         self._last_refresh = 0.0
         self.layer: Labels | None = None
@@ -104,15 +105,17 @@ class ResultLayer:
         return self.layer
 
     def take_over(self, other: ResultLayer) -> None:
-        """Make another one's layer, which is empty, this one's, unless it is gone.
+        """Make another one's layer this one's, unless it is gone.
 
         Adding a layer can hold up the viewer for most of a second while an engine
-        computes; a new name does not.
+        computes; a new name does not. What the other one wrote stays in sight until
+        the slice is written here, or :meth:`drop_provisional` takes it away.
         """
         layer = other.shown
         if layer is None:
             return
         self.layer, self._array, other.layer = layer, other._array, None
+        self._provisional, other._written = other._written, {}
         layer.metadata = self._options.get("metadata", {})
         layer.editable = True
         layer.name = self._free_name()
@@ -127,8 +130,19 @@ class ResultLayer:
             return
         self._written[index] = mask
         target = layer.data[self._place(index)]
-        np.copyto(target, mask, where=target == 0, casting="same_kind")
+        free = target == self._provisional.pop(index, 0)
+        np.copyto(target, mask, where=free, casting="same_kind")
         self._note_change(index)
+
+    def drop_provisional(self) -> None:
+        """Empty the slices that another one wrote and this one never did."""
+        layer = self.shown
+        for index, mask in self._provisional.items():
+            if layer is not None:
+                target = layer.data[self._place(index)]
+                target[target == mask] = 0
+                self._note_change(index)
+        self._provisional.clear()
 
     def clear(self, index: int) -> None:
         """Empty a slice, which can then be written again."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from medsaga.frontend import LibraryEntry
 
 _ZIP_FILES = "Zip files (*.zip)"
+_folders = [str(Path.home())]
 
 
 def ask_to_delete(parent: QWidget, entry: LibraryEntry) -> bool:
@@ -36,25 +37,31 @@ def ask_to_delete(parent: QWidget, entry: LibraryEntry) -> bool:
 
 def ask_export_target(parent: QWidget, entry: LibraryEntry) -> Path | None:
     """Ask for the zip file to write; None where the user has thought better of it."""
-    dialog = QFileDialog(parent, "Export a model", str(Path.home()), _ZIP_FILES)
+    dialog = QFileDialog(parent, "Export a model", _folders[-1], _ZIP_FILES)
     dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
     # With the suffix known, the dialog itself asks before a file is replaced.
     dialog.setDefaultSuffix("zip")
     dialog.selectFile(f"{entry.name}.zip")
-    return Path(dialog.selectedFiles()[0]) if dialog.exec() else None
+    return _remembered(dialog.selectedFiles()[0]) if dialog.exec() else None
 
 
 def ask_zip_file(parent: QWidget) -> Path | None:
     """Ask for the zip file to read."""
     file, _ = QFileDialog.getOpenFileName(
-        parent, "Import a model from a zip file", str(Path.home()), _ZIP_FILES
+        parent, "Import a model from a zip file", _folders[-1], _ZIP_FILES
     )
-    return Path(file) if file else None
+    return _remembered(file) if file else None
 
 
 def ask_model_folder(parent: QWidget) -> Path | None:
     """Ask for the model folder to copy."""
     folder = QFileDialog.getExistingDirectory(
-        parent, "Import a model folder", str(Path.home())
+        parent, "Import a model folder", _folders[-1]
     )
-    return Path(folder) if folder else None
+    return _remembered(folder) if folder else None
+
+
+def _remembered(chosen: str) -> Path:
+    """Give a path, whose folder the next question begins with."""
+    _folders[-1] = str(Path(chosen).parent)
+    return Path(chosen)

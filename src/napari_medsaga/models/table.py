@@ -41,6 +41,7 @@ _COLUMNS = {
 _LONG = [list(_COLUMNS).index(title) for title in ("Name", "Classes")]
 _PROBLEM = _LONG[-1]  # what is wrong with a model that cannot be read has room there
 _LONGEST_NAME = 255  # a folder's
+_WIDEST = 280
 _LONGEST_CELL = 300
 
 
@@ -156,8 +157,9 @@ class ModelsTable(QTableWidget):
         self.setWordWrap(False)
         header = self.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        for column in _LONG:
-            header.setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
+        header.setMaximumSectionSize(_WIDEST)
+        # The name comes first, and is never shortened for what stands beside it.
+        header.setSectionResizeMode(_LONG[-1], QHeaderView.ResizeMode.Stretch)
 
 
 def _make_row(entry: LibraryEntry) -> list[QTableWidgetItem]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from napari.layers import Image
-from qtpy.QtWidgets import QToolButton, QWidget
+from qtpy.QtWidgets import QPushButton, QWidget
 
 from medsaga import MedsagaError
 from napari_medsaga.layers.convert import as_image, as_labels
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from napari_medsaga.widgets.layer_choice import LayerChoice
 
 
-class ConvertButton(QToolButton):
+class ConvertButton(QPushButton):
     """Puts a Labels layer in the place of an image layer, or the reverse."""
 
     def __init__(

@@ -50,9 +50,11 @@ class SettingsForm(QWidget, Generic[S]):
         super().__init__(parent)
         self._settings: S = settings
         self._controls: dict[str, Any] = {}
+        self._rows: list[tuple[QGroupBox, QLabel, QWidget, str]] = []
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         groups: dict[str, QFormLayout] = {}
+        boxes: dict[str, QGroupBox] = {}
         for setting in describe(type(settings)):
             if setting.name in without or (only and setting.name not in only):
                 continue
@@ -64,7 +66,8 @@ class SettingsForm(QWidget, Generic[S]):
                     QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
                 )
                 layout.addWidget(box)
-            self._add_row(groups[group], setting)
+                boxes[group] = box
+            self._add_row(groups[group], boxes[group], setting)
         for control in self._controls.values():
             control.changed.connect(self._on_control_changed)
 
@@ -92,7 +95,20 @@ class SettingsForm(QWidget, Generic[S]):
         widget: QWidget = self._controls[name].native
         return widget
 
-    def _add_row(self, layout: QFormLayout, setting: Setting) -> None:
+    def show_matching(self, text: str) -> None:
+        """Show only the settings whose name or help has all the words of a text."""
+        words = text.lower().split()
+        filled = set()
+        for box, label, native, told in self._rows:
+            matches = all(word in told for word in words)
+            label.setVisible(matches)
+            native.setVisible(matches)
+            if matches:
+                filled.add(box)
+        for box in {box for box, *_ in self._rows}:
+            box.setVisible(box in filled)
+
+    def _add_row(self, layout: QFormLayout, box: QGroupBox, setting: Setting) -> None:
         kind: Any = setting.type
         if setting.choices:
             kind = Literal[setting.choices]
@@ -116,6 +132,8 @@ class SettingsForm(QWidget, Generic[S]):
         label.setToolTip(setting.help)
         label.setBuddy(native)
         layout.addRow(label, native)
+        told = f"{label.text()} {setting.help} {box.title()}".lower()
+        self._rows.append((box, label, native, told))
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
         """Let the wheel scroll the dock unless a control has the focus."""

@@ -157,9 +157,9 @@ class TestLayersChangeUnderATraining:
         assert not event.isAccepted()
         assert len(asked) == 1
         assert "fine-tuning on blobs" in str(asked[0])
-        n_steps = len(panel.run.plot.loss_points())
+        n_steps = len(panel.run.plot.loss_points("galore"))
         qtbot.waitUntil(
-            lambda: len(panel.run.plot.loss_points()) > n_steps, timeout=TIMEOUT
+            lambda: len(panel.run.plot.loss_points("galore")) > n_steps, timeout=TIMEOUT
         )
         panel.run.stop.click()
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
@@ -174,9 +174,8 @@ class TestLayersChangeUnderATraining:
         wait_until_ready(other, qtbot)
         other.run.start.click()
         qtbot.waitUntil(lambda: other.training is not None, timeout=TIMEOUT)
-        qtbot.wait(300)
+        qtbot.waitUntil(lambda: "Waiting" in other.run.status.text(), timeout=TIMEOUT)
         assert other.training.job.is_waiting
-        assert "Waiting" in other.run.status.text()
         assert not first.job.is_waiting
         panel.run.stop.click()
         qtbot.waitUntil(lambda: other.training is None, timeout=TIMEOUT)

@@ -74,7 +74,7 @@ class TestWhatIsAnnotated:
     def test_the_image_layer_alone_says_what_to_do(self, viewer, arrays, qtbot):
         viewer.add_image(arrays[0])
         panel = open_dock(viewer, qtbot)
-        qtbot.waitUntil(lambda: "Add a Labels layer" in sentence(panel))
+        qtbot.waitUntil(lambda: "Add a class, or a Labels layer" in sentence(panel))
         assert not panel.run.start.isEnabled()
         viewer.add_labels(np.zeros(arrays[0].shape, int))
         qtbot.waitUntil(lambda: "No slice is labelled" in sentence(panel))

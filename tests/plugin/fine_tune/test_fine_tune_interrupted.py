@@ -76,7 +76,7 @@ def test_it_goes_on_and_segments_its_image(interrupted, panel, viewer, arrays, q
     continue_and_wait(panel, qtbot)
     entry = wait_for_model(qtbot)
     assert trained_slices(entry.card) == ANNOTATED
-    assert len(panel.run.plot.loss_points()) == 2
+    assert len(panel.run.plot.loss_points("galore")) == 2
     result = viewer.layers["blobs segmented"]
     assert set(np.unique(result.data)) == {0, *VALUES}
     assert sorted(prediction_of(result).trained) == ANNOTATED

@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QGraphicsView,
     QLabel,
+    QLineEdit,
     QListWidget,
     QRadioButton,
     QTableWidget,
@@ -330,28 +331,15 @@ class TestKeyboardAndHelp:
 
     def test_tab_and_the_arrows_lead_to_every_control(self, panel, qtbot):
         wait_until_ready(panel, qtbot)
-        panel.findChild(QAbstractButton, "advanced").click()
-        kinds = (
-            *(QAbstractButton, QComboBox, QAbstractSpinBox),
-            *(QListWidget, QTableWidget),
-        )
-        wanted = {
-            widget
-            for kind in kinds
-            for widget in panel.findChildren(kind)
-            if widget.isVisible() and widget.isEnabled()
-        }
-        assert len(wanted) > 35
-        panel.data.image.setFocus()
-        reached = set()
-        for _ in range(len(wanted) + 20):
-            # Not the application's: without a window manager no window is active.
-            widget = panel.window().focusWidget()
-            is_new = widget not in reached
-            reached.add(widget)
-            within = isinstance(widget, QRadioButton) and is_new
-            qtbot.keyClick(widget, Qt.Key.Key_Right if within else Qt.Key.Key_Tab)
-        assert {w.objectName() for w in wanted - reached} == set()
+        n_wanted = 0
+        for page in range(panel.tabs.count()):
+            panel.tabs.setCurrentIndex(page)
+            wanted = controls_in_sight(panel)
+            n_wanted += len(wanted)
+            assert {w.objectName() for w in wanted - reached_by_keys(panel, qtbot)} == (
+                set()
+            )
+        assert n_wanted > 25
 
     def test_the_buttons_have_mnemonics_that_no_menu_of_napari_has(self, panel, viewer):
         def keys_of(texts) -> list[str]:
@@ -372,11 +360,19 @@ class TestKeyboardAndHelp:
         assert len(keys) > len(names)
         assert len({*keys, *taken}) == len(keys) + len(taken)
 
-    def test_tab_leaves_out_what_is_folded_away(self, panel, qtbot):
-        control = panel.plan.form.control("rank")
-        assert not control.isEnabled()
+    def test_the_other_settings_are_in_a_window_with_a_search(self, panel, qtbot):
+        rank, zoom = (panel.plan.form.control(name) for name in ("rank", "zoom"))
+        assert not rank.isVisible()
         panel.findChild(QAbstractButton, "advanced").click()
-        assert control.isEnabled()
+        qtbot.waitUntil(rank.isVisible, timeout=TIMEOUT)
+        search = panel.findChild(QLineEdit, "search_settings")
+        search.setText("galore rank")
+        assert rank.isVisible()
+        assert not zoom.isVisible()
+        search.clear()
+        assert zoom.isVisible()
+        panel.findChild(QAbstractButton, "close_settings").click()
+        assert not rank.isVisible()
 
     def test_the_dock_fits_a_small_screen(self, panel, viewer, qtbot):
         viewer.window.resize(1280, 800)
@@ -384,12 +380,10 @@ class TestKeyboardAndHelp:
         assert panel.run.plot.isVisible()
         assert panel.minimumSizeHint().height() < 700
         assert panel.minimumSizeHint().width() < 420
-        # The key to the plot's colours: down to its last row.
-        classes = panel.findChild(QWidget, "classes")
-        bottom = classes.rect().bottom()
-        qtbot.waitUntil(
-            lambda: classes.visibleRegion().boundingRect().bottom() == bottom
-        )
+        # What came of it: down to the last class.
+        table = panel.findChild(QWidget, "trust_table")
+        bottom = table.rect().bottom()
+        qtbot.waitUntil(lambda: table.visibleRegion().boundingRect().bottom() == bottom)
 
     def test_the_plot_has_the_colours_of_the_theme(self, panel, viewer, qtbot):
         plot = panel.run.plot
@@ -403,6 +397,32 @@ class TestKeyboardAndHelp:
                 return shown.getRgb()[:3] == wanted
 
             qtbot.waitUntil(has_its_colours, timeout=TIMEOUT)
+
+
+def controls_in_sight(panel):
+    kinds = (
+        *(QAbstractButton, QComboBox, QAbstractSpinBox),
+        *(QListWidget, QTableWidget),
+    )
+    return {
+        widget
+        for kind in kinds
+        for widget in panel.findChildren(kind)
+        if widget.isVisible() and widget.isEnabled() and widget.focusPolicy()
+    }
+
+
+def reached_by_keys(panel, qtbot):
+    panel.tabs.tabBar().setFocus()
+    reached = set()
+    for _ in range(80):
+        # Not the application's: without a window manager no window is active.
+        widget = panel.window().focusWidget()
+        is_new = widget not in reached
+        reached.add(widget)
+        within = isinstance(widget, QRadioButton) and is_new
+        qtbot.keyClick(widget, Qt.Key.Key_Right if within else Qt.Key.Key_Tab)
+    return reached
 
 
 def inherited_tooltip(widget) -> str:

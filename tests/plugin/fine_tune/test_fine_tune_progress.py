@@ -19,6 +19,7 @@ from tests.plugin.fine_tune.dock import (
 
 from medsaga import FineTuneSettings
 from medsaga.events import Progress, SegmentedSlice, Stream
+from medsaga.frontend import ClassTable
 from napari_medsaga.fine_tune import run_box, under_way
 from napari_medsaga.fine_tune.training import (
     TrainingRequest,
@@ -62,13 +63,17 @@ def test_the_bar_and_naparis_activity_move_with_the_steps(panel, viewer, qtbot):
     qtbot.waitUntil(lambda: activities(viewer) == [], timeout=TIMEOUT)
 
 
+NO_CLASSES = ClassTable(values=(0,), names=("none",), colours=(None,))
+
+
 def test_neither_waiting_nor_a_pause_is_progress(qtbot, monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(run_box.time, "monotonic", lambda: now[0])
     box, shown = run_box.RunBox(), []
     qtbot.addWidget(box)
     box.advanced.connect(shown.append)
-    box.begin(FineTuneSettings(minutes=2.0), {})
+    box.segments.setChecked(False)
+    box.begin(FineTuneSettings(minutes=2.0), NO_CLASSES)
     box.set_running(True)
 
     def learn(seconds: float, left: float) -> float:
@@ -142,7 +147,9 @@ class TestFilling:
         def filled() -> list[bool]:
             return result.data.any(axis=(1, 2)).tolist()
 
-        qtbot.waitUntil(lambda: filled() == [True] * 2 + [False] * 10, timeout=TIMEOUT)
+        qtbot.waitUntil(lambda: filled()[:3] == [True, True, False], timeout=TIMEOUT)
+        # The slice in sight shows the model's last preview until it is its turn.
+        assert [i for i, has_mask in enumerate(filled()) if has_mask] == [0, 1, 5]
         gate.set()
         qtbot.waitUntil(lambda: panel.training is None, timeout=TIMEOUT)
         assert all(filled())

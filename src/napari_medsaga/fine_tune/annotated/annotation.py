@@ -32,8 +32,9 @@ class AnnotationQuery:
 
     `number` counts the queries. `axis` is None where the one with the fewest annotated
     slices is to be found; on a tie it is `shown_axis`. `unticked` are slices that the
-    user does not want, `empty` those that are marked as empty, by (axis, index). With
-    a `background_value` what is not painted is unknown.
+    user does not want, `empty` those that are marked as empty, `accepted` those that
+    were suggested and found right, both by (axis, index). With a `background_value`
+    what is not painted is unknown.
     """
 
     number: int
@@ -43,6 +44,7 @@ class AnnotationQuery:
     shown_axis: int
     unticked: frozenset[int | SliceId]
     empty: frozenset[tuple[int, int]]
+    accepted: frozenset[tuple[int, int]]
     background_value: int | None
     names: Mapping[int, str]
     prediction: Prediction | None
@@ -162,6 +164,8 @@ def _report_prediction(
     array = np.asarray(query.labels.array)
     flat = array[0] if query.labels.is_2d else array
     changed = prediction.changed_slices(flat)
+    right = {i for a, i in query.accepted if a == prediction.axis}
+    changed = sorted({*changed, *right.difference(prediction.trained)})
     empty = query.empty_along(prediction.axis).difference(changed)
     slices = tuple(sorted({*changed, *prediction.trained, *empty}))
     merged = np.zeros_like(array)

@@ -32,21 +32,32 @@ _MOST_ROWS_SHOWN = 6
 
 
 class ClassTableView(QTableWidget):
-    """One row a class; names are edited in place."""
+    """One row a class; names are edited in place.
+
+    Attributes
+    ----------
+    values
+        The label value of each row.
+    """
 
     renamed = Signal(int, str)
     """Emits `(label value, new name)`."""
+    picked = Signal(int)
+    """Emits the label value of a row that the user has chosen."""
+    coloured = Signal(int)
+    """Emits the label value of a class that is to get another colour."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(0, len(_COLUMNS), parent)
-        self._values: list[int] = []
+        self.values: list[int] = []
         self.setHorizontalHeaderLabels([title for title, _ in _COLUMNS])
         self.verticalHeader().hide()
         self.setTabKeyNavigation(False)
         self.setSelectionMode(QTableWidget.SelectionMode.SingleSelection)
+        self.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
         self.setToolTip(
-            "The classes on the annotated slices. Double-click a name to change it; it "
-            "goes with the model and its masks."
+            "The classes. Click on one to paint with it. Double-click its name or its "
+            "colour to change it; they go with the model and its masks."
         )
         self.setMinimumWidth(200)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -55,6 +66,8 @@ class ClassTableView(QTableWidget):
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(_NAME, QHeaderView.ResizeMode.Stretch)
         self.itemChanged.connect(self._on_item_changed)
+        self.itemSelectionChanged.connect(self._on_selected)
+        self.cellDoubleClicked.connect(self._on_double_clicked)
 
     def set_editable(self, editable: bool) -> None:
         """Decide whether names can be edited."""
@@ -80,7 +93,7 @@ class ClassTableView(QTableWidget):
             return  # the next report comes after the next stroke
         was_blocked = self.blockSignals(True)
         rows = [*([] if background is None else [background]), *counts]
-        self._values = [count.value for count in rows]
+        self.values = [count.value for count in rows]
         self.setRowCount(len(rows))
         for row, count in enumerate(rows):
             self._fill_row(row, count, colours.get(count.value))
@@ -88,6 +101,15 @@ class ClassTableView(QTableWidget):
             self._fix_background()
         self.blockSignals(was_blocked)
         self._fit_height()
+
+    def mark(self, value: int) -> None:
+        """Mark the row of the label value that is painted with."""
+        was_blocked = self.blockSignals(True)
+        if value in self.values:
+            self.selectRow(self.values.index(value))
+        else:
+            self.clearSelection()
+        self.blockSignals(was_blocked)
 
     def _fill_row(self, row: int, count: ClassCount, colour: str | None) -> None:
         for column, (_, text_of) in enumerate(_COLUMNS):
@@ -117,9 +139,18 @@ class ClassTableView(QTableWidget):
         )
         self.setVisible(self.rowCount() > 0)
 
+    def _on_selected(self) -> None:
+        rows = self.selectionModel().selectedRows()
+        if rows:
+            self.picked.emit(self.values[rows[0].row()])
+
+    def _on_double_clicked(self, row: int, column: int) -> None:
+        if column == 0:
+            self.coloured.emit(self.values[row])
+
     def _on_item_changed(self, item: QTableWidgetItem) -> None:
         if item.column() == _NAME:
-            self.renamed.emit(self._values[item.row()], item.text().strip())
+            self.renamed.emit(self.values[item.row()], item.text().strip())
 
 
 def _in_thousands(number: int) -> str:

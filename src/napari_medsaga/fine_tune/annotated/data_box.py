@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from napari.layers import Image, Labels
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
-    QHBoxLayout,
-    QLabel,
     QVBoxLayout,
     QWidget,
 )
@@ -21,8 +18,9 @@ from napari_medsaga.fine_tune.annotated.annotation import (
     AnnotationReport,
     report_annotation,
 )
-from napari_medsaga.fine_tune.annotated.class_table import ClassTableView
-from napari_medsaga.fine_tune.annotated.empty_slices import EmptySliceBox, empty_slices
+from napari_medsaga.fine_tune.annotated.class_box import ClassBox
+from napari_medsaga.fine_tune.annotated.empty_slices import EmptySliceBox
+from napari_medsaga.fine_tune.annotated.layer_rows import LayerRows, labelled
 from napari_medsaga.fine_tune.annotated.slice_list import SliceList
 from napari_medsaga.fine_tune.annotated.sparse_form import SparseForm
 from napari_medsaga.jobs.latest import LatestAnswer
@@ -30,17 +28,16 @@ from napari_medsaga.layers.convert import (
     class_colours,
     class_names,
     labels_on,
-    rename_classes,
     volume_of,
 )
 from napari_medsaga.layers.layer_watch import LayerWatch
 from napari_medsaga.layers.predictions import prediction_of
-from napari_medsaga.widgets.convert_button import ConvertButton
-from napari_medsaga.widgets.layer_choice import LayerChoice
+from napari_medsaga.layers.slice_marks import marked_slices
 from napari_medsaga.widgets.plain_text import make_plain_label
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from napari.layers import Image, Labels
 
     from medsaga import FineTuneSettings
 
@@ -48,7 +45,19 @@ _SETTLE_MS = 250
 
 
 class DataBox(QWidget):
-    """Image, Labels, the axis, the annotated slices and the classes on them."""
+    """Image, Labels, and the classes that are painted.
+
+    Attributes
+    ----------
+    image, labels
+        The layers.
+    classes
+        The list of the classes.
+    slices
+        The axis and the annotated slices, to be shown at another place.
+    sparse
+        Whether what is not painted is unknown.
+    """
 
     reported = Signal(object)
     """Emits `(AnnotationReport or None)` when what is annotated has been looked at."""
@@ -59,16 +68,15 @@ class DataBox(QWidget):
         self._report: AnnotationReport | None = None
         self._number = 0
 
-        self.image = LayerChoice(viewer, Image)
-        self.labels = LayerChoice(viewer, Labels)
-        self._to_labels = ConvertButton(viewer, self.image)
-        self._to_image = ConvertButton(viewer, self.labels)
+        self._rows = LayerRows(viewer)
+        self.image, self.labels = self._rows.image, self._rows.labels
         self._axis = QComboBox()
         self._sentence = make_plain_label("annotated")
         self._slices = SliceList(viewer)
         self._empty = EmptySliceBox(viewer)
         self.sparse = SparseForm()
-        self._classes = ClassTableView()
+        self.slices = QWidget()
+        self.classes = ClassBox(viewer)
         self._answers = LatestAnswer(report_annotation, self)
         self._watch = LayerWatch(viewer, self)
         self._timer = QTimer(self)
@@ -97,11 +105,14 @@ class DataBox(QWidget):
     ) -> TrainingData:
         """Give what trains: the ticked slices as they are, and those kept before."""
         slices = self._slices.ticked_slices()
+        marked = marked_slices(labels, image, "accepted")
+        accepted = {i for a, i in marked if a == report.axis}
         return TrainingData(
             volume_of(image),
             report.labels_of(slices),
             axis=report.axis,
             slices=slices,
+            accepted_slices=sorted(accepted & {*slices}),
             earlier=self._slices.ticked_earlier(),
             class_names=class_names(labels),
             class_colours=class_colours(labels, [c.value for c in report.counts]),
@@ -123,66 +134,42 @@ class DataBox(QWidget):
 
     def set_running(self, running: bool) -> None:
         """Decide what can be changed; the colours stay as the key to the plot."""
-        controls = (self.image, self.labels, self._to_labels, self._to_image)
-        for control in (*controls, self._axis, self._slices, self.sparse):
+        self._rows.set_running(running)
+        for control in (self._axis, self._slices, self.sparse):
             control.setEnabled(not running)
         self._empty.set_running(running)
-        self._classes.set_editable(not running)
+        self.classes.set_running(running)
         if not running:
             self._enable_axis()
 
     def key(self) -> QWidget:
         """Give the table of the classes, which is the key to a plot of them."""
-        return self._classes
+        return self.classes.table
 
     def disconnect_viewer(self) -> None:
         """Stop following the viewer and its layers."""
         self._timer.stop()
         self._watch.disconnect_viewer()
         self._empty.disconnect_viewer()
-        self.image.disconnect_viewer()
-        self.labels.disconnect_viewer()
+        self.classes.disconnect_viewer()
+        self._rows.disconnect_viewer()
 
     def _lay_out(self) -> None:
-        rows = QFormLayout()
-        for text, choice, button in (
-            ("&Image", self.image, self._to_labels),
-            ("La&bels", self.labels, self._to_image),
-        ):
-            row = QHBoxLayout()
-            row.addWidget(choice, 1)
-            row.addWidget(button)
-            rows.addRow(self._labelled(text, choice), row)
-        rows.addRow(self._labelled("&Slices along", self._axis), self._axis)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(rows)
+        layout.addLayout(self._rows)
         layout.addWidget(self._sentence)
-        layout.addWidget(self._slices)
-        layout.addWidget(self._empty)
-        layout.addWidget(self.sparse)
-        layout.addWidget(self._classes)
-
-    def _labelled(self, text: str, control: QWidget) -> QLabel:
-        label = QLabel(text)
-        label.setBuddy(control)
-        label.setToolTip(control.toolTip())
-        return label
+        layout.addWidget(self.classes)
+        along = QFormLayout()
+        along.addRow(labelled("&Slices along", self._axis), self._axis)
+        below = QVBoxLayout(self.slices)
+        below.setContentsMargins(0, 0, 0, 0)
+        below.addLayout(along)
+        below.addWidget(self._slices)
+        below.addWidget(self._empty)
+        below.addWidget(self.sparse)
 
     def _describe(self) -> None:
-        self.image.setObjectName("image")
-        self.image.setToolTip("The image layer that the model learns from.")
-        self.labels.setObjectName("labels")
-        self.labels.setToolTip(
-            "The Labels layer with the painted slices; it is never written to. Choose "
-            "a predicted layer to train on with your corrections of it."
-        )
-        self._to_labels.setObjectName("to_labels")
-        self._to_labels.setText("→ Lab&els")
-        self._to_labels.setToolTip("Turn the chosen image layer into a Labels layer.")
-        self._to_image.setObjectName("to_image")
-        self._to_image.setText("→ I&mage")
-        self._to_image.setToolTip("Turn the chosen Labels layer into an image layer.")
         self._axis.setObjectName("axis")
         self._axis.setSizeAdjustPolicy(
             QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
@@ -193,7 +180,6 @@ class DataBox(QWidget):
             "annotated slices."
         )
         self._sentence.setToolTip("What is annotated on the Labels layer now.")
-        self._classes.setObjectName("classes")
         self._timer.setSingleShot(True)
         self._timer.setInterval(_SETTLE_MS)
 
@@ -204,7 +190,9 @@ class DataBox(QWidget):
         self._slices.ticked.connect(self._timer.start)
         self._empty.marked.connect(self.look_again)
         self.sparse.changed.connect(self._timer.start)
-        self._classes.renamed.connect(self._on_class_renamed)
+        self.sparse.painted_with.connect(self._on_painted_with)
+        self.classes.changed.connect(self.look_again)
+        self.classes.layer_added.connect(self.labels.choose)
         self._answers.answered.connect(self._on_reported)
         self._answers.failed.connect(self._on_failed)
         self._watch.changed.connect(self._timer.start)
@@ -217,8 +205,8 @@ class DataBox(QWidget):
             return "Open an image: drop a file onto napari, or File > Open Sample."
         if labels is None:
             return (
-                "Add a Labels layer (the third button above the layer list) and paint "
-                "every structure on a few slices."
+                "Add a class, or a Labels layer (the third button above the layer "
+                "list), and paint every structure on a few slices."
             )
         try:
             volume, mask = volume_of(image), labels_on(labels, image)
@@ -233,7 +221,8 @@ class DataBox(QWidget):
             axis=axis if axis >= 0 and labels.ndim == 3 else None,
             shown_axis=shown if labels.ndim == 3 and 0 <= shown < 3 else 0,
             unticked=self._slices.unticked(),
-            empty=empty_slices(labels, image),
+            empty=marked_slices(labels, image, "empty"),
+            accepted=marked_slices(labels, image, "accepted"),
             background_value=self.sparse.background_value(),
             names=class_names(labels),
             prediction=prediction_of(labels),
@@ -247,6 +236,7 @@ class DataBox(QWidget):
         self._offer_axes(labels)
         self.sparse.set_predicted(prediction_of(labels) is not None)
         self._empty.follow(image, labels, None)
+        self.classes.follow(image, labels)
         self._timer.start()
 
     def _offer_axes(self, labels: Labels | None) -> None:
@@ -269,6 +259,12 @@ class DataBox(QWidget):
         self._slices.forget()
         self.look_again()
 
+    def _on_painted_with(self, value: int) -> None:
+        labels = self.labels.layer()
+        if labels is not None:
+            labels.selected_label, labels.mode = value, "paint"
+            self._viewer.layers.selection.active = labels
+
     def _on_reported(self, report: AnnotationReport) -> None:
         if report.number == self._number:
             self._show(report, report.sentence)
@@ -286,14 +282,7 @@ class DataBox(QWidget):
         warnings = [c.warning for c in rows if c.warning]
         warnings += report.doubts if report is not None else ()
         self._sentence.setText("\n".join([sentence, *warnings]))
-        colours = class_colours(labels, [c.value for c in rows]) if rows else {}
-        self._classes.show_counts(counts, colours, background)
+        self.classes.show_counts(counts, background)
         self._slices.show_report(report, self.image.layer())
         self._empty.follow(self.image.layer(), labels, report)
         self.reported.emit(report)
-
-    def _on_class_renamed(self, value: int, name: str) -> None:
-        labels = self.labels.layer()
-        if labels is not None and name:
-            rename_classes(labels, {value: name})
-        self._timer.start()

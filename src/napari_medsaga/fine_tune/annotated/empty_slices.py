@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QWidget
 
-from napari_medsaga.layers.convert import index_on, slice_shown
+from napari_medsaga.layers.convert import slice_shown
 from napari_medsaga.layers.predictions import prediction_of
+from napari_medsaga.layers.slice_marks import mark_slice
 from napari_medsaga.widgets.plain_text import tip
 
 if TYPE_CHECKING:
@@ -17,25 +18,11 @@ if TYPE_CHECKING:
 
     from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
 
-_KEY = "medsaga_empty_slices"
 _HELP = (
     "The slice that you look at shows nothing of any class: all of it trains as "
     "background. It is listed with the annotated slices; clear the tick to take it "
     "away again."
 )
-
-
-def empty_slices(labels: Labels, image: Image) -> frozenset[tuple[int, int]]:
-    """Give the marked slices of a Labels layer as (axis, index) on an image's grid."""
-    marks: frozenset[tuple[int, int]] = labels.metadata.get(_KEY, frozenset())
-    return frozenset((a, index_on(labels, image, a, i)) for a, i in marks)
-
-
-def mark_slice(labels: Labels, axis: int, index: int, *, is_empty: bool) -> None:
-    """Keep with a Labels layer, or no longer, that one of its slices shows nothing."""
-    marks = labels.metadata.get(_KEY, frozenset())
-    changed = marks | {(axis, index)} if is_empty else marks - {(axis, index)}
-    labels.metadata = {**labels.metadata, _KEY: changed}
 
 
 class EmptySliceBox(QCheckBox):
@@ -122,5 +109,5 @@ class EmptySliceBox(QCheckBox):
         labels, report = self._labels, self._report
         if labels is not None and report is not None:
             index = slice_shown(self._viewer, labels, report.axis)
-            mark_slice(labels, report.axis, index, is_empty=checked)
+            mark_slice(labels, "empty", report.axis, index, is_set=checked)
             self.marked.emit()

@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
-from napari.layers import Labels
+from napari.layers import Image, Labels
 from qtpy.QtCore import QObject
 
 from medsaga import MedsagaError
+from napari_medsaga.layers.convert import lies_on
 from napari_medsaga.layers.predictions import prediction_of
+from napari_medsaga.widgets.layer_choice import is_offered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari import Viewer
-    from napari.layers import Image
 
     from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
     from napari_medsaga.fine_tune.annotated.data_box import DataBox
@@ -125,11 +126,32 @@ class LayerFollower(QObject):
             self._images[labels] = ref(image)
 
     def _on_painted(self, event: Any) -> None:
-        """Corrections have begun, or the annotation goes on: train with that layer."""
+        """Train with the layer that is painted on, and the image it belongs to."""
         chosen, painted = self._data.labels_layer(), event.source
-        is_correction = prediction_of(painted) or prediction_of(chosen)
-        if is_correction and not self._is_busy():
-            self._data.labels.choose(painted)
+        if painted is chosen or self._is_busy() or not is_offered(painted):
+            return
+        if painted not in self._images and prediction_of(painted) is None:
+            image = self._image_below(painted)
+            if image is not None:
+                self._images[painted] = ref(image)
+                self._picked = None
+        self._data.labels.choose(painted)
+
+    def _image_below(self, labels: Labels) -> Image | None:
+        """Find the image that a layer was painted on: the next one under it."""
+        layers = list(self._viewer.layers)
+        place = layers.index(labels) if labels in layers else 0
+        nearest = (*reversed(layers[:place]), *layers[place:])
+        return next(
+            (
+                layer
+                for layer in nearest
+                if isinstance(layer, Image)
+                and layer.ndim == labels.ndim
+                and lies_on(labels, layer)
+            ),
+            None,
+        )
 
     def _on_metadata_changed(self, event: Any) -> None:
         """Notice that a layer has become a prediction; it may be painted on already."""

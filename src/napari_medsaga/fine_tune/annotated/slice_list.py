@@ -9,6 +9,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QListWidget, QListWidgetItem, QWidget
 
 from napari_medsaga.layers.convert import seen_at, world_affine
+from napari_medsaga.layers.plane import go_to
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _MOST_LISTED = 300
 _ROWS_IN_SIGHT = 3
+_TICK = 16
 
 
 class SliceList(QListWidget):
@@ -37,15 +39,19 @@ class SliceList(QListWidget):
         self._listed: tuple[Any, ...] | None = None
         self.setObjectName("slices")
         self.setToolTip(
-            "The slices that train. Untick one to leave it out; double-click one to "
-            "look at it."
+            "The slices that train. Untick one to leave it out; click on one to look "
+            "at it."
         )
         self.setFlow(QListWidget.Flow.LeftToRight)
         self.setWrapping(True)
         self.setResizeMode(QListWidget.ResizeMode.Adjust)
         self.setSpacing(2)
+        self.setStyleSheet(
+            f"QListWidget::indicator {{ width: {_TICK}px; height: {_TICK}px; }}"
+        )
         self.itemChanged.connect(self._on_item_changed)
         self.itemActivated.connect(self._on_item_activated)
+        self.itemClicked.connect(self._on_item_activated)
 
     def unticked(self) -> frozenset[int | SliceId]:
         """Give the slices that are to be left out."""
@@ -132,15 +138,7 @@ class SliceList(QListWidget):
 
     def _on_item_activated(self, item: QListWidgetItem) -> None:
         """Look at a slice: in the plane that is cut along its axis."""
-        image, report = self._image, self._report
         index = self._rows[self.row(item)]
-        if image is None or report is None or image.ndim != 3:
-            return
-        if not isinstance(index, int):
+        if self._image is None or self._report is None or not isinstance(index, int):
             return  # of another image
-        place = seen_at(self._viewer, image, report.axis, index)
-        dims = self._viewer.dims
-        axis = dims.ndim - image.ndim + report.axis
-        if axis in dims.displayed and dims.ndisplay == 2:
-            dims.order = (axis, *(a for a in dims.order if a != axis))
-        dims.set_point(axis, place[report.axis])
+        go_to(self._viewer, self._image, self._report.axis, index)

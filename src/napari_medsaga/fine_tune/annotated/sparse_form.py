@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QPushButton
+
 from medsaga import FineTuneSettings
 from medsaga.frontend import describe
 from napari_medsaga.widgets.form import SettingsForm
@@ -23,10 +26,21 @@ _WHY_NOT = (
 class SparseForm(SettingsForm[FineTuneSettings]):
     """The two settings that belong to the labels rather than to the plan."""
 
+    painted_with = Signal(int)
+    """Emits the label value that means background when it is to be painted with."""
+
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(FineTuneSettings(), only=SPARSE_SETTINGS, parent=parent)
         self._help = next(s for s in describe(FineTuneSettings) if s.name == "sparse")
         self._wanted: FineTuneSettings | None = None
+        self.paint = QPushButton("Paint background")
+        self.paint.setObjectName("paint_background")
+        self.paint.setToolTip(
+            "Paint with the label value that means background, such as around what is "
+            "painted: without any, nothing is known to be background."
+        )
+        self.paint.clicked.connect(self._on_paint_clicked)
+        self.layout().addWidget(self.paint)
         self.changed.connect(self._on_changed)
         self._on_changed()
 
@@ -54,3 +68,9 @@ class SparseForm(SettingsForm[FineTuneSettings]):
 
     def _on_changed(self) -> None:
         self.control("background_value").setEnabled(self.value().sparse)
+        self.paint.setEnabled(self.value().sparse)
+
+    def _on_paint_clicked(self) -> None:
+        value = self.background_value()
+        if value is not None:
+            self.painted_with.emit(value)

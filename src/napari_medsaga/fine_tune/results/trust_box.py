@@ -1,0 +1,235 @@
+"""What to expect of a result: Dice, size and slices of each class, by round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import ref
+
+from napari.layers import Image
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QColor, QIcon, QPixmap
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QGridLayout,
+    QHeaderView,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_medsaga.fine_tune.results.round_rows import class_rows, rounds_as_csv
+from napari_medsaga.layers.convert import class_colours, geometry_of, unused_name
+from napari_medsaga.layers.predictions import prediction_of
+from napari_medsaga.layers.result_layer import add_quietly
+from napari_medsaga.widgets.layer_choice import without_choice
+from napari_medsaga.widgets.plain_text import (
+    make_plain_label,
+    show_error,
+    show_info,
+    tip,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari import Viewer
+    from napari.layers import Labels
+
+    from napari_medsaga.fine_tune.results.round_rows import ClassRow
+
+_COLUMNS = ("Class", "Dice", "Size", "Slices", "Change")
+_SWATCH = 12
+_MOST_ROWS = 8
+_WIDEST = 150
+
+
+class TrustBox(QWidget):
+    """The table of the last result, and what can be done with the result."""
+
+    corrected = Signal(object)
+    """Emits the result's Labels layer when it is to be painted on."""
+
+    def __init__(self, viewer: Viewer, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._layer: ref[Labels] | None = None
+        self._before: ref[Labels] | None = None
+        self._folder = Path.home()
+        self.sentence = make_plain_label("expected")
+        self.table = QTableWidget(0, len(_COLUMNS))
+        self.correct = QPushButton("Correct this")
+        self.compare = QPushButton("Compare (K)")
+        self.uncertain = QPushButton("Uncertainty")
+        self.save = QPushButton("Save as CSV…")
+        self._lay_out()
+        self._describe()
+        self.correct.clicked.connect(self._on_correct_clicked)
+        self.compare.clicked.connect(self.swap)
+        self.uncertain.clicked.connect(self._on_uncertain_clicked)
+        self.save.clicked.connect(self._on_save_clicked)
+        self.follow(None)
+
+    @property
+    def layer(self) -> Labels | None:
+        """The result that the table is about, if it is still there."""
+        return self._alive(self._layer)
+
+    def follow(self, layer: Labels | None) -> None:
+        """Show what came of a training.
+
+        Parameters
+        ----------
+        layer
+            Its result, which is compared with the one that was shown before it; a layer
+            without rounds is not shown.
+        """
+        prediction = prediction_of(layer)
+        rounds = () if prediction is None else prediction.rounds
+        if layer is None or not rounds:
+            if self.layer is None:
+                self.setVisible(False)
+            return
+        earlier = self.layer
+        if earlier is not None and earlier is not layer:
+            self._before = ref(earlier)
+        self._layer = ref(layer)
+        self._fill_table(layer, class_rows(rounds, is_2d=layer.ndim == 2))
+        self.sentence.setText(
+            f"{layer.name}, round {len(rounds)}: Dice {rounds[-1].where}."
+        )
+        self.compare.setEnabled(self._alive(self._before) is not None)
+        advice = None if prediction is None else prediction.advice
+        self.uncertain.setEnabled(advice is not None)
+        self.setVisible(True)
+
+    def _fill_table(self, layer: Labels, rows: Sequence[ClassRow]) -> None:
+        colours = class_colours(layer, [row.value for row in rows])
+        self.table.setRowCount(len(rows))
+        for number, row in enumerate(rows):
+            texts = (row.name, row.dice, row.size, row.slices, row.change)
+            for column, text in enumerate(texts):
+                item = QTableWidgetItem(text)
+                item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
+                item.setToolTip(tip(text) if column == 0 else self.table.toolTip())
+                self.table.setItem(number, column, item)
+            pixmap = QPixmap(_SWATCH, _SWATCH)
+            pixmap.fill(QColor(colours.get(row.value, "#ffffff")))
+            self.table.item(number, 0).setIcon(QIcon(pixmap))
+        self._fit_height()
+
+    def swap(self) -> None:
+        """Show the result before in the place of this one, or this one again."""
+        layer, before = self.layer, self._alive(self._before)
+        if layer is None or before is None:
+            return
+        shows_new = layer.visible
+        layer.visible, before.visible = not shows_new, shows_new
+
+    def _alive(self, known: ref[Labels] | None) -> Labels | None:
+        layer = None if known is None else known()
+        return layer if layer is not None and layer in self._viewer.layers else None
+
+    def _lay_out(self) -> None:
+        buttons = QGridLayout()
+        shown = (self.correct, self.compare, self.uncertain, self.save)
+        for number, button in enumerate(shown):
+            buttons.addWidget(button, number // 2, number % 2)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.sentence)
+        layout.addWidget(self.table)
+        layout.addLayout(buttons)
+
+    def _describe(self) -> None:
+        self.setObjectName("trust")
+        self.table.setObjectName("trust_table")
+        self.table.setHorizontalHeaderLabels(_COLUMNS)
+        self.table.verticalHeader().hide()
+        self.table.setTabKeyNavigation(False)
+        self.table.setWordWrap(False)
+        self.table.setSelectionMode(QTableWidget.SelectionMode.NoSelection)
+        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.table.setToolTip(
+            "For each class: the Dice to be expected on slices that nobody painted, "
+            "how much there is of it and on how many slices, and what changed since "
+            "the round before: Dice, and size in percent."
+        )
+        header = self.table.horizontalHeader()
+        header.setMinimumSectionSize(20)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setMaximumSectionSize(_WIDEST)
+        header.setSectionResizeMode(len(_COLUMNS) - 1, QHeaderView.ResizeMode.Stretch)
+        self.correct.setObjectName("correct")
+        self.correct.setToolTip(
+            "Paint on this result: slices that you correct or accept train the next "
+            "round, together with those that trained this one."
+        )
+        self.compare.setObjectName("compare")
+        self.compare.setToolTip(
+            "Show the result of the round before in the place of this one, and back."
+        )
+        self.uncertain.setObjectName("uncertainty")
+        self.uncertain.setToolTip(
+            "Add a layer that shows how likely each voxel of the result is wrong, by "
+            "what the model and the carried paint say against it."
+        )
+        self.save.setObjectName("save_table")
+        self.save.setToolTip("Save the table of all rounds, for a spreadsheet.")
+
+    def _fit_height(self) -> None:
+        rows = min(self.table.rowCount(), _MOST_ROWS)
+        height = sum(self.table.rowHeight(row) for row in range(rows))
+        header = self.table.horizontalHeader().sizeHint().height()
+        self.table.setFixedHeight(header + height + 2 * self.table.frameWidth() + 2)
+
+    def _on_correct_clicked(self) -> None:
+        layer = self.layer
+        if layer is not None:
+            layer.visible = True
+            self._viewer.layers.selection.active = layer
+            layer.mode = "paint"
+            self.corrected.emit(layer)
+
+    def _on_uncertain_clicked(self) -> None:
+        layer = self.layer
+        prediction = prediction_of(layer)
+        if layer is None or prediction is None or prediction.advice is None:
+            return
+        shown = Image(
+            prediction.advice.uncertainty.array,
+            name=unused_name(self._viewer, f"{layer.name} uncertainty"),
+            colormap="inferno",
+            blending="additive",
+            contrast_limits=(0.0, 1.0),
+            **without_choice(geometry_of(layer)),
+        )
+        add_quietly(self._viewer, shown)
+
+    def _on_save_clicked(self) -> None:
+        layer = self.layer
+        if layer is None:
+            return
+        suggested = str(self._folder / f"{layer.name}.csv")
+        chosen, _ = QFileDialog.getSaveFileName(
+            self, "Save the table", suggested, "CSV (*.csv)"
+        )
+        if chosen:
+            self.write_csv(Path(chosen))
+
+    def write_csv(self, path: Path) -> None:
+        """Write the table of all rounds, and say where or why not."""
+        layer = self.layer
+        prediction = prediction_of(layer)
+        if layer is None or prediction is None:
+            return
+        text = rounds_as_csv(prediction.rounds, is_2d=layer.ndim == 2)
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            show_error(f"{path} cannot be written: {error.strerror}.")
+            return
+        self._folder = path.parent
+        show_info(f"Saved {path}.")
