@@ -3,7 +3,7 @@
     python benchmarks/annotator.py DATA OUT [--tasks ct spleen cord] [--seeds 0]
         [--minutes 0.5]
 
-A simulated annotator works on a volume of which the truth is known, in one of three
+A simulated annotator works on a volume of which the truth is known, in one of four
 ways:
 
 outlines
@@ -11,6 +11,8 @@ outlines
     widest gap; a model is trained, and so on.
 outlines, filled
     The same, but the paint is carried to the other slices, and nothing is trained.
+boxes, filled
+    As the loop, but the paint is carried, and nothing is trained.
 loop
     Every class of a slice is boxed, up to two clicks mend its mask, and what is still
     wrong is outlined. A model is trained; the advice says which slice is next. There
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from medsaga import Volume
 
 OUTLINE, BOX, FIRST_CLICK, CLICK, KEY, LOOK = 79.0, 7.0, 2.4, 0.9, 0.28, 1.35
-WAYS = ("outlines", "outlines, filled", "loop")
+WAYS = ("outlines", "outlines, filled", "boxes, filled", "loop")
 GOALS = (0.90, 0.95)
 _MOST_SLICES, _MOST_CLICKS = 10, 2
 # An annotator lets a class pass from this Dice on, and mends what is below.
@@ -229,12 +231,12 @@ def run(annotator: Annotator, way: str) -> list[dict[str, Any]]:
     suggested: NDArray[Any] | None = None
     wanted = annotator.gap()
     while len(annotator.painted) < _MOST_SLICES:
-        if way == "loop":
+        if way in ("loop", "boxes, filled"):
             annotator.box(wanted, None if suggested is None else suggested[wanted])
         else:
             annotator.outline(wanted)
         advised: list[int] = []
-        if way == "outlines, filled":
+        if way.endswith("filled"):
             suggested = annotator.fill()
         else:
             suggested, advised = annotator.train()
