@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Sides of the boxes that are tried around a click, of an image of 256 pixels.
 _SIDES = (8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0)
+_MOST_REDRAWN = 4  # the best of them
 _OUTSIDE = -9.0
 # A click speaks for what lies around it, up to so many times as far as the boundary.
 _REACH, _LEAST_REACH = 1.5, 1.5
@@ -39,8 +40,9 @@ def mask_around(
 ) -> tuple[Tensor, float]:
     """Give the logits of the structure that a place lies in.
 
-    Boxes of several sizes around it are tried, each is drawn anew around what its mask
-    has there, and the mask is taken that the network finds best and that fills its box.
+    Boxes of several sizes around it are tried, the best are drawn anew around what
+    their masks have there, and the mask is taken that the network finds best and that
+    fills its box.
 
     Parameters
     ----------
@@ -63,16 +65,15 @@ def mask_around(
     half = torch.tensor(_SIDES) * side / (2 * 256)
     row, column = place
     boxes = torch.stack([column - half, row - half, column + half, row + half], 1)
-    logits, _ = decode(_within(boxes, size))
+    logits, qualities = decode(_within(boxes, size))
     pixel = min(int(row), size[0] - 1), min(int(column), size[1] - 1)
-    drawn = [
-        _box_of(part) if part is not None else None
-        for part in (_part_at(one, pixel) for one in logits)
-    ]
-    boxes = torch.tensor([box for box in drawn if box is not None])
+    parts = [_part_at(one, pixel) for one in logits]
+    order = qualities.argsort(descending=True).tolist()
+    drawn = [_box_of(part) for n in order if (part := parts[n]) is not None]
     best, score = torch.full_like(logits[0], _OUTSIDE), 0.0
-    if not len(boxes):
+    if not drawn:
         return best, score
+    boxes = torch.tensor(drawn[:_MOST_REDRAWN])
     for one, quality, box in zip(*decode(boxes), boxes, strict=True):
         part = _part_at(one, pixel)
         if part is None:

@@ -60,7 +60,7 @@ class PromptNetwork(nn.Module):
         )
         _load(self.prompt_encoder, pretrained.sam, "prompt_encoder.")
         _load(self.mask_decoder, pretrained.sam, "mask_decoder.")
-        self.eval()
+        self.eval().to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def embed(self, image: Tensor) -> Tensor:
@@ -74,7 +74,8 @@ class PromptNetwork(nn.Module):
         """
         height, width = image.shape[1:]
         padded = F.pad(image, (0, self.side - width, 0, self.side - height))
-        embedding: Tensor = self.backbone(padded[None])[-1]
+        images = padded[None].contiguous(memory_format=torch.channels_last)
+        embedding: Tensor = self.backbone(images)[-1]
         return embedding
 
     @torch.no_grad()

@@ -53,7 +53,8 @@ def run_course(
     model, scores = _finish(setup, state, scores)
     with suppress(Stop):  # there is nothing left to stop
         # What is kept may be another one than was last seen.
-        yield from previewer.show("galore")
+        is_head = setup.settings.stages == "head"
+        yield from previewer.show("head" if is_head else "galore")
         yield from _tell_unlearned(setup, state, scores)
         yield scores
     return model

@@ -19,6 +19,7 @@ from medsaga.propagation.paint import Paint
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.strategy import apply_strategy
 from medsaga.training.origin import load_network
+from medsaga.training.paint_context.agreed import find_neighbours
 from medsaga.training.paint_context.painted_images import PaintedImages
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from medsaga.network.medsaga import MedSAGa
     from medsaga.settings.fine_tune import FineTuneSettings
     from medsaga.training.origin import Origin
+    from medsaga.training.paint_context.agreed import Neighbour
     from medsaga.training.request import Request
 
 
@@ -64,6 +66,8 @@ class Setup:
         What the training was given.
     device, precision
         What computes, and in which number format.
+    kept_neighbours
+        The neighbours of a training that goes on, whose images may not be there.
     """
 
     origin: Origin
@@ -78,6 +82,13 @@ class Setup:
     record: RunRecord
     device: torch.device
     precision: FixedPrecision
+    kept_neighbours: Sequence[Neighbour] | None = None
+
+    @cached_property
+    def neighbours(self) -> Sequence[Neighbour]:
+        """Slices beside those that train, with the paint that is carried to them."""
+        kept = self.kept_neighbours
+        return find_neighbours(self) if kept is None else kept
 
     @cached_property
     def image_numbers(self) -> Mapping[str, int]:

@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -14,13 +15,14 @@ from medsaga.propagation.trust import PaintTrust
 from medsaga.training.optim.averaging import BestWeights, WeightAverage
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.layerwise import LayerwiseOptimizer
-from medsaga.training.paint_context.agreed import AgreedSlice
 from medsaga.training.plan.running_time import RunningTime
 from medsaga.training.plan.steps import StepClock
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from medsaga.network.medsaga import MedSAGa
@@ -100,8 +102,8 @@ class TrainingState:
     expected
         Dice to be expected of slices that nobody painted, by label value.
     agreed
-        Slices beside painted ones that train where model and carried paint agree; None
-        until they are looked for.
+        Of each neighbour of the setup the class indices that model and carried paint
+        agree on; None until they are looked for.
     """
 
     network: MedSAGa
@@ -119,7 +121,7 @@ class TrainingState:
     measured: dict[str, Any] = field(default_factory=dict)
     trust: PaintTrust | None = None
     expected: dict[int, float] = field(default_factory=dict)
-    agreed: list[AgreedSlice] | None = None
+    agreed: list[NDArray[np.int16]] | None = None
     average: WeightAverage = field(init=False)
     best: BestWeights = field(init=False)
 
@@ -149,9 +151,8 @@ class TrainingState:
             "best": self.best.state_dict(),
             "optimizer": {} if self.optimizer is None else self.optimizer.state_dict(),
             "agreed": {
-                f"{number}/{name}": tensor
+                str(number): torch.from_numpy(one)
                 for number, one in enumerate(self.agreed or ())
-                for name, tensor in one.tensors().items()
             },
         }
         tensors: dict[str, Tensor] = {}
@@ -186,12 +187,9 @@ class TrainingState:
         self.average.load_state_dict(parts["average"], notes["n_averaged"])
         self.best.load_state_dict(parts["best"], notes["best"])
         self._take_notes(notes)
-        agreed = notes.get("agreed")  # of earlier versions there is none
-        if agreed is not None:
-            self.agreed = [
-                AgreedSlice.read(_of_number(parts["agreed"], number), one)
-                for number, one in enumerate(agreed)
-            ]
+        n_agreed = notes.get("n_agreed")  # of earlier versions there is none
+        if n_agreed is not None:
+            self.agreed = [parts["agreed"][str(n)].numpy() for n in range(n_agreed)]
         if parts["optimizer"]:
             self.make_optimizer(settings).load_state_dict(parts["optimizer"])
 
@@ -210,7 +208,7 @@ class TrainingState:
             "measured": self.measured,
             "trust": None if self.trust is None else asdict(self.trust),
             "expected": list(self.expected.items()),  # JSON has no numbers as keys
-            "agreed": self.agreed and [one.notes() for one in self.agreed],
+            "n_agreed": None if self.agreed is None else len(self.agreed),
             "n_averaged": self.average.n_updates,
             "best": self.best.notes(),
         }
@@ -227,12 +225,3 @@ class TrainingState:
         self.trust = None if trust is None else PaintTrust(**trust)
         self.expected = dict(notes.get("expected", ()))
         self.n_not_finite = notes["n_not_finite"]
-
-
-def _of_number(tensors: dict[str, Tensor], number: int) -> dict[str, Tensor]:
-    prefix = f"{number}/"
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }

@@ -14,7 +14,7 @@ from medsaga import TrainingData, drain, fine_tune
 from medsaga.data.sizing import IGNORE
 from medsaga.events import Progress
 from medsaga.training.paint_context import agreed as agreed_module
-from medsaga.training.paint_context.agreed import AgreedSlice, find_agreed, with_agreed
+from medsaga.training.paint_context.agreed import Neighbour, find_agreed, with_agreed
 
 PAINTED = [2, 8]
 
@@ -32,18 +32,19 @@ def found():
 
 
 def test_neighbours_are_looked_at_and_no_painted_slice(found):
-    _, agreed = found
-    assert [one.id.index for one in agreed] == [0, 1, 3, 4, 6, 7, 9, 10]
+    setup, agreed = found
+    assert [one.id.index for one in setup.neighbours] == [0, 1, 3, 4, 6, 7, 9, 10]
+    assert len(agreed) == 8
 
 
 def test_what_is_known_is_what_the_paint_says(found):
     setup, agreed = found
     truth = make_phantom()[1]
-    for one in agreed:
-        sample = one.sample(setup.table)
+    for one, indices in zip(setup.neighbours, agreed, strict=True):
+        sample = one.sample(indices, setup.table)
         known = sample.known
         assert sample.image.shape[1:] == setup.training[0].image.shape[1:]
-        assert (one.indices == IGNORE).any(), "an untrained model agrees on everything"
+        assert (indices == IGNORE).any(), "an untrained model agrees on everything"
         assert (sample.truth[known] == truth[one.id.index][known]).mean() > 0.97
 
 
@@ -56,12 +57,11 @@ def test_half_of_the_views_are_painted_ones(found):
 
 
 def test_it_is_read_as_it_was_written(found):
-    _, agreed = found
-    for one in agreed:
-        again = AgreedSlice.read(one.tensors(), one.notes())
+    for one in found[0].neighbours:
+        again = Neighbour.read(one.tensors(), one.notes())
         assert again.id == one.id
         assert torch.equal(again.image, one.image)
-        np.testing.assert_array_equal(again.indices, one.indices)
+        np.testing.assert_array_equal(again.of_paint, one.of_paint)
         assert (again.content, again.spacing) == (one.content, one.spacing)
 
 
@@ -72,27 +72,25 @@ def test_flat_images_strokes_and_the_setting_have_none():
     flat = prepared(list(image[:4]), list(labels[:4]))
     sparse = replace(TINY, sparse=True, background_value=1)
     strokes = prepared(image, painted, sparse)
-    for setup, network in (off, flat, strokes):
-        assert drain(find_agreed(setup, network)) == []
+    for setup, _ in (off, flat, strokes):
+        assert setup.neighbours == []
 
 
 def test_held_out_slices_stay_out():
     image, labels = make_phantom(24)
     settings = replace(TINY, hold_out_from=4)
-    setup, network = prepared(image, keep_slices(labels, [2, 6, 10, 14, 18]), settings)
+    setup, _ = prepared(image, keep_slices(labels, [2, 6, 10, 14, 18]), settings)
     held_out = {sample.id.index for sample in setup.held_out}
     assert held_out
-    agreed = drain(find_agreed(setup, network))
     near = {index + step for index in held_out for step in (-1, 1)}
-    assert not {one.id.index for one in agreed} & (held_out | near)
+    assert not {one.id.index for one in setup.neighbours} & (held_out | near)
 
 
 def test_many_painted_slices_have_no_more_than_the_most(monkeypatch):
     monkeypatch.setattr(agreed_module, "_MOST", 3)
     image, labels = make_phantom()
-    setup, network = prepared(image, keep_slices(labels, PAINTED))
-    found = drain(find_agreed(setup, network))
-    assert [one.id.index for one in found] == [1, 3, 7]
+    setup, _ = prepared(image, keep_slices(labels, PAINTED))
+    assert [one.id.index for one in setup.neighbours] == [1, 3, 7]
 
 
 def test_a_training_says_it_and_its_card_names_the_painted_slices_alone():

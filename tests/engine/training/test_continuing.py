@@ -11,6 +11,7 @@ import dask.array
 import numpy as np
 import pytest
 import torch
+from tests.engine.training.conftest import stop_when
 from tests.phantom import TINY, keep_slices, train
 
 from medsaga import (
@@ -117,14 +118,10 @@ class TestTheSameClasses:
         assert all(torch.equal(weights[n], t) for n, t in _weights(again).items())
 
     def test_a_stop_at_once_gives_the_model_back(self, image, labels, quick, trained):
-        stream = fine_tune(TrainingData(image, labels), quick, start=trained)
-        for event in stream:
-            if isinstance(event, Preview) and event.stage != "paint":
-                break
-        stream.throw(Stop())  # the scores of what is kept
-        with pytest.raises(StopIteration) as end:
-            next(stream)
-        model = end.value.value
+        model = stop_when(
+            fine_tune(TrainingData(image, labels), quick, start=trained),
+            lambda e: isinstance(e, Preview) and e.stage != "paint",
+        )
         expected, found = (drain(segment(m, image)).mask for m in (trained, model))
         np.testing.assert_array_equal(found.array, expected.array)
 

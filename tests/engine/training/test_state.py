@@ -32,6 +32,7 @@ def are_equal(first, second) -> bool:
     [
         (1, {}),
         (11, {}),
+        (7, {"agreed_slices": 2}),
         (9, {"strategy": "full", "precision": "bf16"}),
         (9, {"strategy": "decoder"}),
         (9, {"hold_out_from": 6, "validations": 3, "average_weights": False}),

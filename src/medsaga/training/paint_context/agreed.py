@@ -6,7 +6,7 @@ they disagree on is unknown, and trains nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,8 +37,8 @@ _MOST = 20
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class AgreedSlice:
-    """A slice, and the classes of its pixels as far as they are agreed on.
+class Neighbour:
+    """A slice beside a painted one, with the paint that is carried to it.
 
     Attributes
     ----------
@@ -46,9 +46,9 @@ class AgreedSlice:
         Which it is.
     image, content
         As of a :class:`~medsaga.data.samples.Sample`.
-    indices
+    of_paint
         (rows, columns) int16 class indices at the slice's own resolution, -1 where
-        unknown.
+        classes overlap.
     spacing
         Pixel size in mm along rows and columns; None where unknown.
     """
@@ -56,93 +56,83 @@ class AgreedSlice:
     id: SliceId
     image: Tensor
     content: Size
-    indices: NDArray[np.int16]
+    of_paint: NDArray[np.int16]
     spacing: tuple[float, float] | None
 
-    def sample(self, table: ClassTable) -> Sample:
-        """Give it as what trains."""
-        target, labels = scale_labels(self.indices, self.image, self.content, None)
-        known = self.indices != IGNORE
+    def sample(self, agreed: NDArray[np.int16], table: ClassTable) -> Sample:
+        """Give it as what trains, by the class indices that are agreed on."""
+        target, labels = scale_labels(agreed, self.image, self.content, None)
         return Sample(
             image=self.image,
             target=target,
             labels=labels,
             id=self.id,
-            truth=np.array(table.to_values(np.maximum(self.indices, 0))),
+            truth=np.array(table.to_values(np.maximum(agreed, 0))),
             spacing=self.spacing,
             content=self.content,
-            known=known,
+            known=agreed != IGNORE,
         )
 
     def tensors(self) -> dict[str, Tensor]:
         """Give what :meth:`read` takes, beside the notes."""
         is_grey = self.image.stride(0) == 0  # one plane, seen three times
         return {
-            "image": self.image[: 1 if is_grey else 3],
-            "indices": torch.from_numpy(self.indices),
+            "image": self.image[: 1 if is_grey else 3].contiguous(),
+            "of_paint": torch.from_numpy(self.of_paint),
         }
 
     def notes(self) -> dict[str, Any]:
         """Give what :meth:`read` takes, beside the tensors, for JSON."""
         return {
-            "id": vars(self.id).copy(),
+            "id": asdict(self.id),
             "content": self.content,
             "spacing": self.spacing,
         }
 
     @classmethod
-    def read(
-        cls, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]
-    ) -> AgreedSlice:
-        """Make the same slice again."""
+    def read(cls, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> Neighbour:
+        """Make the same again."""
         height, width = notes["content"]
         spacing = notes["spacing"]
         return cls(
             id=SliceId(**notes["id"]),
             image=tensors["image"].expand(3, -1, -1),
             content=(height, width),
-            indices=tensors["indices"].numpy(),
+            of_paint=tensors["of_paint"].numpy(),
             spacing=None if spacing is None else (spacing[0], spacing[1]),
         )
 
 
-def find_agreed(
-    setup: Setup, network: MedSAGa
-) -> Generator[Event, None, list[AgreedSlice]]:
-    """Look where model and carried paint agree, on slices near painted ones.
+def find_neighbours(setup: Setup) -> list[Neighbour]:
+    """Carry the paint to slices next to those that train.
 
-    Paint of slices that are held out is not carried, and they are not looked at. Images
-    without carried paint have no such slices, nor have those that are seen in tiles.
-
-    Yields
-    ------
-    Progress
-        One for each slice.
+    Paint of slices that are held out is not carried, nor is it to them. Images without
+    carried paint have no such slices, nor have those that are seen in tiles.
     """
     if setup.canvas.tile:
         return []
-    found: list[AgreedSlice] = []
-    nearby = _nearby(setup)
+    found: list[Neighbour] = []
     limits: dict[int, tuple[float, float]] = {}
-    for done, (number, index) in enumerate(nearby, 1):
+    for number, index in _nearby(setup):
         carrier, image = setup.painted.carrier(number), setup.images[number]
         assert carrier is not None
+        of_paint = _carried(setup, carrier, index)
+        if of_paint is None:
+            continue
         if number not in limits:
             limits[number] = setup.rule.limits(image)
         seen, content = working_image(
             image, setup.axis, index, limits[number], setup.canvas
         )
-        indices = _agreed(setup, network, carrier, index, seen, content)
-        if indices is not None:
-            agreed = AgreedSlice(
+        found.append(
+            Neighbour(
                 id=image.slice_id(setup.axis, index),
                 image=seen,
                 content=content,
-                indices=indices,
+                of_paint=of_paint,
                 spacing=image.slice_spacing(setup.axis),
             )
-            found.append(agreed)
-        yield setup.head_progress("agreed", (done, len(nearby)), float("nan"), 0.0)
+        )
     return found
 
 
@@ -170,38 +160,55 @@ def _nearby(setup: Setup) -> list[tuple[int, int]]:
     return sorted(sorted(gaps, key=lambda place: (gaps[place], place))[:_MOST])
 
 
-def _agreed(
-    setup: Setup,
-    network: MedSAGa,
-    carrier: Carrier,
-    index: int,
-    seen: Tensor,
-    content: Size,
-) -> NDArray[np.int16] | None:
-    """Give the class indices where both say the same; None where no paint comes."""
+def _carried(setup: Setup, carrier: Carrier, index: int) -> NDArray[np.int16] | None:
+    """Give the class indices of carried paint; None where none comes."""
     held_out = {sample.id.index for sample in setup.held_out}
     if not set(carrier.painted) - held_out:
         return None
     maps = carrier.at(index, without=held_out)
     if not maps.is_reached:
         return None
-    with evaluating(network):
-        logits = predict_image(network, seen, content, carrier.shape, setup.precision)
-    of_model = logits.argmax(0).cpu().numpy().astype(np.int16)
     distances = on_slice(maps, carrier).numpy()
-    of_paint = np.zeros_like(of_model)
+    of_paint = np.zeros(carrier.shape, np.int16)
     within = carrier.frame.cut(of_paint)
     n_classes = (distances > 0).sum(0)
     within[...] = np.where(n_classes > 0, distances.argmax(0) + 1, 0)
     within[n_classes > 1] = IGNORE  # classes are carried one by one, and may overlap
-    agreed: NDArray[np.int16] = np.where(of_model == of_paint, of_paint, IGNORE)
-    return agreed.astype(np.int16)
+    return of_paint
 
 
-def with_agreed(setup: Setup, agreed: Sequence[AgreedSlice]) -> list[Sample]:
+def find_agreed(
+    setup: Setup, network: MedSAGa
+) -> Generator[Event, None, list[NDArray[np.int16]]]:
+    """Look where the model says what carried paint says.
+
+    Gives (rows, columns) class indices of each neighbour of the setup, -1 elsewhere.
+
+    Yields
+    ------
+    Progress
+        One for each slice.
+    """
+    found: list[NDArray[np.int16]] = []
+    total = len(setup.neighbours)
+    for done, one in enumerate(setup.neighbours, 1):
+        size: Size = (one.of_paint.shape[0], one.of_paint.shape[1])
+        with evaluating(network):
+            logits = predict_image(
+                network, one.image, one.content, size, setup.precision
+            )
+        of_model = logits.argmax(0).cpu().numpy()
+        agreed = np.where(of_model == one.of_paint, one.of_paint, IGNORE)
+        found.append(agreed.astype(np.int16))
+        yield setup.head_progress("agreed", (done, total), float("nan"), 0.0)
+    return found
+
+
+def with_agreed(setup: Setup, agreed: Sequence[NDArray[np.int16]]) -> list[Sample]:
     """Give the samples of a step's views: half of them painted, half agreed on."""
     samples = list(setup.training)
     if not agreed:
         return samples
     times = max(1, round(len(agreed) / len(samples)))
-    return [*samples * times, *(one.sample(setup.table) for one in agreed)]
+    pairs = zip(setup.neighbours, agreed, strict=True)
+    return [*samples * times, *(one.sample(known, setup.table) for one, known in pairs)]

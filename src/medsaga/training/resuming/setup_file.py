@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors.torch import load_file, save_file
 
 from medsaga.computing import pick_device
 from medsaga.data.canvas import Canvas
@@ -17,14 +18,17 @@ from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.medsaga import MedSAGa
 from medsaga.training.optim.strategy import apply_strategy
 from medsaga.training.origin import Origin
+from medsaga.training.paint_context.agreed import Neighbour
 from medsaga.training.resuming.outline import SETUP, read_document, read_outline
 from medsaga.training.setup import Setup
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from medsaga.data.volume import Volume
+
+_NEIGHBOURS = "neighbours.safetensors"
 
 
 def write_setup(setup: Setup, network: MedSAGa, folder: Path) -> None:
@@ -48,6 +52,13 @@ def write_setup(setup: Setup, network: MedSAGa, folder: Path) -> None:
             for v in setup.images
         ],
     }
+    content["neighbours"] = [one.notes() for one in setup.neighbours]
+    tensors = {
+        f"{number}/{name}": tensor
+        for number, one in enumerate(setup.neighbours)
+        for name, tensor in one.tensors().items()
+    }
+    save_file(tensors, folder / _NEIGHBOURS)
     (folder / SETUP).write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -88,5 +99,20 @@ def read_setup(folder: Path, images: Sequence[Volume] = ()) -> tuple[Setup, MedS
         record=outline.record,
         device=device,
         precision=content["precision"],
+        kept_neighbours=_read_neighbours(folder, content.get("neighbours")),
     )
     return setup, network
+
+
+def _read_neighbours(
+    folder: Path, notes: Sequence[Mapping[str, Any]] | None
+) -> list[Neighbour] | None:
+    if notes is None:  # of a training of an earlier version
+        return None
+    tensors = load_file(folder / _NEIGHBOURS)
+    return [
+        Neighbour.read(
+            {name: tensors[f"{number}/{name}"] for name in ("image", "of_paint")}, one
+        )
+        for number, one in enumerate(notes)
+    ]
