@@ -158,11 +158,11 @@ class PaintingBox(QWidget):
         window.addRow(labelled("Window", self.window_choice), self.window_choice)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addLayout(window)
-        layout.addLayout(buttons)
         layout.addWidget(self.bar)
+        layout.addLayout(buttons)
         layout.addWidget(self.status)
         layout.addWidget(self.fill)
+        layout.addLayout(window)
 
     def _describe(self) -> None:
         self.status.hide()
