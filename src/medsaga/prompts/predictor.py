@@ -82,7 +82,7 @@ class PromptPredictor:
         limits: tuple[float, float] | None = None,
     ) -> None:
         """See a slice in advance; see :meth:`predict` for the parameters."""
-        with self._lock, self._ready():
+        with self._lock, memory_explained(_NOT_ENOUGH_MEMORY):
             self._see(image, axis, index, limits)
 
     def predict(
@@ -115,12 +115,9 @@ class PromptPredictor:
             weights are not there.
         """
         prompt.check(image.slice_shape(axis))
-        with self._lock, self._ready():
+        with self._lock, memory_explained(_NOT_ENOUGH_MEMORY):
             seen = self._see(image, axis, index, limits)
             return self._mask(seen, prompt)
-
-    def _ready(self) -> Any:
-        return memory_explained(_NOT_ENOUGH_MEMORY)
 
     def _see(
         self,

@@ -142,21 +142,17 @@ def _nearby(setup: Setup) -> list[tuple[int, int]]:
     Of many those nearest to paint.
     """
     trained = {(s.id.image, s.id.index) for s in setup.training if s.known is None}
+    most = setup.settings.agreed_slices
     gaps: dict[tuple[int, int], int] = {}
     for number, image in enumerate(setup.images):
         carrier = setup.painted.carrier(number)
         if carrier is None:
             continue
-        for painted in carrier.painted:
-            if (image.fingerprint, painted) not in trained:
-                continue
-            for gap in range(1, setup.settings.agreed_slices + 1):
-                for index in (painted - gap, painted + gap):
-                    if 0 <= index < image.shape[setup.axis]:
-                        place = number, index
-                        gaps[place] = min(gap, gaps.get(place, gap))
-        for painted in carrier.painted:
-            gaps.pop((number, painted), None)
+        known = [i for i in carrier.painted if (image.fingerprint, i) in trained]
+        for index in carrier.unpainted() if known else ():
+            gap = min(abs(index - painted) for painted in known)
+            if gap <= most:
+                gaps[number, index] = gap
     return sorted(sorted(gaps, key=lambda place: (gaps[place], place))[:_MOST])
 
 

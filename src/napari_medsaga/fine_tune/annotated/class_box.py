@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QColorDialog,
@@ -111,7 +112,6 @@ class ClassBox(QWidget):
         """Add a class and paint with it from now on; gives its label value."""
         labels = self._labels or self._new_layer()
         if labels is None:
-            show_error("Open an image first: the classes are painted on it.")
             return None
         value = add_class(labels, name, self.table.values)
         labels.selected_label = value
@@ -122,7 +122,6 @@ class ClassBox(QWidget):
         """Take over the names and colours of a model's classes."""
         labels = self._labels or self._new_layer()
         if labels is None:
-            show_error("Open an image first: the classes are painted on it.")
             return
         known = zip(table.values, table.names, table.colours, strict=True)
         for value, name, colour in known:
@@ -157,12 +156,11 @@ class ClassBox(QWidget):
         layout.addLayout(buttons)
 
     def _new_layer(self) -> Labels | None:
-        """Add a Labels layer that lies exactly on the image."""
+        """Add a Labels layer that lies exactly on the image; without one say so."""
         image = self._image
         if image is None:
+            show_error("Open an image first: the classes are painted on it.")
             return None
-        import numpy as np
-
         options = geometry_of(image)
         name = unused_name(self._viewer, f"{image.name} labels")
         empty = np.zeros(shape_of(image), np.uint8)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import QHeaderView, QTableWidget, QTableWidgetItem, QWidget
 
 from napari_medsaga.widgets.plain_text import tip
+from napari_medsaga.widgets.tables import fit_height, swatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,6 @@ _BACKGROUND_HELP = (
     "What is known to be background: the pixels painted with this value, and all of "
     "the empty slices. It is no class, and is 0 in the masks."
 )
-_SWATCH = 14
 _MOST_ROWS_SHOWN = 6
 
 
@@ -119,9 +118,7 @@ class ClassTableView(QTableWidget):
                 item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
             self.setItem(row, column, item)
         if colour is not None:
-            pixmap = QPixmap(_SWATCH, _SWATCH)
-            pixmap.fill(QColor(colour))
-            self.item(row, 0).setIcon(QIcon(pixmap))
+            self.item(row, 0).setIcon(swatch(colour))
 
     def _fix_background(self) -> None:
         for column in range(self.columnCount()):
@@ -131,12 +128,7 @@ class ClassTableView(QTableWidget):
                 item.setToolTip(_BACKGROUND_HELP)
 
     def _fit_height(self) -> None:
-        rows = min(self.rowCount(), _MOST_ROWS_SHOWN)
-        height = sum(self.rowHeight(row) for row in range(rows))
-        frame = 2 * self.frameWidth() + 2
-        self.setFixedHeight(
-            self.horizontalHeader().sizeHint().height() + height + frame
-        )
+        fit_height(self, _MOST_ROWS_SHOWN)
         self.setVisible(self.rowCount() > 0)
 
     def _on_selected(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from medsaga.frontend import count
 from napari_medsaga.fine_tune.painting.slice_bar import SliceState
+from napari_medsaga.layers.convert import shape_of
 from napari_medsaga.layers.predictions import prediction_of
 from napari_medsaga.layers.slice_marks import marked_slices
 
@@ -22,13 +23,19 @@ if TYPE_CHECKING:
 
 
 def advice_on(viewer: Viewer, image: Image, axis: int) -> Advice | None:
-    """Give the advice of the uppermost result on an image, sliced along an axis."""
+    """Give the advice of the uppermost result on an image, sliced along an axis.
+
+    It is of all slices that the image has now.
+    """
+    n_slices = shape_of(image)[axis]
     for layer in reversed(viewer.layers):
         prediction = prediction_of(layer)
         if prediction is None or prediction.image() is not image:
             continue
         advice = prediction.advice
-        if advice is not None and advice.axis == axis and advice.is_complete:
+        if advice is None or not advice.is_complete:
+            continue
+        if (advice.axis, advice.n_slices) == (axis, n_slices):
             return advice
     return None
 
@@ -88,7 +95,7 @@ def next_slice(
     """
     if len(known) >= n_slices:
         return None
-    if advice is None or len(advice.errors) != n_slices:
+    if advice is None:
         return _widest_gap(sorted(known), n_slices)
     left = replace(advice, painted=tuple(sorted(known)))
     order = [index for index in left.to_paint(2) if index != here]

@@ -242,7 +242,5 @@ class PaintingBox(QWidget):
             return
         axis, n_slices = report.axis, shape_of(image)[report.axis]
         advice = advice_on(self._viewer, image, axis)
-        if advice is not None and advice.n_slices != n_slices:
-            advice = None
         states = slice_states(known_slices(report, image, labels), advice, n_slices)
         self.bar.show_states(states, slice_shown(self._viewer, image, axis))

@@ -9,7 +9,7 @@ from napari.layers import Shapes
 from qtpy.QtCore import QObject, Signal
 
 from napari_medsaga.layers.convert import unused_name
-from napari_medsaga.layers.place import GEOMETRY
+from napari_medsaga.layers.place import geometry_of
 from napari_medsaga.layers.plane import Plane
 
 if TYPE_CHECKING:
@@ -63,15 +63,13 @@ class Pointer(QObject):
         self.end()
         active = self._viewer.layers.selection.active
         self._image, self._before = image, active
-        options = {name: getattr(image, name) for name in GEOMETRY}
-        options["affine"] = np.array(image.affine.affine_matrix)
         layer = Shapes(
             ndim=image.ndim,
             name=unused_name(self._viewer, _NAME),
             edge_color=_EDGE,
             face_color="transparent",
             edge_width=self._edge_width(image),
-            **options,
+            **geometry_of(image),
         )
         layer.mouse_drag_callbacks.append(self._on_drag)
         layer.mouse_pan = False

@@ -8,7 +8,6 @@ from weakref import ref
 
 from napari.layers import Image
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QFileDialog,
     QGridLayout,
@@ -31,6 +30,7 @@ from napari_medsaga.widgets.plain_text import (
     show_info,
     tip,
 )
+from napari_medsaga.widgets.tables import fit_height, swatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from napari_medsaga.fine_tune.results.round_rows import ClassRow
 
 _COLUMNS = ("Class", "Dice", "Size", "Slices", "Change")
-_SWATCH = 12
 _MOST_ROWS = 8
 _WIDEST = 150
 
@@ -115,10 +114,9 @@ class TrustBox(QWidget):
                 item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
                 item.setToolTip(tip(text) if column == 0 else self.table.toolTip())
                 self.table.setItem(number, column, item)
-            pixmap = QPixmap(_SWATCH, _SWATCH)
-            pixmap.fill(QColor(colours.get(row.value, "#ffffff")))
-            self.table.item(number, 0).setIcon(QIcon(pixmap))
-        self._fit_height()
+            colour = colours.get(row.value, "#ffffff")
+            self.table.item(number, 0).setIcon(swatch(colour))
+        fit_height(self.table, _MOST_ROWS)
 
     def swap(self) -> None:
         """Show the result before in the place of this one, or this one again."""
@@ -178,12 +176,6 @@ class TrustBox(QWidget):
         )
         self.save.setObjectName("save_table")
         self.save.setToolTip("Save the table of all rounds, for a spreadsheet.")
-
-    def _fit_height(self) -> None:
-        rows = min(self.table.rowCount(), _MOST_ROWS)
-        height = sum(self.table.rowHeight(row) for row in range(rows))
-        header = self.table.horizontalHeader().sizeHint().height()
-        self.table.setFixedHeight(header + height + 2 * self.table.frameWidth() + 2)
 
     def _on_correct_clicked(self) -> None:
         layer = self.layer
