@@ -86,6 +86,18 @@ def test_held_out_slices_stay_out():
     assert not {one.id.index for one in setup.neighbours} & (held_out | near)
 
 
+def test_what_is_held_out_of_one_image_trains_in_another():
+    image, labels = make_phantom()
+    painted = keep_slices(labels, PAINTED)
+    setup, _ = prepared([image, image + 1], [painted, painted])
+    first, second = (one.fingerprint for one in setup.images)
+    held_out = [s for s in setup.training if s.id.image == second]
+    training = [s for s in setup.training if s.id.image == first]
+    setup = replace(setup, training=training, held_out=held_out)
+    found = {(one.id.image, one.id.index) for one in setup.neighbours}
+    assert found == {(first, index) for index in (0, 1, 3, 4, 6, 7, 9, 10)}
+
+
 def test_many_painted_slices_have_no_more_than_the_most(monkeypatch):
     monkeypatch.setattr(agreed_module, "_MOST", 3)
     image, labels = make_phantom()

@@ -116,7 +116,10 @@ def find_neighbours(setup: Setup) -> list[Neighbour]:
     for number, index in _nearby(setup):
         carrier, image = setup.painted.carrier(number), setup.images[number]
         assert carrier is not None
-        of_paint = _carried(setup, carrier, index)
+        held_out = {
+            s.id.index for s in setup.held_out if s.id.image == image.fingerprint
+        }
+        of_paint = _carried(carrier, index, held_out)
         if of_paint is None:
             continue
         if number not in limits:
@@ -156,9 +159,10 @@ def _nearby(setup: Setup) -> list[tuple[int, int]]:
     return sorted(sorted(gaps, key=lambda place: (gaps[place], place))[:_MOST])
 
 
-def _carried(setup: Setup, carrier: Carrier, index: int) -> NDArray[np.int16] | None:
+def _carried(
+    carrier: Carrier, index: int, held_out: set[int]
+) -> NDArray[np.int16] | None:
     """Give the class indices of carried paint; None where none comes."""
-    held_out = {sample.id.index for sample in setup.held_out}
     if not set(carrier.painted) - held_out:
         return None
     maps = carrier.at(index, without=held_out)
