@@ -3,7 +3,7 @@
     python benchmarks/annotator.py DATA OUT [--tasks ct spleen cord] [--seeds 0]
         [--minutes 0.5]
 
-A simulated annotator works on a volume of which the truth is known, in one of four
+A simulated annotator works on a volume of which the truth is known, in one of five
 ways:
 
 outlines
@@ -13,6 +13,8 @@ outlines, filled
     The same, but the paint is carried to the other slices, and nothing is trained.
 boxes, filled
     As the loop, but the paint is carried, and nothing is trained.
+boxes, live
+    As the loop, but all slices are suggested as with Live on, and nothing is trained.
 loop
     Every class of a slice is boxed, up to two clicks mend its mask, and what is still
     wrong is outlined. A model is trained; the advice says which slice is next. There
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     from medsaga import Volume
 
 OUTLINE, BOX, FIRST_CLICK, CLICK, KEY, LOOK = 79.0, 7.0, 2.4, 0.9, 0.28, 1.35
-WAYS = ("outlines", "outlines, filled", "boxes, filled", "loop")
+WAYS = ("outlines", "outlines, filled", "boxes, filled", "boxes, live", "loop")
 GOALS = (0.90, 0.95)
 _MOST_SLICES, _MOST_CLICKS = 10, 2
 # An annotator lets a class pass from this Dice on, and mends what is below.
@@ -161,12 +163,13 @@ class Annotator:
         self.work.act("outline", OUTLINE)
         return part
 
-    def fill(self) -> NDArray[Any]:
-        """Carry the paint; gives the mask of the volume."""
+    def fill(self, *, live: bool) -> NDArray[Any]:
+        """Carry the paint, and with `live` learn from it; gives the mask of all."""
         self.work.act("key", KEY)
         started = time.monotonic()
         pair = self.image, self.image.with_array(self.labels)
-        stream = medsaga.propagate(*pair, axis=0, slices=self.painted)
+        carry = medsaga.suggest if live else medsaga.propagate
+        stream = carry(*pair, axis=0, slices=self.painted)
         mask = drain(stream).mask.array
         self.work.machine += time.monotonic() - started
         return mask
@@ -231,13 +234,13 @@ def run(annotator: Annotator, way: str) -> list[dict[str, Any]]:
     suggested: NDArray[Any] | None = None
     wanted = annotator.gap()
     while len(annotator.painted) < _MOST_SLICES:
-        if way in ("loop", "boxes, filled"):
+        if way == "loop" or way.startswith("boxes"):
             annotator.box(wanted, None if suggested is None else suggested[wanted])
         else:
             annotator.outline(wanted)
         advised: list[int] = []
-        if way.endswith("filled"):
-            suggested = annotator.fill()
+        if way.endswith(("filled", "live")):
+            suggested = annotator.fill(live=way.endswith("live"))
         else:
             suggested, advised = annotator.train()
         work = annotator.work

@@ -11,6 +11,8 @@ from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
 from .events import Stop as Stop
 from .events import drain as drain
+from .live.predictor import LivePredictor as LivePredictor
+from .live.suggest import suggest as suggest
 from .metrics import Scores as Scores
 from .metrics import score as score
 from .models.card import ModelCard as ModelCard

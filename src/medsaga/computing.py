@@ -29,8 +29,12 @@ _faster: WeakKeyDictionary[nn.Module, dict[int, FixedPrecision]] = WeakKeyDictio
 
 
 def pick_device() -> torch.device:
-    """Pick a CUDA GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Pick a CUDA GPU where there is one, else the CPU.
+
+    The environment variable MEDSAGA_DEVICE, if it says cpu, picks that.
+    """
+    is_wanted = os.environ.get("MEDSAGA_DEVICE") != "cpu"
+    return torch.device("cuda" if is_wanted and torch.cuda.is_available() else "cpu")
 
 
 def thread_count() -> int:

@@ -15,6 +15,7 @@ from medsaga.computing import (
     evaluating,
     free_memory,
     peak_memory,
+    pick_device,
     pick_precision,
     thread_count,
 )
@@ -151,3 +152,11 @@ def test_torch_that_is_there_already_is_left_as_it_is():
     before = dict(os.environ)
     with patient_threads():
         assert dict(os.environ) == before
+
+
+def test_the_environment_can_keep_a_gpu_out(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("MEDSAGA_DEVICE", raising=False)
+    assert pick_device().type == "cuda"
+    monkeypatch.setenv("MEDSAGA_DEVICE", "cpu")
+    assert pick_device().type == "cpu"

@@ -17,7 +17,7 @@ from medsaga.cli.doctor import doctor
 from medsaga.cli.evaluate import evaluate
 from medsaga.cli.finetune import finetune
 from medsaga.cli.info import info
-from medsaga.cli.propagate import propagate_paint
+from medsaga.cli.propagate import propagate_paint, suggest_classes
 from medsaga.cli.segment import segment_images
 from medsaga.cli.weights import weights
 
@@ -60,6 +60,7 @@ def _medsaga(
 app.command("finetune")(finetune)
 app.command("segment")(segment_images)
 app.command("propagate")(propagate_paint)
+app.command("suggest")(suggest_classes)
 app.command("advise")(advise_slices)
 app.command("evaluate")(evaluate)
 app.command("info")(info)

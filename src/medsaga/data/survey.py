@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from medsaga.data.annotation import Annotation
+    from medsaga.data.canvas import Spacing
     from medsaga.data.classes import ClassTable
 
 
@@ -195,12 +196,7 @@ def _count_all(
 def finest_width(
     images: Sequence[Volume], labels: Sequence[Volume], annotation: Annotation
 ) -> float | None:
-    """Measure how wide the finest class is, as part of a slice's long side.
-
-    The width of a class is four times its area divided by its circumference, both
-    summed over the annotated slices: the diameter of its parts if they are discs, twice
-    the thickness if they are lines. The circumference is pi / 4 of the pixel sides
-    along it, which is right in the mean over all directions.
+    """Measure how wide the finest class is; see :func:`width_of_finest`.
 
     Parameters
     ----------
@@ -217,13 +213,38 @@ def finest_width(
     """
     if annotation.background_value is not None:
         return None
+    said = iterate_slices(labels, annotation)
+    return width_of_finest(
+        (label.values, images[v].slice_spacing(annotation.axis))
+        for (v, _), label in zip(annotation.slices, said, strict=True)
+    )
+
+
+def width_of_finest(
+    slices: Iterable[tuple[NDArray[Any], Spacing | None]],
+) -> float | None:
+    """Measure how wide the finest class is, as part of a slice's long side.
+
+    The width of a class is four times its area divided by its circumference, both
+    summed over the slices: the diameter of its parts if they are discs, twice the
+    thickness if they are lines. The circumference is pi / 4 of the pixel sides along
+    it, which is right in the mean over all directions.
+
+    Parameters
+    ----------
+    slices
+        (rows, columns) label values of each slice of which all is known, and the size
+        of its pixels in mm.
+
+    Returns
+    -------
+    float or None
+        None where no class has an edge.
+    """
     areas: defaultdict[int, float] = defaultdict(float)
     outlines: defaultdict[int, float] = defaultdict(float)
-    said = iterate_slices(labels, annotation)
-    for (v, _), label in zip(annotation.slices, said, strict=True):
-        painted = label.values
+    for painted, spacing in slices:
         rows, cols = painted.shape
-        spacing = images[v].slice_spacing(annotation.axis)
         shape = physical_shape(rows, cols, spacing)
         height, width = (side / max(shape) for side in shape)
         row, col = height / rows, width / cols

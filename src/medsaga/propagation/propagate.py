@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from medsaga.data.annotation import annotated_slices
-from medsaga.data.classes import class_table
-from medsaga.data.inputs import as_volume_pairs
-from medsaga.data.intensity import choose_intensity, image_doubts
-from medsaga.data.label_doubts import label_doubts
 from medsaga.data.volume import slice_place
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import CarriedSlice, Notice, Stop, Stream
 from medsaga.propagation.carrying import Carrier
 from medsaga.propagation.masks import carried_mask
 from medsaga.propagation.paint import Paint
+from medsaga.propagation.painted_volume import PaintedVolume
 from medsaga.wording import count, verb
 
 if TYPE_CHECKING:
@@ -109,26 +105,20 @@ def propagate(
         If nothing is painted but strokes, the image is 2-D, the two do not fit
         together, or the memory does not suffice.
     """
-    (volume,), (mask,), warnings = as_volume_pairs([image], [labels])
-    annotation = annotated_slices(
-        [mask],
-        axis,
-        slices,
-        empty_slices=empty_slices,
-        background_value=background_value,
-    )
-    table = class_table([mask], annotation)
-    rule, _ = choose_intensity("auto", [volume], [mask], None, background_value)
-    paint = Paint.of_labels(mask, annotation, 0, table.values[1:])
-    _check(volume, paint)
-    if paint.axis:  # each slice across the stack of a lazy array computes all of it
-        volume = replace(volume, array=np.asarray(volume.array))
-    said = [*warnings, annotation.sentence, *label_doubts([mask], annotation)]
-    said += [*image_doubts(volume, rule), *_strokes(paint)]
     with memory_explained(_OUT_OF_MEMORY):
-        limits = rule.limits(volume)
-        carrier = Carrier(volume, paint, limits, follows_flow=follows_flow)
-        said += _unreached(carrier)
+        painted = PaintedVolume.read(
+            image,
+            labels,
+            axis=axis,
+            slices=slices,
+            empty_slices=empty_slices,
+            background_value=background_value,
+        )
+        volume, table = painted.image, painted.table
+        paint = Paint.of_labels(painted.labels, painted.annotation, 0, table.values[1:])
+        _check(volume, paint)
+        carrier = Carrier(volume, paint, painted.limits, follows_flow=follows_flow)
+        said = [*painted.said, *_strokes(paint), *_unreached(carrier)]
         return (yield from _carry(volume, carrier, table, said))
 
 

@@ -51,6 +51,23 @@ def test_json_tells_what_was_carried_how_far(files, tmp_path):
     assert 0.5 < document["slices"][2]["agreement"] <= 1
 
 
+def test_suggest_takes_slices_and_strokes(files, phantom, tmp_path):
+    out = tmp_path / "suggested.nii.gz"
+    result = run("suggest", *files, "--out", out, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"mask": str(out), "axis": 0}
+    np.testing.assert_allclose(nib.load(out).affine, AFFINE)
+    assert (voxels(out) == phantom[1]).mean() > 0.95
+    strokes = keep_slices(phantom[1], [4])
+    strokes[4][::4][strokes[4][::4] == 0] = 255
+    write(files[1], strokes)
+    again = ("--background-value", "255", "--overwrite")
+    assert run("suggest", *files, "--out", out, *again).exit_code == 0
+    assert 255 not in voxels(out)
+    refused = run("suggest", *files, "--out", out)
+    assert "is there already" in refusal(refused)
+
+
 def test_slices_that_are_chosen_or_empty(files, phantom, tmp_path):
     out, painted = tmp_path / "filled.nii.gz", keep_slices(phantom[1], PAINTED)
     painted[[1, 10]] = 1  # nonsense, which is not chosen
