@@ -5,10 +5,13 @@ milliseconds: what it is late by is a stall of the event loop. Prints, for each 
 the longest stall and the 99th percentile in milliseconds, beside those of the same
 window with nothing to do, measured in the same run.
 
-    python benchmarks/responsiveness.py [--preset balanced] [--cold] [--json FILE]
+    python benchmarks/responsiveness.py [--preset balanced] [--cold] [--live]
+        [--json FILE]
 
 With `--cold` the click comes as soon as the dock stands, while torch is still being
-imported; without it, when all is imported, as for any training but the first.
+imported; without it, when all is imported, as for any training but the first. With
+`--live` suggestions are on: a stroke and a step to the next slice every second before
+the click, and a step every two seconds while the model learns.
 """
 
 from __future__ import annotations
@@ -70,12 +73,40 @@ def pump(until: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.001)
 
 
+class Painter:
+    """Paints and scrolls, as a user does with Live on."""
+
+    def __init__(self, viewer: napari.Viewer) -> None:
+        self._viewer, self._n = viewer, 0
+        self._labels = viewer.layers["phantom annotations"]
+        self.timer = QTimer()
+        self.timer.timeout.connect(self._scroll)
+
+    def paint(self, n: int) -> None:
+        """Paint `n` strokes, and step on after each."""
+        size = self._labels.data.shape
+        for number in range(n):
+            row = size[1] // 2 + number
+            stroke = (np.full(9, self._here()), np.full(9, row), np.arange(40, 49))
+            self._labels.data_setitem(stroke, 1)
+            pump(lambda: False, 0.5)
+            self._scroll()
+            pump(lambda: False, 0.5)
+
+    def _here(self) -> int:
+        return int(self._viewer.dims.current_step[0])
+
+    def _scroll(self) -> None:
+        self._n += 1
+        self._viewer.dims.set_current_step(0, self._n % self._labels.data.shape[0])
+
+
 def is_warm() -> bool:
     """Whether the last of the imports in the background is done."""
     return hasattr(sys.modules.get("galore_torch"), "GaLoreAdamW")
 
 
-def measure(preset: str, *, cold: bool) -> dict[str, dict[str, float]]:
+def measure(preset: str, *, cold: bool, live: bool) -> dict[str, dict[str, float]]:
     """Train once and give the stalls of each phase."""
     viewer = napari.Viewer()
     viewer.open_sample("napari-medsaga", "phantom")
@@ -98,6 +129,14 @@ def measure(preset: str, *, cold: bool) -> dict[str, dict[str, float]]:
         pump(lambda: False, 2)
         ticker.stalls()
 
+    painter = Painter(viewer)
+    if live:
+        panel.painting.suggest.click()
+        pump(lambda: "phantom live" in viewer.layers, 30)
+        ticker.stalls()
+        painter.paint(10)
+        phases["strokes and slices with Live on"] = ticker.stalls()
+        painter.timer.start(2000)
     clicked = time.perf_counter()
     panel.run.start.click()
     pump(lambda: panel.training is not None, 60)
@@ -123,8 +162,9 @@ def main() -> None:
     parser.add_argument("--preset", default="balanced")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--live", action="store_true")
     options = parser.parse_args()
-    phases = measure(options.preset, cold=options.cold)
+    phases = measure(options.preset, cold=options.cold, live=options.live)
     for phase, numbers in phases.items():
         print(f"{phase:45}", {k: round(v, 1) for k, v in numbers.items()})
     if options.json:

@@ -15,8 +15,10 @@ from napari._app_model import get_app_model
 from napari.layers import Layer
 from npe2 import PluginManager, PluginManifest
 
+from medsaga import PRESETS
 from medsaga.frontend import viewer_endings
 from napari_medsaga.files.sample_data import open_phantom, open_phantom_truth
+from napari_medsaga.fine_tune.painting.keys import KEYS
 
 LayerDataTuple = tuple[np.ndarray, dict[str, Any], str]
 
@@ -233,3 +235,12 @@ def test_the_menus_load_no_heavy_library() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_preferences_offer_what_there_is(manifest: PluginManifest) -> None:
+    configurations = manifest.contributions.configurations
+    general, chosen = configurations["general"].properties, configurations["keys"]
+    assert set(general["preset"].enum) == set(PRESETS)
+    assert general["preset"].default == "balanced"
+    usual = {name: key for name, (key, _) in KEYS.items()}
+    assert {name: one.default for name, one in chosen.properties.items()} == usual

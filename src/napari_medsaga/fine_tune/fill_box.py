@@ -1,4 +1,4 @@
-"""Fill between slices: the paint carried through its volume, without any training."""
+"""Fill: what is painted, brought to all slices without any training."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 
 from medsaga import MedsagaError, propagate
-from medsaga.events import CarriedSlice, Notice
+from medsaga.events import Notice, SegmentedSlice
 from medsaga.frontend import count, slice_place
+from napari_medsaga.fine_tune.painting.keys import key_of
 from napari_medsaga.fine_tune.under_way import class_table_of
 from napari_medsaga.jobs.job import Job
 from napari_medsaga.layers.convert import shape_of
 from napari_medsaga.layers.label_classes import labels_options
 from napari_medsaga.layers.place import geometry_of
+from napari_medsaga.layers.plane import limits_shown
 from napari_medsaga.layers.predictions import (
     Prediction,
     prediction_of,
@@ -32,13 +34,24 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels
 
     from medsaga import Propagation, TrainingData
-    from medsaga.events import Event
+    from medsaga.events import Event, Stream
     from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
     from napari_medsaga.fine_tune.annotated.data_box import DataBox
 
 
+_BUTTON, _BUTTON_OF_LIVE = "Fill between", "Suggest all"
+_TIP = (
+    "Carry what is painted to the other slices, along the image and without any "
+    "training: seconds. The result is a layer of its own, which you can correct and "
+    "fine-tune on. With Live on, what is learned from the paint is joined with it."
+)
+
+
 class _Filling:
-    """One filling under way: its job, and the layer that it fills."""
+    """One filling under way: its job, and the layer that it fills.
+
+    With `learns` a head is fitted to the paint besides, strokes or whole slices.
+    """
 
     def __init__(
         self,
@@ -47,32 +60,39 @@ class _Filling:
         labels: Labels,
         report: AnnotationReport,
         data: TrainingData,
+        *,
+        learns: bool,
+        background_value: int | None,
     ) -> None:
         self._image, self._axis = image, report.axis
         self._slices = data.slices or ()
         self._source = prediction_of(labels)
         self.said: list[str] = []
         self._painted = report.labels_of(self._slices)
+        self.is_sparse = background_value is not None
         table = class_table_of(report, data.class_colours or {})
         options = geometry_of(image) | labels_options(table, labels)
         options |= {"name": f"{image.name} filled"}
         self.layer = ResultLayer(
             viewer, shape_of(image), table.dtype, report.axis, options
         )
+        limits = limits_shown(image)  # as Live sees it
+        carry = partial(_suggest, limits=limits) if learns else propagate
         stream = partial(
-            propagate,
+            carry,
             report.image,
             self._painted,
             axis=report.axis,
             slices=self._slices,
+            background_value=background_value,
         )
-        self.job = Job(stream, f"filling {image.name}", computes=False)
+        self.job = Job(stream, f"filling {image.name}", computes=learns)
 
     def show(self, event: Event) -> None:
         """Write a slice as it comes, and note what is said."""
         if isinstance(event, Notice):
             self.said.append(event.message)
-        if isinstance(event, CarriedSlice):
+        if isinstance(event, SegmentedSlice):
             self.layer.write(event.index, event.mask)
             self.layer.refresh()
 
@@ -85,7 +105,7 @@ class _Filling:
         painted = self._painted.array
         trained = {
             index: painted[slice_place(self._axis, index)].copy()
-            for index in self._slices
+            for index in (() if self.is_sparse else self._slices)
         }
         source = self._source
         prediction = Prediction(
@@ -120,15 +140,12 @@ class FillBox(QWidget):
         super().__init__(parent)
         self._viewer, self._data, self._check = viewer, data, check
         self._filling: _Filling | None = None
-        self._wants_start = False
+        self._wants_start = self._learns = False
+        self._key = key_of("fill")
         # Its place is among the buttons of the painting box.
-        self.button = QPushButton("Fill between (G)")
+        self.button = QPushButton()
         self.button.setObjectName("fill")
-        self.button.setToolTip(
-            "Carry what is painted to the other slices, along the image and without "
-            "any training: seconds. The result is a layer of its own, which you can "
-            "correct and fine-tune on."
-        )
+        self.button.setToolTip(_TIP)
         self.status = make_plain_label("filled")
         self.status.hide()
         layout = QVBoxLayout(self)
@@ -136,7 +153,18 @@ class FillBox(QWidget):
         layout.addWidget(self.status)
         self.button.clicked.connect(self._on_clicked)
         data.reported.connect(self._on_reported)
+        self._name_button()
         self._enable(None)
+
+    def set_learning(self, on: bool) -> None:
+        """Join what is carried with what is learned live, or no more."""
+        self._learns = on
+        self._name_button()
+        self._enable(self._data.report())
+
+    def _name_button(self) -> None:
+        name = _BUTTON_OF_LIVE if self._learns else _BUTTON
+        self.button.setText(f"{name} ({self._key})")
 
     def close_down(self) -> None:
         """Stop what is under way, as the dock is closed; the layer stays."""
@@ -161,13 +189,10 @@ class FillBox(QWidget):
             self._start(report)
 
     def _enable(self, report: AnnotationReport | None) -> None:
-        can_fill = (
-            self._filling is None
-            and report is not None
-            and report.is_usable
-            and not report.image.is_2d
-            and self._data.sparse.background_value() is None
-        )
+        can_fill = self._filling is None and report is not None and report.is_usable
+        if can_fill and report is not None and not self._learns:
+            is_sparse = self._data.sparse.background_value() is not None
+            can_fill = not (report.image.is_2d or is_sparse)
         self.button.setEnabled(can_fill)
 
     def _start(self, report: AnnotationReport) -> None:
@@ -180,11 +205,19 @@ class FillBox(QWidget):
             self._tell(str(error))
             show_error(str(error))
             return
-        data = self._data.training_data(report, image, labels)
-        filling = _Filling(self._viewer, image, labels, report, data)
+        data = self._data.own_data(report, image, labels)
+        filling = _Filling(
+            self._viewer,
+            image,
+            labels,
+            report,
+            data,
+            learns=self._learns,
+            background_value=self._data.sparse.background_value(),
+        )
         self._filling = filling
         self._enable(report)
-        self._tell("Carrying the paint from slice to slice…")
+        self._tell("Working out all slices from what is painted…")
         filling.job.reported.connect(self._on_event)
         filling.job.ended.connect(self._on_ended)
         filling.job.start()
@@ -203,7 +236,7 @@ class FillBox(QWidget):
         if status == "failed":
             self._fail(value)
         elif layer is not None and value is not None:
-            self._tell(_describe(value, layer))
+            self._tell(_describe(value, layer, is_sparse=filling.is_sparse))
             self.status.setToolTip(tip("\n".join(filling.said)))
 
     def _fail(self, error: Exception) -> None:
@@ -217,8 +250,20 @@ class FillBox(QWidget):
         self.status.show()
 
 
-def _describe(found: Propagation, layer: Labels) -> str:
+def _suggest(*arguments: Any, **options: Any) -> Stream[Propagation]:
+    """Load the engine in the thread: the dock opens without torch."""
+    from medsaga import suggest
+
+    return suggest(*arguments, **options)
+
+
+def _describe(found: Propagation, layer: Labels, *, is_sparse: bool) -> str:
     n_slices = count(found.n_carried, "slice")
+    if is_sparse:
+        return (
+            f"{n_slices} in {layer.name}. To train on strokes, go on to paint on their "
+            "own layer, or correct whole slices of this one, which train without them."
+        )
     return (
         f"{n_slices} in {layer.name}. To correct it, repaint slices of that layer; "
         "Fine-tune then learns from these and from what was painted."

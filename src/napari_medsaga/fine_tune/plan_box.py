@@ -23,6 +23,7 @@ from napari_medsaga.fine_tune.advanced_dialog import AdvancedDialog
 from napari_medsaga.fine_tune.annotated.sparse_form import SPARSE_SETTINGS
 from napari_medsaga.fine_tune.origin_choice import Origin, OriginChoice
 from napari_medsaga.widgets.form import SettingsForm
+from napari_medsaga.widgets.preferences import preference
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -166,6 +167,10 @@ class PlanBox(QWidget):
             button.setToolTip(_FOR[name])
         self._presets[_DEFAULT].setChecked(True)
         self._offer_paper()
+        preferred = self._presets[preference("general", "preset", _DEFAULT)]
+        if preferred.isEnabled() and not preferred.isChecked():
+            preferred.setChecked(True)
+            self._on_preset_clicked(None)
         self._advanced.setToolTip("Everything else that can be set, in a window.")
         self._advanced.setObjectName("advanced")
 

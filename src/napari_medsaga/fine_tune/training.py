@@ -45,8 +45,9 @@ class TrainingRequest:
 
     @property
     def image(self) -> Volume:
-        """The image that is learned from, and segmented."""
-        return cast("Volume", self.data.images)
+        """The image that is segmented: the first of those that are learned from."""
+        images = self.data.images
+        return cast("Volume", images[0] if isinstance(images, list) else images)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -223,12 +224,15 @@ class _Keeper:
                 "slices; the others are empty."
             )
         card = model.card
+        measures: tuple[ClassMeasure, ...] = ()
+        if not seen.n_left:  # else it is of a part
+            measures = measure_classes(seen.mask, card.classes.values[1:], card.axis)
         return replace(
             trained,
             mask=seen.mask,
             n_left=seen.n_left,
             advice=seen.advice,
-            measures=measure_classes(seen.mask, card.classes.values[1:], card.axis),
+            measures=measures,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 Q = TypeVar("Q")
+_SECONDS_TO_END = 60.0
+_threads: list[threading.Thread] = []
 
 
 class LatestAnswer(QObject, Generic[Q]):
@@ -44,7 +47,9 @@ class LatestAnswer(QObject, Generic[Q]):
             if self._is_busy:
                 return
             self._is_busy = True
-        threading.Thread(target=self._work, daemon=True).start()
+        thread = threading.Thread(target=self._work, daemon=True)
+        _threads[:] = [*(t for t in _threads if t.is_alive()), thread]
+        thread.start()
 
     def _work(self) -> None:
         while True:
@@ -61,3 +66,10 @@ class LatestAnswer(QObject, Generic[Q]):
     def _emit(self, signal: Any, found: object) -> None:
         with suppress(RuntimeError):  # the dock was closed in the meantime
             signal.emit(found)
+
+
+@atexit.register
+def _end_threads() -> None:
+    """Let the threads end: torch aborts the process if it is torn down under them."""
+    for thread in _threads:
+        thread.join(_SECONDS_TO_END)

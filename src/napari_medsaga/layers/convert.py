@@ -86,7 +86,7 @@ def volume_of(layer: Layer) -> Volume:
     if layer.ndim not in (2, 3):
         raise MedsagaError(
             f"{layer.name} has {layer.ndim} axes: choose a layer with two or three, "
-            "or slice one off with Layers > Split Stack."
+            "such as one time point or channel of it."
         )
     array = _like_numpy(array_of(layer))
     rgb = isinstance(layer, Image) and layer.rgb

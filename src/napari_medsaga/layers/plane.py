@@ -96,6 +96,14 @@ class Plane:
         return (*turned[: self.axis], index, *turned[self.axis + 1 :])
 
 
+def limits_shown(image: Image) -> tuple[float, float] | None:
+    """Give the intensities that are shown black and white; None of colours."""
+    if image.rgb or image.contrast_limits is None:
+        return None
+    low, high = image.contrast_limits
+    return float(low), float(high)
+
+
 @dataclass(frozen=True, eq=False)
 class Painted:
     """What was painted at once, and what was there before.

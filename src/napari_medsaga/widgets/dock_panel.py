@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
+from napari_medsaga.widgets.preferences import apply_preferences
+
 if TYPE_CHECKING:
     from qtpy.QtCore import QObject
 
@@ -19,6 +21,7 @@ class DockPanel(QWidget):
     """
 
     def __init__(self, parent: QWidget | None = None) -> None:
+        apply_preferences()
         super().__init__(parent)
         self._joining = QTimer(self)  # it dies with the panel
         self._joining.setSingleShot(True)

@@ -10,6 +10,7 @@ from tests.plugin.fine_tune.dock import (
     click_and_wait,
     sentence,
     trained_slices,
+    wait_until_ready,
 )
 
 from medsaga import ModelLibrary
@@ -81,3 +82,25 @@ def test_a_closed_dock_leaves_what_is_filled(panel, viewer, qtbot):
     qtbot.waitUntil(lambda: "blobs filled" in viewer.layers, timeout=TIMEOUT)
     panel.fill.close_down()
     assert viewer.layers["blobs filled"].data.any()
+
+
+def test_with_live_on_strokes_are_brought_to_all_slices(panel, viewer, arrays, qtbot):
+    labels, truth = viewer.layers["painted"], arrays[1]
+    panel.data.sparse.control("sparse").setChecked(True)
+    strokes = np.where(truth[4] == 0, 255, truth[4])
+    labels.data[:] = 0
+    labels.data[4, ::4] = strokes[::4]
+    panel.data.look_again()
+    wait_until_ready(panel, qtbot)
+    assert not panel.fill.button.isEnabled()
+    panel.painting.suggest.click()
+    qtbot.waitUntil(panel.fill.button.isEnabled, timeout=TIMEOUT)
+    assert "Suggest all" in panel.fill.button.text()
+    fill_and_wait(panel, qtbot)
+    filled = viewer.layers["blobs filled"].data
+    assert 255 not in filled
+    np.testing.assert_array_equal(filled[4, ::4], truth[4, ::4])
+    assert (filled[5] == truth[5]).mean() > 0.85
+    panel.painting.suggest.click()
+    assert "Fill between" in panel.fill.button.text()
+    assert not panel.fill.button.isEnabled()

@@ -170,6 +170,39 @@ class TestAccepting:
         expected[rows[0], columns[0]] = 9
         np.testing.assert_array_equal(labels.data[5], expected)
 
+    def test_inside_a_lasso_alone(self, flat_panel, viewer, arrays, qtbot):
+        labels, image = viewer.layers["painted"], viewer.layers["blobs"]
+        labels.data[ANNOTATED] = arrays[1][ANNOTATED]
+        flat_panel.data.look_again()
+        wait_until_ready(flat_panel, qtbot)
+        fill_and_wait(flat_panel, qtbot)
+        filled = viewer.layers["blobs filled"]
+        go_to(viewer, image, 0, 5)
+        lasso = viewer.add_shapes(
+            [[(5, -0.4, -0.4), (5, -0.4, 19), (5, 39.4, 19), (5, 39.4, -0.4)]],
+            shape_type="polygon",
+            scale=(3, 1, 1),
+        )
+        lasso.selected_data = {0}
+        viewer.layers.selection.active = lasso
+        flat_panel.painting.accept.click()
+        np.testing.assert_array_equal(labels.data[5, :, :20], filled.data[5, :, :20])
+        assert labels.data[5, :, :20].any()
+        assert not labels.data[5, :, 20:].any()
+        lasso.add_ellipses([[(5, 5, 22), (5, 5, 38), (5, 35, 38), (5, 35, 22)]])
+        lasso.selected_data = {1}
+        flat_panel.painting.accept.click()
+        y, x = np.mgrid[:40, 20:40]
+        inside = ((y - 20) / 15) ** 2 + ((x - 30) / 8) ** 2
+        right = labels.data[5, :, 20:]
+        assert not right[inside > 1.3].any()
+        expected = filled.data[5, :, 20:][inside < 0.8]
+        np.testing.assert_array_equal(right[inside < 0.8], expected)
+        go_to(viewer, image, 0, 6)  # there the lasso encloses nothing
+        flat_panel.painting.accept.click()
+        assert "inside the lasso" in told(flat_panel)
+        assert not labels.data[6].any()
+
     def test_without_a_suggestion_it_says_what_to_do(self, panel, viewer):
         panel.painting.accept.click()
         assert "fill between slices, or train a model" in told(panel)
@@ -284,6 +317,15 @@ class TestTrust:
         assert (old.visible, new.visible) == (True, False)
         keys.run_command("compare")
         assert (old.visible, new.visible) == (False, True)
+        panel.trust.outlines.click()
+        assert (old.visible, new.visible) == (True, True)
+        assert (old.contour, new.contour) == (2, 1)
+        panel.trust.outlines.click()
+        assert (old.visible, new.visible) == (False, True)
+        assert (old.contour, new.contour) == (0, 0)
+        history = table.item(0, 4).toolTip()
+        assert "1: Dice" in history
+        assert "2: Dice" in history
 
 
 def test_the_keys_work_until_the_dock_is_closed(panel, viewer, qtbot):

@@ -34,7 +34,7 @@ class AnnotationQuery:
     slices is to be found; on a tie it is `shown_axis`. `unticked` are slices that the
     user does not want, `empty` those that are marked as empty, `accepted` those that
     were suggested and found right, both by (axis, index). With a `background_value`
-    what is not painted is unknown.
+    what is not painted is unknown. `others` are the labels of further images.
     """
 
     number: int
@@ -48,6 +48,7 @@ class AnnotationQuery:
     background_value: int | None
     names: Mapping[int, str]
     prediction: Prediction | None
+    others: tuple[Volume, ...] = ()
 
     def empty_along(self, axis: int) -> set[int]:
         """Give the slices across `axis` that are marked as empty."""
@@ -242,6 +243,8 @@ def _count(
         return replace(report, sentence="No slice is ticked: tick one that trains.")
     others = [labels for name, labels in earlier.items() if name not in query.unticked]
     try:
+        for labels in query.others:
+            others += _painted_slices(labels, report.axis, query.background_value)
         found = survey_annotation(
             report.image,
             report.labels,
@@ -261,3 +264,30 @@ def _count(
         doubts=found.doubts,
         is_usable=bool(found.counts),
     )
+
+
+def _painted_slices(
+    labels: Volume, axis: int, background_value: int | None
+) -> list[NDArray[Any]]:
+    """Give the painted slices of another image across an axis.
+
+    Raises
+    ------
+    MedsagaError
+        If nothing is painted there, or across another axis: each slice that the paint
+        meets would train as if it were painted as a whole.
+    """
+    try:
+        found = annotated_slices(
+            [labels], on_tie=axis, background_value=background_value
+        )
+    except MedsagaError as error:
+        raise MedsagaError(
+            f"Nothing is painted on {labels.name}: paint a slice of it, or untick it."
+        ) from error
+    if found.axis != axis:
+        raise MedsagaError(
+            f"{labels.name} is painted across axis {found.axis}, and the chosen labels "
+            f"across axis {axis}: untick it, or paint it along that axis."
+        )
+    return [labels.slice(axis, index) for _, index in found.slices]

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
-    QComboBox,
     QFormLayout,
     QVBoxLayout,
     QWidget,
@@ -18,9 +17,12 @@ from napari_medsaga.fine_tune.annotated.annotation import (
     AnnotationReport,
     report_annotation,
 )
+from napari_medsaga.fine_tune.annotated.axis_choice import AxisChoice
 from napari_medsaga.fine_tune.annotated.class_box import ClassBox
 from napari_medsaga.fine_tune.annotated.empty_slices import EmptySliceBox
+from napari_medsaga.fine_tune.annotated.images_of_labels import ImagesOfLabels
 from napari_medsaga.fine_tune.annotated.layer_rows import LayerRows, labelled
+from napari_medsaga.fine_tune.annotated.other_pairs import OtherPairs
 from napari_medsaga.fine_tune.annotated.slice_list import SliceList
 from napari_medsaga.fine_tune.annotated.sparse_form import SparseForm
 from napari_medsaga.jobs.latest import LatestAnswer
@@ -55,6 +57,10 @@ class DataBox(QWidget):
         The list of the classes.
     slices
         The axis and the annotated slices, to be shown at another place.
+    images
+        Which image each Labels layer belongs to.
+    others
+        Further pairs that train.
     sparse
         Whether what is not painted is unknown.
     """
@@ -70,11 +76,13 @@ class DataBox(QWidget):
 
         self._rows = LayerRows(viewer)
         self.image, self.labels = self._rows.image, self._rows.labels
-        self._axis = QComboBox()
+        self._axis = AxisChoice()
         self._sentence = make_plain_label("annotated")
         self._slices = SliceList(viewer)
         self._empty = EmptySliceBox(viewer)
         self.sparse = SparseForm()
+        self.images = ImagesOfLabels(viewer)
+        self.others = OtherPairs(viewer, self.images)
         self.slices = QWidget()
         self.classes = ClassBox(viewer)
         self._answers = LatestAnswer(report_annotation, self)
@@ -97,13 +105,25 @@ class DataBox(QWidget):
         return found
 
     def report(self) -> AnnotationReport | None:
-        """Give the last report, None without layers."""
+        """Give the last report; None until the chosen layers have been looked at."""
         return self._report
 
     def training_data(
         self, report: AnnotationReport, image: Image, labels: Labels
     ) -> TrainingData:
-        """Give what trains: the ticked slices as they are, and those kept before."""
+        """Give what trains: the ticked slices, those kept before, and other images.
+
+        Raises
+        ------
+        MedsagaError
+            If the labels of another image do not lie on it.
+        """
+        return self.others.join(self.own_data(report, image, labels))
+
+    def own_data(
+        self, report: AnnotationReport, image: Image, labels: Labels
+    ) -> TrainingData:
+        """Give what trains without the other images."""
         slices = self._slices.ticked_slices()
         marked = marked_slices(labels, image, "accepted")
         accepted = {i for a, i in marked if a == report.axis}
@@ -117,6 +137,10 @@ class DataBox(QWidget):
             class_names=class_names(labels),
             class_colours=class_colours(labels, [c.value for c in report.counts]),
         )
+
+    def ticked_slices(self) -> tuple[int, ...]:
+        """Give the painted slices that are to be learned from."""
+        return self._slices.ticked_slices()
 
     def complete(self, settings: FineTuneSettings) -> FineTuneSettings:
         """Give settings with those that belong to the labels as they are here."""
@@ -135,12 +159,11 @@ class DataBox(QWidget):
     def set_running(self, running: bool) -> None:
         """Decide what can be changed; the colours stay as the key to the plot."""
         self._rows.set_running(running)
-        for control in (self._axis, self._slices, self.sparse):
+        for control in (self._slices, self.others, self.sparse):
             control.setEnabled(not running)
+        self._axis.set_running(running)
         self._empty.set_running(running)
         self.classes.set_running(running)
-        if not running:
-            self._enable_axis()
 
     def key(self) -> QWidget:
         """Give the table of the classes, which is the key to a plot of them."""
@@ -151,6 +174,7 @@ class DataBox(QWidget):
         self._timer.stop()
         self._watch.disconnect_viewer()
         self._empty.disconnect_viewer()
+        self.others.disconnect_viewer()
         self.classes.disconnect_viewer()
         self._rows.disconnect_viewer()
 
@@ -167,18 +191,10 @@ class DataBox(QWidget):
         below.addLayout(along)
         below.addWidget(self._slices)
         below.addWidget(self._empty)
+        below.addWidget(self.others)
         below.addWidget(self.sparse)
 
     def _describe(self) -> None:
-        self._axis.setObjectName("axis")
-        self._axis.setSizeAdjustPolicy(
-            QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        )
-        self._axis.setMinimumContentsLength(10)
-        self._axis.setToolTip(
-            "The axis that you painted across; by default the one with the fewest "
-            "annotated slices."
-        )
         self._sentence.setToolTip("What is annotated on the Labels layer now.")
         self._timer.setSingleShot(True)
         self._timer.setInterval(_SETTLE_MS)
@@ -189,6 +205,8 @@ class DataBox(QWidget):
         self._axis.activated.connect(self._on_axis_activated)
         self._slices.ticked.connect(self._timer.start)
         self._empty.marked.connect(self.look_again)
+        self.others.ticked.connect(self.look_again)
+        self.others.outdated.connect(self._timer.start)
         self.sparse.changed.connect(self._timer.start)
         self.sparse.painted_with.connect(self._on_painted_with)
         self.classes.changed.connect(self.look_again)
@@ -201,6 +219,7 @@ class DataBox(QWidget):
     def _query(self) -> AnnotationQuery | str:
         """Give what to look at, or a sentence that says what is missing."""
         image, labels = self.image.layer(), self.labels.layer()
+        self.others.look_again(image, labels)
         if image is None:
             return "Open an image: drop a file onto napari, or File > Open Sample."
         if labels is None:
@@ -210,15 +229,15 @@ class DataBox(QWidget):
             )
         try:
             volume, mask = volume_of(image), labels_on(labels, image)
+            others = self.others.ticked_labels()
         except MedsagaError as error:
             return str(error)
-        axis = self._axis.currentIndex() - 1
         shown = self._viewer.dims.order[0] - (self._viewer.dims.ndim - labels.ndim)
         return AnnotationQuery(
             number=self._number,
             image=volume,
             labels=mask,
-            axis=axis if axis >= 0 and labels.ndim == 3 else None,
+            axis=self._axis.chosen_axis(),
             shown_axis=shown if labels.ndim == 3 and 0 <= shown < 3 else 0,
             unticked=self._slices.unticked(),
             empty=marked_slices(labels, image, "empty"),
@@ -226,34 +245,21 @@ class DataBox(QWidget):
             background_value=self.sparse.background_value(),
             names=class_names(labels),
             prediction=prediction_of(labels),
+            others=others,
         )
 
     def _on_layer_chosen(self, _: object = None) -> None:
         self._slices.forget()
+        self._report = None
         self._number += 1  # what is being worked out is of other layers
         image, labels = self.image.layer(), self.labels.layer()
+        self._rows.follow(image)
         self._watch.follow(image, labels)
-        self._offer_axes(labels)
+        self._axis.follow(labels)
         self.sparse.set_predicted(prediction_of(labels) is not None)
         self._empty.follow(image, labels, None)
         self.classes.follow(image, labels)
         self._timer.start()
-
-    def _offer_axes(self, labels: Labels | None) -> None:
-        self._axis.clear()
-        self._axis.addItem("automatic")
-        if labels is not None and labels.ndim == 3:
-            names = enumerate(labels.axis_labels)
-            self._axis.addItems([f"axis {i} ({name})" for i, name in names])
-        predicted = prediction_of(labels)
-        if predicted is not None and self._axis.count() > 1:
-            self._axis.setCurrentIndex(predicted.axis + 1)
-        self._enable_axis()
-
-    def _enable_axis(self) -> None:
-        """Let an axis be chosen, unless a prediction has been made along one."""
-        is_free = prediction_of(self.labels.layer()) is None
-        self._axis.setEnabled(self._axis.count() > 1 and is_free)
 
     def _on_axis_activated(self, _: int) -> None:
         self._slices.forget()
@@ -281,7 +287,8 @@ class DataBox(QWidget):
         rows = [*([] if background is None else [background]), *counts]
         warnings = [c.warning for c in rows if c.warning]
         warnings += report.doubts if report is not None else ()
-        self._sentence.setText("\n".join([sentence, *warnings]))
+        lines = [sentence, *warnings, self.others.describe()]
+        self._sentence.setText("\n".join(filter(None, lines)))
         self.classes.show_counts(counts, background)
         self._slices.show_report(report, self.image.layer())
         self._empty.follow(self.image.layer(), labels, report)

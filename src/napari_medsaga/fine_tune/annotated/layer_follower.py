@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, ref
+from weakref import ref
 
-from napari.layers import Image, Labels
+from napari.layers import Labels
 from qtpy.QtCore import QObject
 
 from medsaga import MedsagaError
-from napari_medsaga.layers.convert import lies_on
 from napari_medsaga.layers.predictions import prediction_of
 from napari_medsaga.widgets.layer_choice import is_offered
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from napari import Viewer
+    from napari.layers import Image
 
     from napari_medsaga.fine_tune.annotated.annotation import AnnotationReport
     from napari_medsaga.fine_tune.annotated.data_box import DataBox
@@ -52,7 +52,6 @@ class LayerFollower(QObject):
         self._followed: list[Labels] = []
         self._prediction: Prediction | None = None
         self._picked: ref[Image] | None = None
-        self._images: WeakKeyDictionary[Labels, ref[Image]] = WeakKeyDictionary()
         data.labels.chosen.connect(self._on_labels_chosen)
         data.image.activated.connect(self._on_image_picked)
         data.reported.connect(self._on_reported)
@@ -102,8 +101,8 @@ class LayerFollower(QObject):
         if self._prediction is not None:
             image = self._prediction.image()
         else:
-            known = None if labels is None else self._images.get(labels)
-            image = None if known is None or self._is_picked() else known()
+            is_open = labels is not None and not self._is_picked()
+            image = self._data.images.find(labels) if is_open else None
         if image is not None and image in self._viewer.layers:
             self._picked = None
             self._data.image.choose(image)
@@ -123,35 +122,20 @@ class LayerFollower(QObject):
         if report is None or image is None or labels is None:
             return
         if report.is_usable and prediction_of(labels) is None:
-            self._images[labels] = ref(image)
+            self._data.images.remember(labels, image)
 
     def _on_painted(self, event: Any) -> None:
         """Train with the layer that is painted on, and the image it belongs to."""
         chosen, painted = self._data.labels_layer(), event.source
         if painted is chosen or self._is_busy() or not is_offered(painted):
             return
-        if painted not in self._images and prediction_of(painted) is None:
-            image = self._image_below(painted)
+        images = self._data.images
+        if images.known(painted) is None and prediction_of(painted) is None:
+            image = images.below(painted)
             if image is not None:
-                self._images[painted] = ref(image)
+                images.remember(painted, image)
                 self._picked = None
         self._data.labels.choose(painted)
-
-    def _image_below(self, labels: Labels) -> Image | None:
-        """Find the image that a layer was painted on: the next one under it."""
-        layers = list(self._viewer.layers)
-        place = layers.index(labels) if labels in layers else 0
-        nearest = (*reversed(layers[:place]), *layers[place:])
-        return next(
-            (
-                layer
-                for layer in nearest
-                if isinstance(layer, Image)
-                and layer.ndim == labels.ndim
-                and lies_on(labels, layer)
-            ),
-            None,
-        )
 
     def _on_metadata_changed(self, event: Any) -> None:
         """Notice that a layer has become a prediction; it may be painted on already."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import ref
 
+from app_model.types import KeyBinding
+
 from napari_medsaga.widgets.plain_text import show_info
+from napari_medsaga.widgets.preferences import preference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,10 +20,11 @@ KEYS: dict[str, tuple[str, str]] = {
     "fill": ("G", "Fill between the painted slices"),
     "accept": ("A", "Accept what is suggested for this slice"),
     "accept_class": ("Shift-A", "Accept the chosen class of it alone"),
+    "live": ("U", "Suggest the shown slice anew after each stroke, or no more"),
     "next": ("N", "Go to the slice where a look is worth most"),
     "compare": ("K", "Show the result of the round before, and back"),
 }
-"""Key and sentence by action. None of them is a key of napari's Labels layers."""
+"""Usual key and sentence by action; none is a key of napari's Labels layers."""
 
 WHILE_POINTING: dict[str, str] = {
     "Ctrl and click": "Take away what is clicked on",
@@ -33,12 +37,13 @@ WHILE_POINTING: dict[str, str] = {
 _open: list[ref[Keys]] = []
 
 
-def describe_keys() -> str:
-    """Give the list of all keys, a line each."""
-    lines = [f"{key}: {told}" for key, told in KEYS.values()]
-    lines += ["", "While Box or click is on:"]
-    lines += [f"{key}: {told}" for key, told in WHILE_POINTING.items()]
-    return "\n".join(lines)
+def key_of(name: str) -> str:
+    """Give the key of an action, as the user prefers it."""
+    usual, _ = KEYS[name]
+    chosen = str(preference("keys", name, usual)).strip()
+    known = str(KeyBinding.from_str(chosen))
+    # Of what is no key nothing is left.
+    return chosen if known and not known.endswith("+") else usual
 
 
 class Keys:
@@ -56,7 +61,8 @@ class Keys:
         self, viewer: Viewer, actions: Mapping[str, Callable[[], object]]
     ) -> None:
         self._viewer, self._actions = viewer, actions
-        for name, (key, _) in KEYS.items():
+        self._bound = {name: key_of(name) for name in KEYS}
+        for name, key in self._bound.items():
             viewer.bind_key(key, lambda _, n=name: self.run(n), overwrite=True)
         _open.append(ref(self))
 
@@ -64,9 +70,16 @@ class Keys:
         """Do what one of the keys does."""
         self._actions[name]()
 
+    def describe(self) -> str:
+        """Give the list of all keys, a line each."""
+        lines = [f"{self._bound[name]}: {told}" for name, (_, told) in KEYS.items()]
+        lines += ["", "While Box or click is on:"]
+        lines += [f"{key}: {told}" for key, told in WHILE_POINTING.items()]
+        return "\n".join(lines)
+
     def release(self) -> None:
         """Give the keys back."""
-        for key, _ in KEYS.values():
+        for key in self._bound.values():
             self._viewer.bind_key(key, None, overwrite=True)
         _open[:] = [one for one in _open if one() not in (None, self)]
 
@@ -93,6 +106,11 @@ def fill() -> None:
 def accept() -> None:
     """Accept what is suggested for the shown slice."""
     run_command("accept")
+
+
+def live() -> None:
+    """Suggest the shown slice anew after each stroke, or no more."""
+    run_command("live")
 
 
 def go_on() -> None:

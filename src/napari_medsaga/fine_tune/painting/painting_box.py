@@ -17,6 +17,8 @@ from qtpy.QtWidgets import (
 from medsaga import MedsagaError
 from napari_medsaga.fine_tune.annotated.layer_rows import labelled
 from napari_medsaga.fine_tune.painting import keys
+from napari_medsaga.fine_tune.painting.keys import key_of
+from napari_medsaga.fine_tune.painting.live import Live
 from napari_medsaga.fine_tune.painting.navigation import (
     advice_on,
     known_slices,
@@ -27,6 +29,7 @@ from napari_medsaga.fine_tune.painting.prompting import Prompting
 from napari_medsaga.fine_tune.painting.slice_bar import SliceBar
 from napari_medsaga.fine_tune.painting.suggestions import accept
 from napari_medsaga.layers.convert import class_names, shape_of, slice_shown
+from napari_medsaga.layers.lasso import lassoed
 from napari_medsaga.layers.plane import Plane, go_to
 from napari_medsaga.widgets.plain_text import make_plain_label
 from napari_medsaga.widgets.window_choice import WindowChoice
@@ -71,9 +74,11 @@ class PaintingBox(QWidget):
         super().__init__(parent)
         self._viewer, self._data, self.fill = viewer, data, fill
         self.prompting = Prompting(viewer, data, self)
-        self.point = QPushButton("Box or click (Q)")
-        self.accept = QPushButton("Accept (A)")
-        self.next = QPushButton("Next (N)")
+        self.point = QPushButton(f"Box or click ({key_of('point')})")
+        self.live = Live(viewer, data, self)
+        self.suggest = QPushButton(f"Live ({key_of('live')})")
+        self.accept = QPushButton(f"Accept ({key_of('accept')})")
+        self.next = QPushButton(f"Next ({key_of('next')})")
         self.help = QPushButton("Keys…")
         self.window_choice = WindowChoice()
         self.bar = SliceBar()
@@ -121,7 +126,10 @@ class PaintingBox(QWidget):
         value = int(labels.selected_label) if chosen_class else None
         self.prompting.keep()
         try:
-            _, sentence = accept(self._viewer, image, labels, plane, value=value)
+            within = lassoed(self._viewer, image, plane)
+            _, sentence = accept(
+                self._viewer, image, labels, plane, value=value, within=within
+            )
         except MedsagaError as error:
             sentence = str(error)
         self._tell(sentence)
@@ -138,6 +146,7 @@ class PaintingBox(QWidget):
         self._data.reported.disconnect(self._on_reported)
         self._viewer.dims.events.point.disconnect(self._on_point_changed)
         self.prompting.disconnect_viewer()
+        self.live.disconnect_viewer()
 
     def _actions(self) -> dict[str, Callable[[], object]]:
         return {
@@ -145,15 +154,18 @@ class PaintingBox(QWidget):
             "fill": self.fill.button.click,
             "accept": self.accept_suggestion,
             "accept_class": lambda: self.accept_suggestion(chosen_class=True),
+            "live": self.suggest.click,
             "next": self.go_on,
             "compare": self.compared.emit,
         }
 
     def _lay_out(self) -> None:
         buttons = QGridLayout()
-        shown = (self.point, self.fill.button, self.accept, self.next, self.help)
-        for number, button in enumerate(shown):
-            buttons.addWidget(button, number // 2, number % 2)
+        first = (self.point, self.fill.button, self.suggest)
+        second = (self.accept, self.next, self.help)
+        for row, part in enumerate((first, second)):
+            for column, button in enumerate(part):
+                buttons.addWidget(button, row, column)
         window = QFormLayout()
         window.addRow(labelled("Window", self.window_choice), self.window_choice)
         layout = QVBoxLayout(self)
@@ -170,24 +182,35 @@ class PaintingBox(QWidget):
         self.point.setCheckable(True)
         self.point.setToolTip(
             "Draw a box around a structure, or click on it, and the chosen class is "
-            "painted there (Q). Further clicks add, with Ctrl they take away (T turns "
+            "painted there. Further clicks add, with Ctrl they take away (T turns "
             "that round). Enter keeps the mask, Escape drops it."
+        )
+        self.suggest.setObjectName("live")
+        self.suggest.setCheckable(True)
+        self.suggest.setToolTip(
+            "Outline what the shown slice may be, learned anew after each stroke. "
+            "It learns from strokes and from whole slices, as under Train, and is not "
+            "yet a model. Accept takes it over, Suggest all gives it for all slices."
         )
         self.accept.setObjectName("accept")
         self.accept.setToolTip(
-            "Take what is suggested for the shown slice into the annotation (A), of "
-            "the chosen class alone with Shift+A. What is painted there stays. On a "
-            "result that you correct: say that the slice is right as it is."
+            "Take what is suggested for the shown slice into the annotation, of "
+            f"the chosen class alone with {key_of('accept_class')}. What is painted "
+            "there stays. With a Shapes layer active (click here then, as its keys go "
+            "before), only what its selected shapes enclose is taken. On a result that "
+            "you correct: say that the slice is right as it is."
         )
         self.help.setObjectName("keys")
         self.help.setToolTip("All keys of the dock, which work in the viewer.")
         self.next.setObjectName("next")
-        self.next.setToolTip(
-            "Go to the slice where a look is worth most (N), and say why."
-        )
+        self.next.setToolTip("Go to the slice where a look is worth most, and say why.")
 
     def _connect(self) -> None:
         self.point.toggled.connect(self._on_point_toggled)
+        self.suggest.clicked.connect(lambda on: self.live.switch(on=on))
+        self.live.said.connect(self._tell)
+        self.live.switched.connect(self.suggest.setChecked)
+        self.live.switched.connect(self.fill.set_learning)
         self.accept.clicked.connect(lambda: self.accept_suggestion())
         self.next.clicked.connect(self.go_on)
         self.help.clicked.connect(self._on_help_clicked)
@@ -203,7 +226,7 @@ class PaintingBox(QWidget):
     def _on_help_clicked(self) -> None:
         box = QMessageBox(self)
         box.setWindowTitle("Keys")
-        box.setText(keys.describe_keys())
+        box.setText(self._keys.describe())
         box.setModal(False)
         box.show()
 

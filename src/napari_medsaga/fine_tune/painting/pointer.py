@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Shapes
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_medsaga.layers.convert import unused_name
 from napari_medsaga.layers.place import geometry_of
@@ -50,6 +50,11 @@ class Pointer(QObject):
         self._before: Layer | None = None
         self.layer: Shapes | None = None
         self.takes_away = False
+        # Later: napari deletes several layers one after the other, and must not find
+        # that another one is gone in the meantime.
+        self._ending = QTimer(self)
+        self._ending.setSingleShot(True)
+        self._ending.timeout.connect(self.end)
         viewer.layers.selection.events.active.connect(self._on_active_changed)
         viewer.layers.events.removed.connect(self._on_removed)
 
@@ -115,7 +120,7 @@ class Pointer(QObject):
     def _on_removed(self, _: object = None) -> None:
         gone = self.layer is not None and self.layer not in self._viewer.layers
         if gone or (self._image is not None and self._image not in self._viewer.layers):
-            self.end()
+            self._ending.start(0)
 
     def _on_drag(self, layer: Shapes, event: Any) -> Iterator[None]:
         """Follow the mouse from its press to its release."""

@@ -16,7 +16,7 @@ from napari_medsaga.jobs.job import is_computing
 from napari_medsaga.jobs.latest import LatestAnswer
 from napari_medsaga.jobs.torch_import import import_engine
 from napari_medsaga.layers.convert import array_of, class_names, volume_of
-from napari_medsaga.layers.plane import Painted, Plane, paint
+from napari_medsaga.layers.plane import Painted, Plane, limits_shown, paint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,13 +202,12 @@ class Prompting(QObject):
         self._answers.ask(self._query(image, plane, prompt))
 
     def _query(self, image: Image, plane: Plane, prompt: Prompt | None) -> PromptQuery:
-        low, high = image.contrast_limits or (0.0, 1.0)
         return PromptQuery(
             number=self._number,
             volume=self._volume_of(image),
             plane=plane,
             # What is seen is what is segmented.
-            limits=None if image.rgb else (float(low), float(high)),
+            limits=limits_shown(image),
             prompt=prompt,
         )
 

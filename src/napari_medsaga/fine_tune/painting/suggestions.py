@@ -157,7 +157,11 @@ def accept(
     taken &= here == 0
     if not taken.any():
         what = "" if value is None else f" of {_name(labels, value)}"
-        return None, f"{layer.name} suggests nothing{what} beside what is painted."
+        where = "" if within is None else " inside the lasso"
+        return (
+            None,
+            f"{layer.name} suggests nothing{what} beside what is painted{where}.",
+        )
     painted = paint(labels, image, plane, taken, values)
     _mark(image, labels, plane)
     pixels = count(painted.n_pixels, "pixel")

@@ -19,7 +19,8 @@ _HEADER = ("round", "model", "value", "class", "dice", "measured", "voxels", "sl
 class ClassRow:
     """What is to be said of one class after a round; empty where it is not known.
 
-    `change` is what became of its Dice and of its size since the round before.
+    `change` is what became of its Dice and of its size since the round before, and
+    `history` has a line for each round.
     """
 
     value: int
@@ -28,6 +29,7 @@ class ClassRow:
     size: str
     slices: str
     change: str
+    history: str
 
 
 def class_rows(rounds: Sequence[Round], *, is_2d: bool) -> list[ClassRow]:
@@ -43,6 +45,7 @@ def class_rows(rounds: Sequence[Round], *, is_2d: bool) -> list[ClassRow]:
             size=_size(last, value, is_2d=is_2d),
             slices=_slices(last, value),
             change="" if before is None else _change(before, last, value),
+            history=_history(rounds, value, is_2d=is_2d),
         )
         for value, name in last.names.items()
     ]
@@ -91,6 +94,16 @@ def _size(one: Round, value: int, *, is_2d: bool) -> str:
 def _slices(one: Round, value: int) -> str:
     measure = one.measures.get(value)
     return "" if measure is None else str(measure.n_slices)
+
+
+def _history(rounds: Sequence[Round], value: int, *, is_2d: bool) -> str:
+    """Say what each round gave of a class, such as ``2: Dice 0.91, 14.2 ml``."""
+    lines = []
+    for number, one in enumerate(rounds, 1):
+        dice, size = _dice(one, value), _size(one, value, is_2d=is_2d)
+        parts = [f"Dice {dice}" if dice else "", size]
+        lines.append(f"{number}: {', '.join(filter(None, parts)) or 'not known'}")
+    return "\n".join(lines)
 
 
 def _change(before: Round, last: Round, value: int) -> str:

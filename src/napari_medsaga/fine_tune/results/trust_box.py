@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 from napari.layers import Image
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QIODevice, QSaveFile, Qt, Signal
 from qtpy.QtWidgets import (
     QFileDialog,
     QGridLayout,
@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_medsaga.fine_tune.painting.keys import key_of
 from napari_medsaga.fine_tune.results.round_rows import class_rows, rounds_as_csv
 from napari_medsaga.layers.convert import class_colours, geometry_of, unused_name
 from napari_medsaga.layers.predictions import prediction_of
@@ -60,13 +61,15 @@ class TrustBox(QWidget):
         self.sentence = make_plain_label("expected")
         self.table = QTableWidget(0, len(_COLUMNS))
         self.correct = QPushButton("Correct this")
-        self.compare = QPushButton("Compare (K)")
+        self.compare = QPushButton(f"Compare ({key_of('compare')})")
+        self.outlines = QPushButton("Both as outlines")
         self.uncertain = QPushButton("Uncertainty")
         self.save = QPushButton("Save as CSV…")
         self._lay_out()
         self._describe()
         self.correct.clicked.connect(self._on_correct_clicked)
         self.compare.clicked.connect(self.swap)
+        self.outlines.toggled.connect(self._on_outlines_toggled)
         self.uncertain.clicked.connect(self._on_uncertain_clicked)
         self.save.clicked.connect(self._on_save_clicked)
         self.follow(None)
@@ -93,13 +96,16 @@ class TrustBox(QWidget):
             return
         earlier = self.layer
         if earlier is not None and earlier is not layer:
+            self.outlines.setChecked(False)
             self._before = ref(earlier)
         self._layer = ref(layer)
         self._fill_table(layer, class_rows(rounds, is_2d=layer.ndim == 2))
         self.sentence.setText(
             f"{layer.name}, round {len(rounds)}: Dice {rounds[-1].where}."
         )
-        self.compare.setEnabled(self._alive(self._before) is not None)
+        has_two = self._alive(self._before) is not None
+        self.compare.setEnabled(has_two)
+        self.outlines.setEnabled(has_two)
         advice = None if prediction is None else prediction.advice
         self.uncertain.setEnabled(advice is not None)
         self.setVisible(True)
@@ -109,10 +115,11 @@ class TrustBox(QWidget):
         self.table.setRowCount(len(rows))
         for number, row in enumerate(rows):
             texts = (row.name, row.dice, row.size, row.slices, row.change)
+            hints = {0: row.name, len(texts) - 1: row.history}
             for column, text in enumerate(texts):
                 item = QTableWidgetItem(text)
                 item.setFlags(item.flags() & ~Qt.ItemFlag.ItemIsEditable)
-                item.setToolTip(tip(text) if column == 0 else self.table.toolTip())
+                item.setToolTip(tip(hints.get(column, "")) or self.table.toolTip())
                 self.table.setItem(number, column, item)
             colour = colours.get(row.value, "#ffffff")
             self.table.item(number, 0).setIcon(swatch(colour))
@@ -126,15 +133,23 @@ class TrustBox(QWidget):
         shows_new = layer.visible
         layer.visible, before.visible = not shows_new, shows_new
 
+    def _on_outlines_toggled(self, on: bool) -> None:
+        for known, width in ((self._layer, 1), (self._before, 2)):
+            layer = self._alive(known)
+            if layer is not None:
+                layer.contour = width if on else 0
+                layer.visible = on or known is self._layer
+
     def _alive(self, known: ref[Labels] | None) -> Labels | None:
         layer = None if known is None else known()
         return layer if layer is not None and layer in self._viewer.layers else None
 
     def _lay_out(self) -> None:
         buttons = QGridLayout()
-        shown = (self.correct, self.compare, self.uncertain, self.save)
-        for number, button in enumerate(shown):
-            buttons.addWidget(button, number // 2, number % 2)
+        first = (self.correct, self.uncertain, self.save)
+        for row, part in enumerate((first, (self.compare, self.outlines))):
+            for column, button in enumerate(part):
+                buttons.addWidget(button, row, column)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.sentence)
@@ -168,6 +183,12 @@ class TrustBox(QWidget):
         self.compare.setObjectName("compare")
         self.compare.setToolTip(
             "Show the result of the round before in the place of this one, and back."
+        )
+        self.outlines.setObjectName("outlines")
+        self.outlines.setCheckable(True)
+        self.outlines.setToolTip(
+            "Show this result and the one of the round before at once, as outlines: "
+            "the wider ones are the older."
         )
         self.uncertain.setObjectName("uncertainty")
         self.uncertain.setToolTip(
@@ -218,10 +239,10 @@ class TrustBox(QWidget):
         if layer is None or prediction is None:
             return
         text = rounds_as_csv(prediction.rounds, is_2d=layer.ndim == 2)
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            show_error(f"{path} cannot be written: {error.strerror}.")
+        file = QSaveFile(str(path))
+        is_open = file.open(QIODevice.OpenModeFlag.WriteOnly)
+        if not (is_open and file.write(text.encode()) >= 0 and file.commit()):
+            show_error(f"{path} cannot be written: {file.errorString()}.")
             return
         self._folder = path.parent
         show_info(f"Saved {path}.")
