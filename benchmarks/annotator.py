@@ -1,7 +1,7 @@
 """How long does an annotator need for a mask that can be trusted?
 
     python benchmarks/annotator.py DATA OUT [--tasks ct spleen cord] [--seeds 0]
-        [--minutes 0.5]
+        [--minutes 0.5] [--passes 0.95]
 
 A simulated annotator works on a volume of which the truth is known, in one of five
 ways:
@@ -57,8 +57,6 @@ OUTLINE, BOX, FIRST_CLICK, CLICK, KEY, LOOK = 79.0, 7.0, 2.4, 0.9, 0.28, 1.35
 WAYS = ("outlines", "outlines, filled", "boxes, filled", "boxes, live", "loop")
 GOALS = (0.90, 0.95)
 _MOST_SLICES, _MOST_CLICKS = 10, 2
-# An annotator lets a class pass from this Dice on, and mends what is below.
-_PASSES = 0.95
 _SMALLEST = 4
 
 
@@ -87,6 +85,8 @@ class Annotator:
         Label values of the classes.
     settings
         Of each training.
+    passes
+        The Dice from which on a class is let pass; what is below is mended.
     """
 
     def __init__(
@@ -95,7 +95,9 @@ class Annotator:
         truth: Volume,
         values: list[int],
         settings: medsaga.FineTuneSettings,
+        passes: float,
     ) -> None:
+        self.passes = passes
         self.image, self.truth = image, truth.array
         self.values, self.settings = values, settings
         self.labels = np.zeros_like(self.truth)
@@ -131,7 +133,10 @@ class Annotator:
         for value in values:
             wanted = self.truth[index] == value
             self.work.act("look", LOOK)
-            if suggested is not None and _dice(suggested == value, wanted) >= _PASSES:
+            if (
+                suggested is not None
+                and _dice(suggested == value, wanted) >= self.passes
+            ):
                 found[suggested == value] = value
                 continue
             for part in _parts(wanted):
@@ -155,7 +160,7 @@ class Annotator:
             mask = self.predictor.predict(self.image, prompt, index=index).mask
             self.work.machine += time.monotonic() - started
             self.work.act("look", LOOK)
-            if _dice(mask, part) >= _PASSES:
+            if _dice(mask, part) >= self.passes:
                 return mask
             if n_clicks < _MOST_CLICKS:
                 clicks.append(_worst(mask, part))
@@ -274,6 +279,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=["ct", "spleen", "cord"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--minutes", type=float, default=0.5)
+    parser.add_argument("--passes", type=float, default=0.95)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.tasks:
@@ -287,7 +293,8 @@ def main() -> None:
                 settings = replace(
                     medsaga.preset("balanced"), minutes=options.minutes, seed=seed
                 )
-                course = run(Annotator(image, truth, values, settings), way)
+                annotator = Annotator(image, truth, values, settings, options.passes)
+                course = run(annotator, way)
                 path.write_text(json.dumps(course, indent=1) + "\n", encoding="utf-8")
                 for goal in GOALS:
                     print(name, way, seed, goal, until(course, goal))

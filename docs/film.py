@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _SIZE = 1180, 760
 _WIDTH = 900
-_COLOURS = 64
+_COLOURS = 128
 _FIRST, _MINUTES = 12, 0.5
 
 
@@ -125,10 +125,11 @@ def suggest(film: Film, panel: Any, viewer: napari.Viewer) -> None:
         film.wait(lambda i=index: i in panel.painting.live.layer.shown)
         film.shoot(0.7)
     panel.painting.accept.click()
-    film.shoot(1.0)
-    panel.painting.next.click()
     film.wait(lambda: False, 1.5)
-    film.shoot(0.9)
+    film.shoot(1.0)
+    go_to(viewer, image, 0, _FIRST - 3)
+    film.wait(lambda: _FIRST - 3 in panel.painting.live.layer.shown)
+    film.shoot(0.7)
     panel.painting.accept.click()
     film.wait(lambda: False, 1.0)
     film.shoot(0.9)

@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from medsaga.live.painted import PaintedSlice
     from medsaga.propagation.maps import CarriedMaps
 
-# A head that was fitted in a third of a second deserves less than a trained one: with
-# PaintTrust's usual growth the mean Dice of ct and spleen from two, three and five
-# slices is .911 in place of .948.
-_GROWTH = 0.15
+# A head that was fitted in a third of a second deserves no more than a model of one
+# slice (docs/choices.md).
+_TRUST = PaintTrust(growth=GROWTH_OF_ONE)
 
 
 class CarriedPaint:
@@ -38,8 +37,6 @@ class CarriedPaint:
 
     def __init__(self, carrier: Carrier, values: Sequence[int]) -> None:
         self.carrier, self._values = carrier, values
-        n_slices = len(carrier.paint.slices)
-        self._trust = PaintTrust(growth=GROWTH_OF_ONE if n_slices == 1 else _GROWTH)
 
     @classmethod
     def of(
@@ -66,7 +63,7 @@ class CarriedPaint:
         """
         carried = [1 + self._values.index(v) for v in self.carrier.paint.values]
         known = logits[[0, *carried]]
-        said = fuse(known, maps, self.carrier, self._trust) - known.log_softmax(0)
+        said = fuse(known, maps, self.carrier, _TRUST) - known.log_softmax(0)
         joined = logits + said[0]
         joined[carried] = logits[carried] + said[1:]
         return joined

@@ -28,6 +28,7 @@ from tests.plugin.fine_tune.test_fill_between import fill_and_wait
 
 from medsaga import ModelLibrary
 from napari_medsaga.fine_tune.painting import keys
+from napari_medsaga.fine_tune.painting.navigation import next_slice
 from napari_medsaga.layers.convert import class_colours, class_names
 from napari_medsaga.layers.plane import go_to
 from napari_medsaga.layers.slice_marks import marked_slices
@@ -406,3 +407,30 @@ def test_the_window_reaches_all_of_the_data(viewer, qtbot):
     choice.setCurrentText("bone")
     choice.activated.emit(choice.currentIndex())
     assert image.contrast_limits == [-500, 1300]
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ([], 20),
+        ([12], 30),
+        ([12, 33], 22),
+        ([20], 7),
+        ([0, 39], 20),
+        ([0, 1, 38, 39], 20),
+    ],
+)
+def test_without_advice_the_widest_gap_is_next(known, expected):
+    kinds = dict.fromkeys(known, "painted")
+    index, _ = next_slice(kinds, None, 40, 0, {})
+    assert abs(index - expected) <= 1
+    assert index not in known
+
+
+def test_every_slice_comes_next_once():
+    kinds = {}
+    for _ in range(9):
+        index, _ = next_slice(kinds, None, 9, 0, {})
+        kinds[index] = "painted"
+    assert sorted(kinds) == list(range(9))
+    assert next_slice(kinds, None, 9, 0, {}) is None

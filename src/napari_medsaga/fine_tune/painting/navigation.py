@@ -107,11 +107,11 @@ def next_slice(
 def _widest_gap(known: list[int], n_slices: int) -> tuple[int, str]:
     if not known:
         return n_slices // 2, "Nothing is painted yet: begin in the middle."
-    ends = [-1 - known[0], *known, 2 * n_slices - 1 - known[-1]]
-    gaps = [
-        (high - low, max(0, min(n_slices - 1, (low + high) // 2)))
-        for low, high in pairwise(ends)
-    ]
+    # Beyond the last painted slice it goes two thirds of the way: at the very end of a
+    # volume there is often nothing left of what is painted.
+    last = n_slices - 1
+    ends = [-known[0] / 3, *known, last + (last - known[-1]) / 3]
+    gaps = [(high - low, round((low + high) / 2)) for low, high in pairwise(ends)]
     free = [(gap, middle) for gap, middle in gaps if middle not in known]
     _, middle = max(free)
     return middle, "The middle of the widest gap between painted slices."
