@@ -49,6 +49,7 @@ def test_the_shell_commands_run_one_after_the_other(readme, folder):
         "evaluate",
         "info",
         "propagate",
+        "suggest",
         "advise",
     ]
     for command in commands:

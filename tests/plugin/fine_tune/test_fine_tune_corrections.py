@@ -86,7 +86,8 @@ class TestWhatBelongsTogether:
         self, panel, viewer, model, other
     ):
         """A result is chosen while it fills, where it is the only Labels layer."""
-        filling = viewer.add_labels(np.zeros((12, 40, 40), np.uint8))
+        empty = np.zeros((12, 40, 40), np.uint8)
+        filling = viewer.add_labels(empty, scale=(7, 7, 7))  # it lies on no image
         panel.data.labels.choose(filling)
         assert panel.data.image_layer() is not other
         remember_prediction(filling, predicted_on(other, model))
