@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from medsaga.data.volume import AXIS_NAMES, Volume
+from medsaga.data.volume import AXIS_NAMES, Volume, check_axis
 from medsaga.errors import MedsagaError
 from medsaga.wording import count, verb
 
@@ -123,9 +123,9 @@ def annotated_slices(
         If nothing is labelled, the axis or an index does not exist, or an empty slice
         carries a label.
     """
-    if axis is not None and axis not in (0, 1, 2):
-        raise MedsagaError(f"There is no axis {axis}: choose 0, 1 or 2.")
-    axis = None if axis is None else int(axis)  # numpy's integers are not in JSON
+    if axis is not None:
+        check_axis(axis)
+        axis = int(axis)  # numpy's integers are not in JSON
     # For each volume and axis, whether each slice carries a label.
     labelled = [_labelled_slices(label) for label in labels]
     may_be_empty = may_be_empty and (slices is not None or bool(empty_slices))

@@ -95,6 +95,15 @@ class Volume:
         rows, cols = (n for i, n in enumerate(self.shape) if i != axis)
         return rows, cols
 
+    def check_slice(self, axis: int, index: int) -> None:
+        """Raise MedsagaError if there is no slice `index` across `axis`."""
+        last = self.shape[axis] - 1
+        if not 0 <= index <= last:
+            raise MedsagaError(
+                f"{self.name} has no slice {index} across axis {axis}: give one from "
+                f"0 to {last}."
+            )
+
     def slice_spacing(self, axis: int) -> tuple[float, float] | None:
         """Pixel size in mm along (rows, columns) of a slice across `axis`."""
         if self.spacing is None:
@@ -105,6 +114,12 @@ class Volume:
     def with_array(self, array: NDArray[Any]) -> Volume:
         """Give the same place in space other values."""
         return replace(self, array=array, n_not_finite=None)
+
+
+def check_axis(axis: int) -> None:
+    """Raise MedsagaError if images are not sliced across such an axis."""
+    if axis not in (0, 1, 2):
+        raise MedsagaError(f"There is no axis {axis}: choose 0, 1 or 2.")
 
 
 def slice_place(axis: int, index: int) -> tuple[slice | int, ...]:

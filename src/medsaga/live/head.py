@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from medsaga.computing import seeded
 from medsaga.network.detail_head import DetailHead
+from medsaga.network.medsaga import add_logits
 from medsaga.training.pixel_fit import PixelFit
 
 if TYPE_CHECKING:
@@ -42,11 +42,7 @@ class LiveHead:
         """Give the (k, h, w) logits of a slice."""
         *pyramid, upscaled = (one.float() for one in seen.maps)
         of_decoder = torch.einsum("kc,bchw->bkhw", self.linear, upscaled)
-        of_head: Tensor = self.head(pyramid, upscaled)
-        if of_head.shape[-2:] != of_decoder.shape[-2:]:
-            size = of_decoder.shape[-2:]
-            of_head = F.interpolate(of_head, size=size, mode="bilinear")
-        return (of_decoder + of_head)[0]
+        return add_logits(of_decoder, self.head(pyramid, upscaled))[0]
 
 
 def fit_live_head(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medsaga.computing import computing_threads
 from medsaga.data.intensity import display_limits
+from medsaga.data.volume import check_axis
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.live.carried import CarriedPaint
 from medsaga.live.head import LiveHead, fit_live_head
@@ -79,8 +80,7 @@ class LivePredictor:
         settings: FineTuneSettings = _SETTINGS,
         cache_mb: int = _CACHE_MB,
     ) -> None:
-        if axis not in (0, 1, 2):
-            raise MedsagaError(f"There is no axis {axis}: choose 0, 1 or 2.")
+        check_axis(axis)
         if axis:  # a slice across a lazy stack computes all of it each time
             image = replace(image, array=np.asarray(image.array))
         self._image, self._axis = image, axis
@@ -117,7 +117,7 @@ class LivePredictor:
             If there is no such slice, it is of another size, or a value is negative or
             not whole.
         """
-        self._check(index)
+        self._image.check_slice(self._axis, index)
         if values.shape != self._image.slice_shape(self._axis):
             raise MedsagaError(
                 f"A slice of {self._image.name} has the shape "
@@ -141,7 +141,7 @@ class LivePredictor:
 
     def look_at(self, index: int) -> None:
         """See a slice in advance, so that :meth:`suggest` takes less time."""
-        self._check(index)
+        self._image.check_slice(self._axis, index)
         with self._computing():
             self._seen().of(index)
 
@@ -155,7 +155,7 @@ class LivePredictor:
         MedsagaError
             If there is no such slice, or too little is painted to learn from.
         """
-        self._check(index)
+        self._image.check_slice(self._axis, index)
         with self._computing():
             values, head = self._fitted()
             logits = self._logits(head, index)
@@ -189,13 +189,6 @@ class LivePredictor:
                     logits = carried.join(logits, next(maps))
                 found = _chosen(logits, values)
             yield painted[index].over(found) if index in painted else found
-
-    def _check(self, index: int) -> None:
-        if not 0 <= index < self._image.shape[self._axis]:
-            raise MedsagaError(
-                f"{self._image.name} has no slice {index} across axis {self._axis}: "
-                f"give one from 0 to {self._image.shape[self._axis] - 1}."
-            )
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

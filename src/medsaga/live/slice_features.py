@@ -102,10 +102,8 @@ class SliceFeatures:
         network = network.to(self._device).to(memory_format=torch.channels_last)
         self._network = network
         self._network.eval().requires_grad_(False)
-        head = network.detail_head
-        assert head is not None
-        self._head = head
-        self.levels: Sequence[Level] = head.levels
+        assert network.detail_head is not None
+        self.levels: Sequence[Level] = network.detail_head.levels
         self.channels = feature_channels(network)
         self._canvas = self._choose_canvas(None)
 
@@ -155,8 +153,5 @@ class SliceFeatures:
             self._image, self._axis, index, self._limits, self._canvas
         )
         images = image[None].to(self._device, memory_format=torch.channels_last)
-        pyramid = self._network.backbone(images)
-        _, upscaled = self._network.decoder.decode(pyramid[-1])
-        maps = [*self._head.features(pyramid, images), upscaled]
-        maps = [one.to(torch.bfloat16) for one in maps]
+        maps = [one.to(torch.bfloat16) for one in self._network.features(images)]
         return FeatureMaps(maps, content, (image.shape[1], image.shape[2]))

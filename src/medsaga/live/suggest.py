@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from medsaga.data.volume import slice_place
 from medsaga.errors import memory_explained
-from medsaga.events import Notice, SegmentedSlice, Stop, Stream
+from medsaga.events import SegmentedSlice, Stream
 from medsaga.live.predictor import LivePredictor
 from medsaga.propagation.painted_volume import PaintedVolume
-from medsaga.propagation.propagate import Propagation
+from medsaga.propagation.propagate import Propagation, collect_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from medsaga.data.annotation import EmptySlice
     from medsaga.data.inputs import ImageLike
@@ -85,25 +81,23 @@ def suggest(
             empty_slices=empty_slices,
             background_value=background_value,
         )
-    axis = painted.annotation.axis
-    volume = painted.image
+    return (yield from collect_slices(painted, painted.said, _slices(painted, limits)))
+
+
+def _slices(
+    painted: PaintedVolume, limits: tuple[float, float] | None
+) -> Iterator[SegmentedSlice]:
+    volume, axis = painted.image, painted.annotation.axis
     limits = limits or painted.limits
     live = LivePredictor(volume, axis=axis, limits=limits, cache_mb=0)
     for _, index in painted.annotation.slices:
         label = painted.annotation.read(painted.labels, index)
         live.paint(index, label.values, label.known)
-    mask, done = np.zeros(volume.shape, painted.table.dtype), 0
-    with suppress(Stop):
-        for message in painted.said:
-            yield Notice(message=message)
-        for index, found in enumerate(live.suggest_all()):
-            mask[slice_place(axis, index)] = found
-            done += 1
-            yield SegmentedSlice(
-                image_name=volume.name,
-                axis=axis,
-                index=index,
-                total=volume.shape[axis],
-                mask=mask[slice_place(axis, index)],
-            )
-    return Propagation(mask=volume.with_array(mask), n_carried=done, axis=axis)
+    for index, found in enumerate(live.suggest_all()):
+        yield SegmentedSlice(
+            image_name=volume.name,
+            axis=axis,
+            index=index,
+            total=volume.shape[axis],
+            mask=found.astype(painted.table.dtype),
+        )

@@ -67,9 +67,24 @@ class MedSAGa(nn.Module):
         logits: Tensor = self.decoder(pyramid[-1])
         if self.detail_head is None:
             return logits
-        head: Tensor = self.detail_head(pyramid, images)
-        if head.shape[-2:] != logits.shape[-2:]:
-            head = F.interpolate(
-                head, size=logits.shape[-2:], mode="bilinear", align_corners=False
-            )
-        return logits + head
+        return add_logits(logits, self.detail_head(pyramid, images))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return the maps that the detail head looks at, and the decoder's as the last.
+
+        From these the logits are read; a network without a detail head has none.
+        """
+        assert self.detail_head is not None
+        pyramid = self.backbone(images)
+        _, upscaled = self.decoder.decode(pyramid[-1])
+        return [*self.detail_head.features(pyramid, images), upscaled]
+
+
+def add_logits(of_decoder: Tensor, of_head: Tensor) -> Tensor:
+    """Add up (B, k, h, w) logits, at the resolution of the decoder's."""
+    size = of_decoder.shape[-2:]
+    if of_head.shape[-2:] != size:
+        of_head = F.interpolate(
+            of_head, size=size, mode="bilinear", align_corners=False
+        )
+    return of_decoder + of_head

@@ -14,7 +14,7 @@ from medsaga.computing import computing_threads, pick_device
 from medsaga.data.canvas import physical_shape
 from medsaga.data.intensity import display_limits, to_unit
 from medsaga.data.sizing import resize_image
-from medsaga.errors import MedsagaError, memory_explained
+from medsaga.errors import memory_explained
 from medsaga.network.backbones.pretrained import load_pretrained
 from medsaga.prompts.clicks import mask_around, mend
 from medsaga.prompts.network import PromptNetwork
@@ -126,11 +126,7 @@ class PromptPredictor:
         index: int,
         limits: tuple[float, float] | None,
     ) -> _SeenSlice:
-        if not 0 <= index < image.shape[axis]:
-            raise MedsagaError(
-                f"{image.name} has no slice {index} across axis {axis}: give one from "
-                f"0 to {image.shape[axis] - 1}."
-            )
+        image.check_slice(axis, index)
         key = (id(image.array), axis, index, limits)
         if key in self._seen:
             self._seen.move_to_end(key)

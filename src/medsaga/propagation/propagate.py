@@ -10,7 +10,7 @@ import numpy as np
 
 from medsaga.data.volume import slice_place
 from medsaga.errors import MedsagaError, memory_explained
-from medsaga.events import CarriedSlice, Notice, Stop, Stream
+from medsaga.events import CarriedSlice, Notice, SegmentedSlice, Stop, Stream
 from medsaga.propagation.carrying import Carrier
 from medsaga.propagation.masks import carried_mask
 from medsaga.propagation.paint import Paint
@@ -18,7 +18,7 @@ from medsaga.propagation.painted_volume import PaintedVolume
 from medsaga.wording import count, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from medsaga.data.annotation import EmptySlice
     from medsaga.data.classes import ClassTable
@@ -119,30 +119,51 @@ def propagate(
         _check(volume, paint)
         carrier = Carrier(volume, paint, painted.limits, follows_flow=follows_flow)
         said = [*painted.said, *_strokes(paint), *_unreached(carrier)]
-        return (yield from _carry(volume, carrier, table, said))
+        carried = _carry(volume, carrier, table)
+        return (yield from collect_slices(painted, said, carried))
 
 
 def _carry(
-    volume: Volume, carrier: Carrier, table: ClassTable, said: Sequence[str]
+    volume: Volume, carrier: Carrier, table: ClassTable
+) -> Iterator[CarriedSlice]:
+    axis = carrier.paint.axis
+    for maps in carrier.stream():
+        yield CarriedSlice(
+            image_name=volume.name,
+            axis=axis,
+            index=maps.index,
+            total=volume.shape[axis],
+            mask=carried_mask(carrier, maps, table),
+            gap=maps.gap,
+            agreement=maps.mean_agreement,
+        )
+
+
+def collect_slices(
+    painted: PaintedVolume, said: Sequence[str], slices: Iterable[SegmentedSlice]
 ) -> Stream[Propagation]:
-    axis, done = carrier.paint.axis, 0
-    mask = np.zeros(volume.shape, table.dtype)
+    """Hand on what is to be said, and each slice, and put these into a mask.
+
+    A :class:`~medsaga.events.Stop` ends it in order.
+
+    Parameters
+    ----------
+    painted
+        What is segmented.
+    said
+        Sentences for the user.
+    slices
+        In order.
+    """
+    volume, axis, done = painted.image, painted.annotation.axis, 0
+    mask = np.zeros(volume.shape, painted.table.dtype)
     with suppress(Stop):
         for message in said:
             yield Notice(message=message)
-        for maps in carrier.stream():
-            found = carried_mask(carrier, maps, table)
-            mask[slice_place(axis, maps.index)] = found
+        for event in slices:
+            mask[slice_place(axis, event.index)] = event.mask
             done += 1
-            yield CarriedSlice(
-                image_name=volume.name,
-                axis=axis,
-                index=maps.index,
-                total=volume.shape[axis],
-                mask=found,
-                gap=maps.gap,
-                agreement=maps.mean_agreement,
-            )
+            yield event
     return Propagation(mask=volume.with_array(mask), n_carried=done, axis=axis)
 
 

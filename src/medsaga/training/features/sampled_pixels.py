@@ -86,13 +86,10 @@ def features_at(
 ) -> Tensor:
     """Return the frozen pyramid's and the decoder's features at pixels of one image."""
     images = setup.to_device(image[None])
-    assert network.detail_head is not None
     with evaluating(network), setup.autocast():
-        pyramid = network.backbone(images)
-        _, upscaled = network.decoder.decode(pyramid[-1])
-        maps = network.detail_head.features(pyramid, images)
+        maps = network.features(images)
     size = (image.shape[-2], image.shape[-1])
-    return sample_pyramid([*maps, upscaled], points.to(setup.device), size)
+    return sample_pyramid(maps, points.to(setup.device), size)
 
 
 def feature_channels(network: MedSAGa) -> list[int]:

@@ -57,7 +57,7 @@ class ImagesOfLabels:
         peers = [
             layer
             for layer in layers
-            if _is_painted_on(layer) and self._images_of(layer) == images
+            if is_painted_on(layer) and self._images_of(layer) == images
         ]
         if len(peers) == len(images) and labels in peers:
             return images[peers.index(labels)]
@@ -89,6 +89,7 @@ class ImagesOfLabels:
         ]
 
 
-def _is_painted_on(layer: Layer) -> bool:
+def is_painted_on(layer: Layer) -> bool:
+    """Whether a layer is one to paint on, rather than one that something wrote."""
     is_labels = isinstance(layer, Labels) and is_offered(layer)
     return is_labels and prediction_of(layer) is None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
+from weakref import WeakSet
 
 import numpy as np
-from napari.layers import Labels
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QListWidget,
@@ -17,15 +17,15 @@ from qtpy.QtWidgets import (
 )
 
 from medsaga.frontend import count
+from napari_medsaga.fine_tune.annotated.images_of_labels import is_painted_on
 from napari_medsaga.layers.convert import class_names, labels_on, volume_of
 from napari_medsaga.layers.predictions import prediction_of
 from napari_medsaga.layers.slice_marks import marked_slices
-from napari_medsaga.widgets.layer_choice import is_offered
 from napari_medsaga.widgets.plain_text import make_plain_label
 
 if TYPE_CHECKING:
     from napari import Viewer
-    from napari.layers import Image
+    from napari.layers import Image, Labels
 
     from medsaga import TrainingData, Volume
     from napari_medsaga.fine_tune.annotated.images_of_labels import ImagesOfLabels
@@ -39,11 +39,6 @@ class Pair:
 
     image: Image
     labels: Labels
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """The two layers."""
-        return id(self.image), id(self.labels)
 
     @property
     def name(self) -> str:
@@ -92,8 +87,11 @@ class OtherPairs(QWidget):
         super().__init__(parent)
         self._viewer, self._images = viewer, images
         self._pairs: list[Pair] = []
-        self._ticked: set[int] = set()
-        self._chosen: Labels | None = None
+        self._ticked: WeakSet[Labels] = WeakSet()
+        self._chosen: tuple[Image | None, Labels | None] = (None, None)
+        # To find the pairs compares every layer with every other: too long for each
+        # stroke.
+        self._is_outdated = True
         self._title = make_plain_label("other_pairs_title")
         self._title.setText("Train on these too:")
         self.rows = QListWidget()
@@ -123,25 +121,30 @@ class OtherPairs(QWidget):
         Where a ticked pair is chosen, the one that was before takes its tick: all of
         them go on to train together.
         """
-        before, self._chosen = self._chosen, labels
-        if before is not None and labels is not before and id(labels) in self._ticked:
-            self._ticked.add(id(before))
-        pairs = [] if image is None else self._find(image, labels)
+        is_known = not self._is_outdated and self._chosen == (image, labels)
+        (_, before), self._chosen = self._chosen, (image, labels)
+        if not is_known:
+            if before is not None and labels is not before and labels in self._ticked:
+                self._ticked.add(before)
+            self._pairs = [] if image is None else self._find(image, labels)
+            self._ticked &= {pair.labels for pair in self._pairs}
+            self._is_outdated = False
+        self._list_pairs()
+
+    def _list_pairs(self) -> None:
+        pairs = self._pairs
         names = [pair.name for pair in pairs]
-        if [pair.key for pair in self._pairs] == [pair.key for pair in pairs] and (
-            [self.rows.item(n).text() for n in range(self.rows.count())] == names
-        ):
+        if [self.rows.item(n).text() for n in range(self.rows.count())] == names:
+            self._show_ticks()
             return
-        self._pairs = pairs
-        self._ticked &= {id(pair.labels) for pair in pairs}
         was_blocked = self.rows.blockSignals(True)
         self.rows.clear()
-        for pair in pairs:
-            item = QListWidgetItem(pair.name)
+        for name in names:
+            item = QListWidgetItem(name)
             item.setToolTip(self.rows.toolTip())
-            self._set_tick(item, on=id(pair.labels) in self._ticked)
             self.rows.addItem(item)
         self.rows.blockSignals(was_blocked)
+        self._show_ticks()
         height = self.rows.sizeHintForRow(0) * min(len(pairs), _ROWS_IN_SIGHT)
         self.rows.setFixedHeight(height + 2 * self.rows.frameWidth() + 4)
         self.all.setVisible(len(pairs) > 1)
@@ -149,7 +152,7 @@ class OtherPairs(QWidget):
 
     def ticked_pairs(self) -> list[Pair]:
         """Give the pairs that are to train."""
-        return [pair for pair in self._pairs if id(pair.labels) in self._ticked]
+        return [pair for pair in self._pairs if pair.labels in self._ticked]
 
     def ticked_labels(self) -> tuple[Volume, ...]:
         """Give the labels of those pairs, on the grids of their images.
@@ -209,8 +212,7 @@ class OtherPairs(QWidget):
         if prediction_of(labels) is not None:
             return []  # what trained its model is kept with it, of other images too
         for layer in self._viewer.layers:
-            is_plain = isinstance(layer, Labels) and is_offered(layer)
-            if not is_plain or layer is labels or prediction_of(layer) is not None:
+            if layer is labels or not is_painted_on(layer):
                 continue
             own = self._images.find(layer)
             if own is not None and own is not image and own.ndim == image.ndim:
@@ -218,26 +220,26 @@ class OtherPairs(QWidget):
         return found
 
     def _on_layers_changed(self, _: object = None) -> None:
+        self._is_outdated = True
         self.outdated.emit()
 
-    def _set_tick(self, item: QListWidgetItem, *, on: bool) -> None:
-        state = Qt.CheckState.Checked if on else Qt.CheckState.Unchecked
-        item.setCheckState(state)
+    def _show_ticks(self) -> None:
+        was_blocked = self.rows.blockSignals(True)
+        for number, pair in enumerate(self._pairs):
+            is_ticked = pair.labels in self._ticked
+            state = Qt.CheckState.Checked if is_ticked else Qt.CheckState.Unchecked
+            self.rows.item(number).setCheckState(state)
+        self.rows.blockSignals(was_blocked)
 
     def _on_item_changed(self, item: QListWidgetItem) -> None:
-        key = id(self._pairs[self.rows.row(item)].labels)
+        labels = self._pairs[self.rows.row(item)].labels
         if item.checkState() == Qt.CheckState.Checked:
-            self._ticked.add(key)
+            self._ticked.add(labels)
         else:
-            self._ticked.discard(key)
+            self._ticked.discard(labels)
         self.ticked.emit()
 
     def _on_all_clicked(self) -> None:
-        was_blocked = self.rows.blockSignals(True)
-        self._ticked = {id(pair.labels) for pair in self._pairs}
-        for number in range(self.rows.count()):
-            item = self.rows.item(number)
-            if item is not None:
-                self._set_tick(item, on=True)
-        self.rows.blockSignals(was_blocked)
+        self._ticked = WeakSet(pair.labels for pair in self._pairs)
+        self._show_ticks()
         self.ticked.emit()
