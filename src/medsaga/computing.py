@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+import platform
 import sys
 import time
 from contextlib import AbstractContextManager, contextmanager
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 
 FixedPrecision = Literal["fp32", "bf16"]
 _PROBES = 2
+# Of GNU's mallopt: blocks from this size on are mapped one by one. The usual one is
+# what it comes to by itself when large blocks are freed.
+_MMAP_THRESHOLD, _LEAN_BLOCK, _USUAL_BLOCK = -3, 2**20, 2**25
 # What was measured for a network at a size: images of a folder are segmented in one
 # format, and each is not measured anew.
 _faster: WeakKeyDictionary[nn.Module, dict[int, FixedPrecision]] = WeakKeyDictionary()
@@ -93,6 +99,40 @@ def peak_memory(device: torch.device) -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def free_cached_memory(device: torch.device) -> None:
+    """Give back what is held of a device for tensors to come."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def allocates_leanly() -> bool:
+    """Whether :func:`allocate_leanly` is of any use here."""
+    return platform.libc_ver()[0] == "glibc"
+
+
+def allocate_leanly(wanted: bool) -> None:
+    """Give large blocks back to the system as soon as they are free, or keep them.
+
+    GNU's allocator otherwise keeps what is freed, in pieces that the next tensors do
+    not fit into: half of what a training step holds. Asking the system for each tensor
+    takes time instead (benchmarks/memory.py). Other systems are left alone.
+    """
+    if allocates_leanly():
+        size = _LEAN_BLOCK if wanted else _USUAL_BLOCK
+        ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, size)
+
+
+@contextmanager
+def allocating(*, leanly: bool) -> Iterator[None]:
+    """Allocate in a way inside the block, and in the usual one after it."""
+    allocate_leanly(leanly)
+    try:
+        yield
+    finally:
+        allocate_leanly(False)
 
 
 def memory_held() -> int:

@@ -40,6 +40,8 @@ from .segmentation.measures import ClassMeasure as ClassMeasure
 from .segmentation.measures import measure_classes as measure_classes
 from .settings.fields import Setting as Setting
 from .settings.fields import describe as describe
+from .training.plan.memory import MemoryPlan as MemoryPlan
+from .training.plan.memory import plan_memory as plan_memory
 from .training.plan.speed import Speed as Speed
 from .training.plan.speed import TimeEstimate as TimeEstimate
 from .training.plan.speed import estimate_time as estimate_time

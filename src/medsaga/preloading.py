@@ -56,9 +56,8 @@ def warm_up(stage: Literal["head", "galore"]) -> None:
     """
     from medsaga.segmentation import segment
     from medsaga.training import fine_tune
-    from medsaga.training.optim import galore, losses
+    from medsaga.training.optim import losses
 
     del segment, fine_tune
     if stage == "galore":
         losses.SegmentationLoss(1.0)
-        galore.galore_adamw()

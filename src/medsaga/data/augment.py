@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from medsaga.data.intensity import IntensityRule
     from medsaga.data.samples import Sample
-    from medsaga.settings.fine_tune import FineTuneSettings, Negatives
+    from medsaga.settings.fine_tune import FineTuneSettings, Switch
     from medsaga.windows import Size, Window
 
 # Of the range from black to white. Nuclei of two stains differ from their ground by
@@ -30,8 +30,8 @@ _CLEAR = 0.25
 
 
 def choose_negatives(
-    negatives: Negatives, samples: Iterable[Sample], rule: IntensityRule
-) -> Negatives:
+    negatives: Switch, samples: Iterable[Sample], rule: IntensityRule
+) -> Switch:
     """Choose whether views are shown as negatives too: on or off.
 
     With ``auto`` they are where a class is clearly brighter than the background on one

@@ -96,7 +96,15 @@ class PromptNetwork(nn.Module):
         qualities : Tensor
             (n,): the overlap (IoU) that the network expects of each.
         """
-        sparse, dense = self.prompt_encoder(points=None, boxes=boxes, masks=None)
+        # One at a time stays in a processor's cache: nine together take half as long
+        # again.
+        decoded = [self._decode(embedding, box) for box in torch.split(boxes, 1)]
+        logits, qualities = (torch.cat(parts) for parts in zip(*decoded, strict=True))
+        size = (self.side, self.side)
+        return F.interpolate(logits, size=size, mode="bilinear")[:, 0], qualities[:, 0]
+
+    def _decode(self, embedding: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
+        sparse, dense = self.prompt_encoder(points=None, boxes=box, masks=None)
         logits, qualities = self.mask_decoder(
             image_embeddings=embedding,
             image_pe=self.prompt_encoder.get_dense_pe(),
@@ -104,8 +112,7 @@ class PromptNetwork(nn.Module):
             dense_prompt_embeddings=dense,
             multimask_output=False,
         )
-        size = (self.side, self.side)
-        return F.interpolate(logits, size=size, mode="bilinear")[:, 0], qualities[:, 0]
+        return logits, qualities
 
 
 def _load(module: nn.Module, sam: Mapping[str, Tensor], prefix: str) -> None:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from medsaga.computing import computing_threads, pick_device
+from medsaga.computing import (
+    FixedPrecision,
+    autocast,
+    computing_threads,
+    pick_device,
+    pick_precision,
+)
 from medsaga.data.canvas import physical_shape
 from medsaga.data.intensity import display_limits, to_unit
 from medsaga.data.sizing import resize_image
@@ -71,6 +77,7 @@ class PromptPredictor:
         self._backbone, self._cache_bytes = backbone, cache_mb * 2**20
         self._device = pick_device()
         self._network: PromptNetwork | None = None
+        self._precision: FixedPrecision = "fp32"
         self._seen: OrderedDict[tuple[Any, ...], _SeenSlice] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -137,8 +144,9 @@ class PromptPredictor:
         factor = network.side / max(height, width)
         content = max(1, round(height * factor)), max(1, round(width * factor))
         unit = to_unit(picked, limits or display_limits(image))
-        with computing_threads():
+        with computing_threads(), autocast(self._device, self._precision):
             embedding = network.embed(resize_image(unit, content).to(self._device))
+        embedding = embedding.float()
         seen = _SeenSlice(image.array, embedding, content, size)
         self._remember(key, seen)
         return seen
@@ -152,7 +160,12 @@ class PromptPredictor:
     def _loaded(self) -> PromptNetwork:
         if self._network is None:
             pretrained = load_pretrained(self._backbone)
-            self._network = PromptNetwork(pretrained).to(self._device)
+            network = PromptNetwork(pretrained).to(self._device)
+            with computing_threads():
+                self._precision = pick_precision(
+                    "auto", network.backbone, self._device, network.side
+                )
+            self._network = network
         return self._network
 
     def _mask(self, seen: _SeenSlice, prompt: Prompt) -> PromptedMask:

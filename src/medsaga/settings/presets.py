@@ -30,7 +30,6 @@ def _paper(settings: FineTuneSettings) -> FineTuneSettings:
         average_weights=False,
         mend_classes=False,
         negatives="off",
-        checkpointing=True,
     )
 
 

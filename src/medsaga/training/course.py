@@ -14,6 +14,7 @@ from medsaga.training.card import make_card
 from medsaga.training.head_stage import rerun_head_stage, run_head_stage
 from medsaga.training.lost_classes import lost_classes
 from medsaga.training.optim.low_rank import merge_low_rank_updates
+from medsaga.training.plan.memory import OUT_OF_MEMORY, SAVE_MEMORY
 from medsaga.training.steps import run_galore_stage
 from medsaga.training.validation import validate
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from medsaga.training.setup import Setup
     from medsaga.training.state import TrainingState
 
-_SAVE_MEMORY = "choose a smaller batch or long side, or close other programs"
-OUT_OF_MEMORY = f"The memory ran out: {_SAVE_MEMORY}."
 _log = logging.getLogger(__name__)
 
 
@@ -74,7 +73,7 @@ def _run_stages(
             raise
         yield Notice(
             message="The memory ran out, so the training ended early; what it had "
-            f"learned is kept. For more, {_SAVE_MEMORY}."
+            f"learned is kept. For more, {SAVE_MEMORY}."
         )
     except Exception as error:
         if not _has_learned(setup, state):

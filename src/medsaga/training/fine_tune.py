@@ -9,8 +9,9 @@ from medsaga.errors import memory_explained
 from medsaga.events import Notice, Stop, Stream
 from medsaga.propagation.trust import GROWTH_OF_ONE, PaintTrust
 from medsaga.settings.fine_tune import FineTuneSettings
-from medsaga.training.course import OUT_OF_MEMORY, run_course
+from medsaga.training.course import run_course
 from medsaga.training.paint_context.first_preview import preview_paint
+from medsaga.training.plan.memory import OUT_OF_MEMORY
 from medsaga.training.plan.running_time import RunningTime
 from medsaga.training.preview import Previewer
 from medsaga.training.request import Request

@@ -73,7 +73,7 @@ def load_backbone(settings: FineTuneSettings, n_classes: int) -> tuple[MedSAGa, 
         If the weights are not there, are not what they should be, or do not load.
     """
     pretrained = load_pretrained(
-        settings.backbone, checkpointing=settings.checkpointing
+        settings.backbone, checkpointing=settings.checkpointing == "on"
     )
     with seeded(torch.device("cpu"), settings.seed):
         network = MedSAGa(
@@ -106,7 +106,7 @@ def _load_model(
     is_same = card.classes.values == table.values
     if not is_same:
         network = _with_classes(network, card, table, settings)
-    network.backbone.checkpointing = settings.checkpointing
+    network.backbone.checkpointing = settings.checkpointing == "on"
     return network, Origin(
         base_weights="a trained model" if folder is None else folder.name,
         base_sha256=None if folder is None else sha256(folder / WEIGHTS),

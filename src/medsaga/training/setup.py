@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,6 +22,9 @@ from medsaga.training.optim.strategy import apply_strategy
 from medsaga.training.origin import load_network
 from medsaga.training.paint_context.agreed import find_neighbours
 from medsaga.training.paint_context.painted_images import PaintedImages
+from medsaga.training.plan.memory import MemoryPlan, describe_memory, plan_step
+from medsaga.training.setup_notices import describe_setup, explain_canvas
+from medsaga.windows import view_size
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence
@@ -35,7 +39,6 @@ if TYPE_CHECKING:
     from medsaga.data.samples import Sample
     from medsaga.data.volume import Volume
     from medsaga.events import Stage
-    from medsaga.models.card import ModelCard
     from medsaga.models.run_record import RunRecord
     from medsaga.network.backbones.base import Backbone
     from medsaga.network.medsaga import MedSAGa
@@ -158,8 +161,8 @@ def set_up(request: Request) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
     if settings.stages != "head":
         parameter_groups(network, settings)  # refuses a rank that projects nothing
     canvas = _choose_canvas(request, network.backbone)
-    if settings.neighbours and not canvas.neighbours:
-        yield Notice(message=_why_no_neighbours(request.card))
+    for message in explain_canvas(settings, canvas, request.card):
+        yield Notice(message=message)
     samples = build_samples(
         request.volumes,
         request.labels,
@@ -179,6 +182,10 @@ def set_up(request: Request) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
     )
     side = canvas.tile or canvas.long_side
     precision = pick_precision(settings.precision, network, device, side)
+    views = [view_size(sample.padded, canvas.tile) for sample in samples]
+    largest = max(views, key=math.prod)
+    plan = plan_step(network, settings, largest, precision, device)
+    network.backbone.checkpointing = plan.checkpointing
     setup = Setup(
         origin=origin,
         training=training,
@@ -188,12 +195,13 @@ def set_up(request: Request) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
         rule=request.rule,
         canvas=canvas,
         axis=annotation.axis,
-        settings=_chosen(request, canvas, precision, samples),
+        settings=_chosen(request, canvas, precision, samples, plan),
         record=request.record,
         device=device,
         precision=precision,
     )
-    yield Notice(message=_describe(setup))
+    yield Notice(message=describe_setup(setup))
+    yield Notice(message=describe_memory(plan, settings))
     if origin.report:  # the last, which stays in sight in a window
         yield Notice(message=origin.report)
     return setup, network
@@ -230,21 +238,12 @@ def _have_neighbours(volumes: Sequence[Volume], axis: int) -> bool:
     return is_deep and not any(volume.is_rgb for volume in volumes)
 
 
-def _why_no_neighbours(card: ModelCard | None) -> str:
-    """Say why the slices below and above are not looked at, though asked for."""
-    if card is not None:
-        return "The model was trained without neighbours, and trains on without them."
-    return (
-        "There are no neighbours to look at: they need grey images of several slices, "
-        "and neighbours is off."
-    )
-
-
 def _chosen(
     request: Request,
     canvas: Canvas,
     precision: FixedPrecision,
     samples: Sequence[Sample],
+    plan: MemoryPlan,
 ) -> FineTuneSettings:
     """Put what was chosen, or what a model brings along, into the settings."""
     settings = replace(
@@ -252,6 +251,9 @@ def _chosen(
         long_side=0 if canvas.tile else canvas.long_side,
         neighbours=canvas.neighbours,
         precision=precision,
+        batch_size=plan.batch_size,
+        checkpointing="on" if plan.checkpointing else "off",
+        lean="on" if plan.lean else "off",
         threads=torch.get_num_threads(),
         negatives=choose_negatives(request.settings.negatives, samples, request.rule),
     )
@@ -264,37 +266,3 @@ def _chosen(
         detail_head=card.detail_head,
         stages=settings.stages if card.detail_head else "galore",
     )
-
-
-def _describe(setup: Setup) -> str:
-    settings = setup.settings
-    if setup.held_out:
-        held_out = f"{len(setup.held_out)} held out to measure on"
-    elif len(setup.training) < settings.hold_out_from:
-        held_out = f"none held out, as there are fewer than {settings.hold_out_from}"
-    else:
-        held_out = "none held out, as each is needed or has trained the model already"
-    neighbours = (
-        "seen with the slices below and above, " if setup.canvas.neighbours else ""
-    )
-    tiles = f", in tiles of {setup.canvas.tile}" if setup.canvas.tile else ""
-    return (
-        f"{len(setup.training)} slices train, {held_out}; {neighbours}long side "
-        f"{setup.canvas.long_side} pixels{tiles}, {setup.precision} on {setup.device}, "
-        f"{_describe_length(settings)}."
-    )
-
-
-def _describe_length(settings: FineTuneSettings) -> str:
-    if settings.stages != "head":
-        return (
-            f"{settings.steps} steps"
-            if settings.steps
-            else f"{settings.minutes:g} minutes"
-        )
-    if settings.steps:
-        return (
-            f"the head alone, without the {settings.steps} steps, which are the GaLore "
-            "stage's: set stages to both for them"
-        )
-    return f"the head alone, {settings.minutes:g} minutes"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from medsaga.network.medsaga import MedSAGa
-    from medsaga.settings.fine_tune import FineTuneSettings
+    from medsaga.settings.fine_tune import FineTuneSettings, Switch
 
 Phase = Literal["head", "steps", "refit"]
 """Up to the GaLore stage's first step; its steps; and what comes after them."""
@@ -44,6 +44,9 @@ class Plan:
     steps: int
     validations: int
     feature_cache_mb: int
+    batch_size: int
+    checkpointing: Switch
+    lean: Switch
 
     @classmethod
     def of(cls, settings: FineTuneSettings) -> Plan:
@@ -129,7 +132,7 @@ class TrainingState:
         self.average = WeightAverage(self.network)
         self.best = BestWeights(self.network)
 
-    def revise(self, **planned: int) -> None:
+    def revise(self, **planned: Any) -> None:
         """Fill in what is planned now."""
         self.plan = replace(self.plan, **planned)
 

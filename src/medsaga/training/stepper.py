@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from medsaga.computing import seeded, spare_mb
+from medsaga.computing import allocate_leanly, allocates_leanly, seeded, spare_mb
 from medsaga.data.samples import drawn_sample
 from medsaga.data.sizing import collate
 from medsaga.training.features.pyramid_cache import PyramidCache
@@ -13,6 +13,7 @@ from medsaga.training.optim.losses import SegmentationLoss
 from medsaga.training.optim.strategy import STRATEGIES
 from medsaga.training.paint_context.agreed import with_agreed
 from medsaga.training.plan.steps import NO_FILLING, lr_factor
+from medsaga.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +52,7 @@ class Stepper:
             setup.settings.loss_dice_weight,
             keep_strokes=any(sample.known is not None for sample in setup.training),
         )
+        state.network.backbone.checkpointing = state.plan.checkpointing == "on"
         self._cache: PyramidCache | None = None
         if STRATEGIES[setup.settings.strategy].freezes_encoder:
             budget_mb = state.plan.feature_cache_mb
@@ -63,6 +65,28 @@ class Stepper:
     def filling(self) -> Filling:
         """What the next steps take longer, until a cache is full."""
         return NO_FILLING if self._cache is None else self._cache.filling
+
+    def take_less(self) -> str | None:
+        """Let the steps from now on need less memory.
+
+        Returns
+        -------
+        str or None
+            How; None where they cannot.
+        """
+        state = self.state
+        if self._cache is None and state.plan.checkpointing != "on":
+            state.revise(checkpointing="on")
+            state.network.backbone.checkpointing = True
+            return "blocks are computed twice (checkpointing)"
+        if state.plan.lean != "on" and allocates_leanly():
+            state.revise(lean="on")
+            allocate_leanly(True)
+            return "memory is given back as soon as it is free"
+        if state.plan.batch_size > 1:
+            state.revise(batch_size=state.plan.batch_size // 2)
+            return f"each has {count(state.plan.batch_size, 'slice')}"
+        return None
 
     def take(self) -> float:
         """Take the next step, and return its loss.
@@ -107,7 +131,7 @@ class Stepper:
         The order is shuffled anew in each round over the slices.
         """
         setup, cache = self.setup, self._cache
-        seed, size = setup.settings.seed, setup.settings.batch_size
+        seed, size = setup.settings.seed, self.state.plan.batch_size
         views, pairs = [], []
         for number in range(step * size, (step + 1) * size):
             view = number if cache is None else number % cache.n_views

@@ -6,7 +6,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from medsaga.computing import peak_memory
+from medsaga.computing import allocating, free_cached_memory, peak_memory
+from medsaga.errors import OutOfMemory, memory_explained
 from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.training.head_stage import MOST_NOT_FINITE, refit_head
 from medsaga.training.lost_classes import lost_classes, refit_class
@@ -14,6 +15,7 @@ from medsaga.training.optim.strategy import STRATEGIES
 from medsaga.training.outcome import comparable_dice, keep_better
 from medsaga.training.paint_context.agreed import find_agreed
 from medsaga.training.plan.head import plan_refit, refits_head
+from medsaga.training.plan.memory import OUT_OF_MEMORY
 from medsaga.training.plan.steps import planned_steps, steps_to_plan
 from medsaga.training.stepper import Stepper, learning_rate_factor
 from medsaga.training.validation import validate
@@ -94,7 +96,7 @@ def _train(
     state.measured["projected_share"] = optimizer.projected_share
     state.network.train()
     is_whole = False
-    with suppress(Stop), optimizer:
+    with suppress(Stop), optimizer, allocating(leanly=state.plan.lean == "on"):
         if state.agreed is None:
             state.agreed = yield from find_agreed(setup, state.network)
         yield from writer.at_once(state)
@@ -113,7 +115,7 @@ def _take_steps(
     settings = setup.settings
     while not state.plan.steps or state.step < state.plan.steps:
         yield from writer.if_due(state)
-        loss = stepper.take()
+        loss = yield from _take(stepper)
         if not state.plan.steps and state.clock.is_enough(settings.warmup_steps):
             state.revise(steps=_affordable_steps(stepper))
         if state.n_not_finite:
@@ -130,6 +132,24 @@ def _take_steps(
             if (yield from _mend(setup, state, scores)):
                 # Or the lost output would come back with the mean.
                 state.average.restart()
+
+
+def _take(stepper: Stepper) -> Generator[Notice, None, float]:
+    """Take a step; where memory runs out, again with less."""
+    while True:
+        try:
+            with memory_explained(OUT_OF_MEMORY):
+                return stepper.take()
+        except OutOfMemory:
+            how = stepper.take_less()
+            if how is None:
+                raise
+        # Only here have the tensors gone that the failure's traceback held.
+        free_cached_memory(stepper.setup.device)
+        yield Notice(
+            message=f"The memory ran out at step {stepper.state.step + 1}, which is "
+            f"taken again: from now on {how}."
+        )
 
 
 def _tell_not_finite(state: TrainingState) -> Generator[Notice, None, None]:

@@ -111,6 +111,7 @@ def test_finetune_writes_the_model_that_it_reports(trained):
 def test_options_change_the_preset_and_nothing_else(trained):
     settings = trained[0]["card"]["settings"]
     planned = {"long_side", "negatives", "feature_cache_mb", "threads", "validations"}
+    planned |= {"checkpointing", "lean"}
     given = {
         "backbone": "tiny",
         "steps": 2,

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import copy
 import warnings
 
 import pytest
 import torch
+from timm.models.tiny_vit import ConvNorm
 
 from medsaga.network.backbones.catalogue import find_checkpoint
+from medsaga.network.backbones.folded_norm import FoldedConvNorm
 from medsaga.network.backbones.lite_medsam import build_lite_medsam
 from medsaga.network.backbones.pretrained import load_pretrained
 from medsaga.network.backbones.sam_format import read_checkpoint
@@ -101,6 +104,35 @@ def test_training_mode_leaves_the_batch_norm_statistics_alone():
     before = {n: b.clone() for n, b in backbone.named_buffers()}
     backbone(torch.rand(2, 3, 32, 32))
     assert all(torch.equal(b, before[n]) for n, b in backbone.named_buffers())
+
+
+def test_folded_batch_norms_give_the_same_and_the_same_gradients():
+    generator = torch.Generator().manual_seed(0)
+    plain = ConvNorm(8, 16, 3, pad=1, groups=8).eval()
+    for tensor in (*plain.parameters(), plain.bn.running_mean, plain.bn.running_var):
+        with torch.no_grad():
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.1)
+    folded = FoldedConvNorm(copy.deepcopy(plain)).eval()
+    assert folded.state_dict().keys() == plain.state_dict().keys()
+    images = torch.rand(2, 8, 9, 7, generator=generator)
+    for module in (plain, folded):
+        module(images).square().mean().backward()
+    torch.testing.assert_close(folded(images), plain(images))
+    for of_plain, of_folded in zip(
+        plain.parameters(), folded.parameters(), strict=True
+    ):
+        torch.testing.assert_close(of_folded.grad, of_plain.grad)
+
+
+@pytest.mark.parametrize("size", [(200, 256), (16, 512), (132, 132)])
+def test_strips_without_gradient_give_what_the_whole_image_gives(pretrained, size):
+    backbone = pretrained.backbone.eval()
+    images = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    whole = backbone(images)
+    with torch.no_grad():
+        in_strips = backbone(images)
+    for one, other in zip(in_strips, whole, strict=True):
+        torch.testing.assert_close(one, other.detach(), atol=1e-4, rtol=0)
 
 
 def test_checkpointing_changes_neither_output_nor_gradient():

@@ -13,6 +13,7 @@ from tests.engine.training.conftest import stop_when, weights_equal
 from tests.phantom import VALUES, keep_slices, make_phantom, train
 
 from medsaga import TrainingData, drain, fine_tune, segment
+from medsaga.computing import allocates_leanly
 from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError
 from medsaga.events import Notice, Preview, Progress, Stop, Validated
@@ -258,12 +259,12 @@ def test_a_loss_is_reported_as_nan_only_where_there_is_none(image, labels, quick
 class TestOutOfMemory:
     @pytest.fixture
     def fails_at(self, monkeypatch):
-        """Make the GaLore stage fail at a step."""
+        """Make the GaLore stage fail at a step, so many times."""
         rates, steps = LayerwiseOptimizer.set_lr_factor, count(1)
 
-        def install(step: int, error: Exception) -> None:
+        def install(step: int, error: Exception, times: int = 100) -> None:
             def fail(optimizer, factor):
-                if next(steps) == step:
+                if step <= next(steps) < step + times:
                     raise error
                 rates(optimizer, factor)
 
@@ -278,6 +279,32 @@ class TestOutOfMemory:
         assert not model.network.training
         told = [e.message for e in events if isinstance(e, Notice)]
         assert any("memory ran out" in m and "smaller batch" in m for m in told)
+
+    @pytest.mark.parametrize("step", [1, 3])
+    def test_the_step_is_taken_again_with_less(
+        self, image, labels, quick, fails_at, step
+    ):
+        unbroken, _ = train(image, labels, quick)
+        fails_at(step, RuntimeError("CUDA out of memory"), times=1)
+        model, events = train(image, labels, quick)
+        told = [e.message for e in events if isinstance(e, Notice)]
+        assert any(f"ran out at step {step}, which" in message for message in told)
+        assert model.card.settings["checkpointing"] == "on"
+        assert model.card.metrics["step"] == quick.steps
+        # Blocks that are computed twice change no result.
+        for name, weight in unbroken.network.state_dict().items():
+            assert torch.equal(model.network.state_dict()[name], weight), name
+
+    def test_then_with_fewer_slices(self, image, labels, quick, fails_at):
+        fails_at(3, MemoryError(), times=2 + allocates_leanly())
+        settings = replace(quick, batch_size=4)
+        model, events = train(image, labels, settings)
+        told = [e.message for e in events if isinstance(e, Notice)]
+        assert any("each has 2 slices" in message for message in told)
+        lean = any("as soon as it is free" in message for message in told)
+        assert lean == allocates_leanly()
+        assert model.card.settings["batch_size"] == 2
+        assert model.card.metrics["step"] == quick.steps
 
     def test_before_anything_is_learned_it_is_said(
         self, image, labels, quick, fails_at

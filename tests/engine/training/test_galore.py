@@ -1,4 +1,4 @@
-"""The projector: subspaces, refreshes, and what GaLoreAdamW makes of them."""
+"""The projector: subspaces, refreshes, and what AdamW makes of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from medsaga.errors import MedsagaError
 from medsaga.network.backbones.pretrained import load_pretrained
+from medsaga.training.optim.adamw import AdamW
 from medsaga.training.optim.galore import (
     Projector,
-    galore_adamw,
     largest_rank,
     projectable,
 )
@@ -204,19 +204,73 @@ def test_projectable_where_both_sides_exceed_the_rank(
 def train_one_weight(
     shape: tuple[int, ...], projector: Projector | None, steps: int = 5
 ) -> Tensor:
-    """Drive GaLoreAdamW by gradients that are given, not by a loss."""
-    weight = nn.Parameter(random_matrix(*shape, seed=99))
-    group: dict[str, object] = {"params": [weight], "lr": 0.01, "weight_decay": 0.1}
-    if projector is not None:
+    """Update by gradients that are given, not by a loss."""
+    weight = random_matrix(*shape, seed=99)
+    adamw = AdamW(lr=0.01, weight_decay=0.1, projector=projector)
+    for step in range(steps):
+        adamw.update(weight, random_matrix(*shape, seed=step))
+    return weight
+
+
+@pytest.mark.parametrize("projection", ["std", "left", "right", "full", None])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_the_update_is_that_of_galore_torch(
+    projection: str | None, weight_decay: float
+) -> None:
+    from galore_torch import GaLoreAdamW
+
+    def projector() -> Projector | None:
+        if projection is None:
+            return None
+        return Projector(rank=3, projection=projection, refresh_interval=2, scale=0.5)  # type: ignore[arg-type]
+
+    start = random_matrix(9, 6, seed=99)
+    theirs = nn.Parameter(start.clone())
+    group: dict[str, object] = {"params": [theirs], "lr": 0.01, "betas": (0.8, 0.95)}
+    if projection is not None:
         # the values are the projector's own: the library only looks for the key
         group |= {"rank": 1, "update_proj_gap": 1, "scale": 1.0, "proj_type": "std"}
-    optimizer = galore_adamw()([group], no_deprecation_warning=True)
-    if projector is not None:
-        optimizer.state[weight]["projector"] = projector
-    for step in range(steps):
-        weight.grad = random_matrix(*shape, seed=step)
-        optimizer.step()
-    return weight.detach()
+    reference = GaLoreAdamW(
+        [group], weight_decay=weight_decay, no_deprecation_warning=True
+    )
+    if projection is not None:
+        reference.state[theirs]["projector"] = projector()
+    adamw = AdamW(
+        lr=0.01,
+        beta1=0.8,
+        beta2=0.95,
+        weight_decay=weight_decay,
+        projector=projector(),
+    )
+    ours = start.clone()
+    for step in range(7):
+        theirs.grad = random_matrix(9, 6, seed=step)
+        reference.step()
+        adamw.update(ours, random_matrix(9, 6, seed=step))
+    assert torch.equal(ours, theirs.detach())
+
+
+def test_the_update_is_that_of_galore_torch_with_its_own_exact_subspace() -> None:
+    """All of a stock GaLore step, when what spans the subspace is the same."""
+    from galore_torch import GaLoreAdamW
+
+    start = random_matrix(9, 6, seed=99)
+    theirs = nn.Parameter(start.clone())
+    group = {"params": [theirs], "lr": 0.01, "rank": 3, "proj_type": "std"}
+    reference = GaLoreAdamW(
+        [group | {"update_proj_gap": 10**6, "scale": 0.5}], no_deprecation_warning=True
+    )
+    projector = Projector(rank=3, scale=0.5, refresh_interval=10**6, phase=1)
+    adamw, ours = AdamW(lr=0.01, projector=projector), start.clone()
+    for step in range(7):
+        theirs.grad = random_matrix(9, 6, seed=step)
+        reference.step()
+        if step == 0:
+            basis = reference.state[theirs]["projector"].ortho_matrix.T
+            state = {"right": basis, "n_refreshes": torch.tensor(1)}
+            projector.load_state_dict(state, ours)
+        adamw.update(ours, random_matrix(9, 6, seed=step))
+    torch.testing.assert_close(ours, theirs.detach(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +285,7 @@ def train_one_weight(
         ("std", (8, 6, 1, 1)),
     ],
 )
-def test_identity_projector_equals_galore_adamw_without_rank(
+def test_identity_projector_equals_none(
     projection: str, shape: tuple[int, ...]
 ) -> None:
     matrix = torch.zeros(shape).flatten(1)
@@ -254,7 +308,7 @@ def test_identity_projector_equals_galore_adamw_without_rank(
 def adamw_by_hand(
     weight: Tensor, grads: list[Tensor], lr: float = 0.01, decay: float = 0.1
 ) -> Tensor:
-    """AdamW as GaLoreAdamW has it: eps 1e-6 inside, weight decay after the step."""
+    """AdamW as GaLore has it: eps 1e-6 inside, weight decay after the step."""
     mean, square = torch.zeros_like(weight), torch.zeros_like(weight)
     for t, grad in enumerate(grads, start=1):
         mean = 0.9 * mean + 0.1 * grad

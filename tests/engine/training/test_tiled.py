@@ -84,8 +84,10 @@ def test_a_tiled_model_comes_back_from_its_folder_and_goes_on(tiled, tmp_path):
         dice(model, image, truth), abs=0.01
     )
     images, labels = zip(*(lines(seed) for seed in (3, 4)), strict=True)
-    further, _ = train(images, labels, TILED, start=folder)
+    asked = replace(TILED, tiles=False)
+    further, events = train(images, labels, asked, start=folder)
     assert further.card.canvas == model.card.canvas
+    assert any("trained on tiles" in getattr(e, "message", "") for e in events)
 
 
 def test_the_paint_of_a_volume_is_joined_with_its_tiles():

@@ -301,7 +301,7 @@ class TestTrust:
         ]
         assert all(table.item(row, 2).text().endswith(" ml") for row in range(3))
         assert not panel.trust.compare.isEnabled()
-        panel.trust.uncertain.click()
+        panel.trust.uncertain.trigger()
         shown = viewer.layers["blobs segmented uncertainty"]
         assert shown.data.shape == viewer.layers["blobs"].data.shape
         assert panel.data.image.findText(shown.name) == -1
@@ -318,10 +318,10 @@ class TestTrust:
         assert (old.visible, new.visible) == (True, False)
         keys.run_command("compare")
         assert (old.visible, new.visible) == (False, True)
-        panel.trust.outlines.click()
+        panel.trust.outlines.trigger()
         assert (old.visible, new.visible) == (True, True)
         assert (old.contour, new.contour) == (2, 1)
-        panel.trust.outlines.click()
+        panel.trust.outlines.trigger()
         assert (old.visible, new.visible) == (False, True)
         assert (old.contour, new.contour) == (0, 0)
         history = table.item(0, 4).toolTip()

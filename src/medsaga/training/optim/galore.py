@@ -6,9 +6,8 @@ matrix and whose state is no tensor (Zhao et al. 2024, arXiv 2403.03507).
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -46,7 +45,8 @@ def largest_rank(weight: Tensor) -> int:
 class Projector:
     """Gradients into a low-rank subspace, and updates back out of it.
 
-    Has the interface that ``galore_torch.GaLoreAdamW`` uses on ``state["projector"]``.
+    Has the interface that ``galore_torch.GaLoreAdamW`` uses on ``state["projector"]``,
+    so that one can stand in the other's place.
     Works in float32 whatever the gradient's type, and inside autocast too.
 
     Parameters
@@ -156,13 +156,7 @@ class Projector:
 
     def _basis_shapes(self, matrix: Tensor) -> dict[str, tuple[int, int]]:
         rows, columns = matrix.shape
-        rank = min(self.rank, rows, columns)
-        shapes = {"left": (rows, rank), "right": (columns, rank)}
-        if self.projection == "full":
-            return shapes
-        longer = "right" if rows >= columns else "left"
-        side = longer if self.projection == "std" else self.projection
-        return {side: shapes[side]}
+        return basis_shapes((rows, columns), self.rank, self.projection)
 
     def _refresh(self, matrix: Tensor) -> None:
         if matrix.any():
@@ -185,19 +179,21 @@ class Projector:
         return torch.Generator().manual_seed(int(mixed.generate_state(1)[0]))
 
 
-def galore_adamw() -> Any:
-    """Import GaLoreAdamW, which brings bitsandbytes and transformers with it: seconds.
+def basis_shapes(
+    matrix: tuple[int, int], rank: int, projection: Projection
+) -> dict[str, tuple[int, int]]:
+    """Give the shapes of the bases, by side, of a matrix of so many rows and columns.
 
-    On processors with bf16, bitsandbytes warns of a 4-bit kernel that is not used here.
+    `rank` and `projection` are those of :class:`Projector`.
     """
-    noisy = logging.getLogger("bitsandbytes.backends.cpu.ops")
-    level = noisy.level
-    noisy.setLevel(logging.ERROR)
-    try:
-        from galore_torch import GaLoreAdamW
-    finally:
-        noisy.setLevel(level)
-    return GaLoreAdamW
+    rows, columns = matrix
+    rank = min(rank, rows, columns)
+    shapes = {"left": (rows, rank), "right": (columns, rank)}
+    if projection == "full":
+        return shapes
+    longer = "right" if rows >= columns else "left"
+    side = longer if projection == "std" else projection
+    return {side: shapes[side]}
 
 
 def _leading_bases(

@@ -38,9 +38,9 @@ def parameter_groups(
     Returns
     -------
     list of dict
-        Groups for ``GaLoreAdamW``, none empty; beside its own keys each has `part` (the
-        child) and `names` (of the parameters, in the order of `params`). Matrices of
-        the backbone are projected; matrices alone decay.
+        Groups as ``galore_torch.GaLoreAdamW`` takes them, none empty; besides, each has
+        `part` (the child) and `names` (of the parameters, in the order of `params`).
+        Matrices of the backbone are projected; matrices alone decay.
 
     Raises
     ------

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from medsaga.errors import MedsagaError
-from medsaga.training.optim.galore import Projector, galore_adamw
+from medsaga.training.optim.adamw import AdamW
+from medsaga.training.optim.galore import Projector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
 
@@ -27,39 +27,13 @@ class _Layer:
     name: str
     part: str
     parameter: nn.Parameter
-    optimizer: Optimizer
+    adamw: AdamW
     base_lr: float
-    projector: Projector | None = None
     has_stepped: bool = False
-
-    def state_dict(self) -> dict[str, Tensor]:
-        state = self.optimizer.state[self.parameter]
-        if "exp_avg" not in state:
-            return {}  # no gradient has come yet
-        tensors = {
-            "step": torch.tensor(state["step"]),
-            # safetensors refuses channels-last tensors.
-            "exp_avg": state["exp_avg"].contiguous(),
-            "exp_avg_sq": state["exp_avg_sq"].contiguous(),
-        }
-        return tensors | (self.projector.state_dict() if self.projector else {})
-
-    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
-        if self.projector is not None:
-            self.projector.load_state_dict(saved, self.parameter)
-        elif saved["exp_avg"].shape != self.parameter.shape:
-            raise MedsagaError(
-                f"The saved optimiser state of {self.name} has another shape: continue "
-                "with the settings that it was saved with."
-            )
-        state = self.optimizer.state[self.parameter]
-        state["step"] = int(saved["step"])
-        for moment in ("exp_avg", "exp_avg_sq"):
-            state[moment] = saved[moment].to(self.parameter.device, copy=True)
 
 
 class LayerwiseOptimizer:
-    """GaLoreAdamW that steps each parameter inside the backward pass.
+    """GaLore's AdamW, stepping each parameter inside the backward pass.
 
     While attached (``with optimizer``), a parameter is updated and its gradient freed
     as soon as the gradient is complete, so that the gradients never exist all at once::
@@ -98,14 +72,20 @@ class LayerwiseOptimizer:
                 name=name,
                 part=group["part"],
                 parameter=parameter,
-                optimizer=_build_optimizer(group, parameter),
+                adamw=AdamW(
+                    lr=group["lr"],
+                    beta1=group["betas"][0],
+                    beta2=group["betas"][1],
+                    weight_decay=group["weight_decay"],
+                    projector=_projector(group) if "rank" in group else None,
+                ),
                 base_lr=group["lr"],
             )
             for group in groups
             for name, parameter in zip(group["names"], group["params"], strict=True)
         ]
         self._hooks: list[RemovableHandle] = []
-        self._add_projectors(seed)
+        self._spread_refreshes(seed)
 
     def __enter__(self) -> Self:
         self.attach()
@@ -137,18 +117,18 @@ class LayerwiseOptimizer:
     def set_lr_factor(self, factor: float) -> None:
         """Multiply the base learning rate of every group by a factor from now on."""
         for layer in self._layers:
-            layer.optimizer.param_groups[0]["lr"] = layer.base_lr * factor
+            layer.adamw.lr = layer.base_lr * factor
 
     @property
     def n_projected(self) -> int:
         """Number of parameters that GaLore projects."""
-        return sum(layer.projector is not None for layer in self._layers)
+        return sum(layer.adamw.projector is not None for layer in self._layers)
 
     @property
     def projected_share(self) -> float:
         """Share of the backbone's trainable parameters that are projected, 0 to 1."""
         backbone = [layer for layer in self._layers if layer.part == "backbone"]
-        projected = [layer for layer in backbone if layer.projector is not None]
+        projected = [layer for layer in backbone if layer.adamw.projector is not None]
         return _count(projected) / max(1, _count(backbone))
 
     def state_bytes(self) -> int:
@@ -163,7 +143,7 @@ class LayerwiseOptimizer:
         """
         state = {"n_skipped": torch.tensor(self.n_skipped)}
         for layer in self._layers:
-            for entry, tensor in layer.state_dict().items():
+            for entry, tensor in layer.adamw.state_dict().items():
                 state[f"{layer.name}:{entry}"] = tensor
         return state
 
@@ -190,60 +170,48 @@ class LayerwiseOptimizer:
             )
         for layer in self._layers:
             if layer.name in saved:
-                layer.load_state_dict(saved[layer.name])
+                layer.adamw.load_state_dict(saved[layer.name], layer.parameter)
         self.n_skipped = int(counts["n_skipped"])
 
-    def _add_projectors(self, seed: int) -> None:
-        projected = [
-            layer for layer in self._layers if "rank" in layer.optimizer.param_groups[0]
-        ]
-        for index, layer in enumerate(projected):
-            group = layer.optimizer.param_groups[0]
-            interval = group["update_proj_gap"]
-            layer.projector = Projector(
-                rank=group["rank"],
-                scale=group["scale"],
-                refresh_interval=interval,
-                projection=group["proj_type"],
-                # Evenly spread, so that no step has to refresh every subspace.
-                phase=index * interval // len(projected),
-                seed=seed,
-                layer=index,
-            )
-            layer.optimizer.state[layer.parameter]["projector"] = layer.projector
+    def _spread_refreshes(self, seed: int) -> None:
+        """Let no step refresh every subspace, and give each numbers of its own."""
+        projectors = [p for layer in self._layers if (p := layer.adamw.projector)]
+        for index, projector in enumerate(projectors):
+            projector.phase = index * projector.refresh_interval // len(projectors)
+            projector.seed, projector.layer = seed, index
 
     def _hook(self, layer: _Layer) -> Callable[[Tensor], None]:
         def step_and_free(parameter: Tensor) -> None:
-            state = layer.optimizer.state[parameter]
-            n_before = state.get("step", 0)
+            n_before = layer.adamw.n_steps
             try:
                 if layer.has_stepped:
                     return
-                if _is_finite(parameter.grad):
-                    layer.optimizer.step()
+                if (grad := parameter.grad) is not None and _is_finite(grad):
+                    layer.adamw.update(parameter, grad)
                 else:
                     self.n_skipped += 1
                     layer.has_stepped = True
             finally:
                 # If it failed, its moments may have taken the gradient in all the same.
-                layer.has_stepped |= state.get("step", 0) > n_before
+                layer.has_stepped |= layer.adamw.n_steps > n_before
                 # Whatever fails in here, the next backward must not add to this one.
                 parameter.grad = None
 
         return step_and_free
 
 
-def _build_optimizer(group: Mapping[str, Any], parameter: nn.Parameter) -> Optimizer:
-    # One optimiser a parameter: GaLoreAdamW's step walks through all that it has, which
-    # would make a backward pass quadratic in the number of parameters.
-    own_group = {**group, "params": [parameter]}
-    optimizer: Optimizer = galore_adamw()([own_group], no_deprecation_warning=True)
-    return optimizer
+def _projector(group: Mapping[str, Any]) -> Projector:
+    return Projector(
+        rank=group["rank"],
+        scale=group["scale"],
+        refresh_interval=group["update_proj_gap"],
+        projection=group["proj_type"],
+    )
 
 
-def _is_finite(grad: Tensor | None) -> bool:
+def _is_finite(grad: Tensor) -> bool:
     # One sum instead of isfinite for every element: no temporary of the same size.
-    return grad is not None and math.isfinite(grad.sum(dtype=torch.float32).item())
+    return math.isfinite(grad.sum(dtype=torch.float32).item())
 
 
 def _count(layers: Sequence[_Layer]) -> int:

@@ -82,7 +82,8 @@ def read_setup(folder: Path, images: Sequence[Volume] = ()) -> tuple[Setup, MedS
     ids = [SliceId(**row) for row in content["slices"]]
     samples = load_slices(folder, ids, table)
     n_training, device = content["n_training"], pick_device()
-    backbone = build_backbone(content["backbone"], checkpointing=settings.checkpointing)
+    checkpointing = settings.checkpointing == "on"
+    backbone = build_backbone(content["backbone"], checkpointing=checkpointing)
     network = MedSAGa(backbone, len(table), detail_head=settings.detail_head)
     network = network.to(device).to(memory_format=torch.channels_last)
     apply_strategy(network, settings.strategy, settings.seed)

@@ -10,8 +10,9 @@ from napari.layers import Image
 from qtpy.QtCore import QIODevice, QSaveFile, Qt, Signal
 from qtpy.QtWidgets import (
     QFileDialog,
-    QGridLayout,
+    QHBoxLayout,
     QHeaderView,
+    QMenu,
     QPushButton,
     QTableWidget,
     QTableWidgetItem,
@@ -62,16 +63,20 @@ class TrustBox(QWidget):
         self.table = QTableWidget(0, len(_COLUMNS))
         self.correct = QPushButton("Correct this")
         self.compare = QPushButton(f"Compare ({key_of('compare')})")
-        self.outlines = QPushButton("Both as outlines")
-        self.uncertain = QPushButton("Uncertainty")
-        self.save = QPushButton("Save as CSV…")
+        self.more = QPushButton("&More")
+        menu = QMenu(self.more)
+        menu.setToolTipsVisible(True)
+        self.more.setMenu(menu)
+        self.outlines = menu.addAction("Both as &outlines")
+        self.uncertain = menu.addAction("&Uncertainty")
+        self.save = menu.addAction("Save as &CSV…")
         self._lay_out()
         self._describe()
         self.correct.clicked.connect(self._on_correct_clicked)
         self.compare.clicked.connect(self.swap)
         self.outlines.toggled.connect(self._on_outlines_toggled)
-        self.uncertain.clicked.connect(self._on_uncertain_clicked)
-        self.save.clicked.connect(self._on_save_clicked)
+        self.uncertain.triggered.connect(self._on_uncertain_clicked)
+        self.save.triggered.connect(self._on_save_clicked)
         self.follow(None)
 
     @property
@@ -145,11 +150,9 @@ class TrustBox(QWidget):
         return layer if layer is not None and layer in self._viewer.layers else None
 
     def _lay_out(self) -> None:
-        buttons = QGridLayout()
-        first = (self.correct, self.uncertain, self.save)
-        for row, part in enumerate((first, (self.compare, self.outlines))):
-            for column, button in enumerate(part):
-                buttons.addWidget(button, row, column)
+        buttons = QHBoxLayout()
+        for button in (self.correct, self.compare, self.more):
+            buttons.addWidget(button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.sentence)
@@ -184,6 +187,8 @@ class TrustBox(QWidget):
         self.compare.setToolTip(
             "Show the result of the round before in the place of this one, and back."
         )
+        self.more.setObjectName("more")
+        self.more.setToolTip("Outlines, uncertainty, and the table as a file.")
         self.outlines.setObjectName("outlines")
         self.outlines.setCheckable(True)
         self.outlines.setToolTip(

@@ -1,0 +1,258 @@
+"""Which settings of a step fit into the memory that is free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from medsaga.computing import allocates_leanly, free_memory, pick_device
+from medsaga.memory.counting import count_step
+from medsaga.network.backbones.pretrained import build_backbone
+from medsaga.network.medsaga import MedSAGa
+from medsaga.training.optim.galore import basis_shapes
+from medsaga.training.optim.groups import parameter_groups
+from medsaga.training.optim.strategy import apply_strategy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from medsaga.computing import FixedPrecision
+    from medsaga.settings.fine_tune import FineTuneSettings, Switch
+    from medsaga.windows import Size
+
+SAVE_MEMORY = "choose a smaller batch or long side, or close other programs"
+OUT_OF_MEMORY = f"The memory ran out: {SAVE_MEMORY}."
+_FLOAT = 4
+# What the tensors that are counted become in a process: a factor, and bytes beside it.
+# Kernels want scratch, and the allocator holds what it cannot use, unless it is lean
+# (docs/memory.md). Of a GPU's allocator nothing was measured.
+_ONCE, _TWICE, _LEAN = (1.22, 450e6), (1.8, 100e6), (1.0, 80e6)
+_ON_GPU = 1.15, 0.0
+_MARGIN = 0.85  # of what is free, for everything else that a training keeps
+# More than any backbone takes for a pixel of a batch, and than weights, moments and
+# subspaces are of the weights alone: what fits by these need not be counted.
+_MOST_PER_PIXEL, _MOST_PER_WEIGHT = 45_000, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryPlan:
+    """What a training's steps are taken with, and what they will need.
+
+    Attributes
+    ----------
+    batch_size
+        Slices in a step.
+    checkpointing
+        Whether blocks are computed twice to keep their activations out of memory.
+    lean
+        Whether memory is given back to the system as soon as it is free.
+    n_bytes
+        The peak that is foreseen, above what the process holds before.
+    free
+        Bytes that were free.
+    is_bound
+        Whether `n_bytes` is but a bound that is known to be too high.
+    """
+
+    batch_size: int
+    checkpointing: bool
+    lean: bool
+    n_bytes: int
+    free: int
+    is_bound: bool = False
+
+    @property
+    def fits(self) -> bool:
+        """Whether it needs less than what is free, less a margin."""
+        return self.n_bytes <= _MARGIN * self.free
+
+
+def plan_memory(
+    settings: FineTuneSettings,
+    size: Size,
+    n_classes: int = 2,
+    *,
+    device: torch.device | None = None,
+    free: int | None = None,
+) -> MemoryPlan:
+    """Foresee what a training's steps will need of memory, without any weights.
+
+    Parameters
+    ----------
+    settings
+        Of the training. With the precision ``auto``, fp32 is planned for.
+    size
+        Height and width of the images that the network sees.
+    n_classes
+        Background included.
+    device, free
+        What computes, and how many bytes of its memory can be used; None asks this
+        computer.
+
+    Returns
+    -------
+    MemoryPlan
+        The fastest way that fits; see :func:`plan_step`.
+
+    Raises
+    ------
+    MedsagaError
+        If there is no such backbone, or the rank is too large for it.
+    """
+    with torch.device("meta"):
+        network = MedSAGa(
+            build_backbone(settings.backbone),
+            n_classes,
+            detail_head=settings.detail_head,
+        )
+        apply_strategy(network, settings.strategy, settings.seed)
+    precision: FixedPrecision = "bf16" if settings.precision == "bf16" else "fp32"
+    return plan_step(network, settings, size, precision, device or pick_device(), free)
+
+
+def plan_step(
+    network: MedSAGa,
+    settings: FineTuneSettings,
+    size: Size,
+    precision: FixedPrecision,
+    device: torch.device,
+    free: int | None = None,
+) -> MemoryPlan:
+    """Choose the fastest way to take a step that fits into memory.
+
+    What the settings say of `checkpointing` and `lean` is followed; with ``auto``
+    blocks are computed twice where it is needed, and where that is not enough, memory
+    is given back to the system at once. Then the batch is halved until it fits. If
+    nothing does, what needs least is planned.
+
+    Parameters
+    ----------
+    network
+        Knows which of its parameters learn; it may be on the meta device.
+    settings
+        Of the training.
+    size
+        Height and width of the working images.
+    precision
+        The number format.
+    device
+        What computes.
+    free
+        Bytes that can be used; None asks the device.
+    """
+    free = free_memory(device) if free is None else free
+    bound = _bound(network, settings, size, free)
+    if "on" not in (settings.checkpointing, settings.lean) and bound.fits:
+        return bound
+    kept = _optimizer_bytes(network, settings)
+    plan = bound
+    for way in _ways(settings, device):
+        counted = count_step(
+            network, way.batch_size, size, precision, checkpointing=way.checkpointing
+        )
+        plan = MemoryPlan(
+            batch_size=way.batch_size,
+            checkpointing=way.checkpointing,
+            lean=way.lean,
+            n_bytes=_in_process(counted + kept, way, device),
+            free=free,
+        )
+        if plan.fits:
+            return plan
+    return plan
+
+
+def describe_memory(plan: MemoryPlan, settings: FineTuneSettings) -> str:
+    """Say in a sentence what was chosen, and why."""
+    needs = "at most" if plan.is_bound else "about"
+    text = (
+        f"A step takes {needs} {plan.n_bytes / 1e9:.1f} GB of the "
+        f"{plan.free / 1e9:.1f} GB that are free"
+    )
+    saved = []
+    if plan.checkpointing and settings.checkpointing == "auto":
+        saved.append("blocks are computed twice (checkpointing)")
+    if plan.lean and settings.lean == "auto":
+        saved.append("memory is given back as soon as it is free (lean)")
+    if plan.batch_size < settings.batch_size:
+        saved.append(
+            f"{plan.batch_size} in place of {settings.batch_size} slices are in a step"
+        )
+    if saved:
+        text += f"; to save memory, {', '.join(saved)}"
+    if not plan.fits:
+        text += "; this may not suffice: close other programs, or give a long_side"
+    return f"{text}."
+
+
+class _Way(NamedTuple):
+    batch_size: int
+    checkpointing: bool
+    lean: bool
+
+
+def _ways(settings: FineTuneSettings, device: torch.device) -> Iterator[_Way]:
+    """Give the ways to take a step, from the fastest to the smallest."""
+    batch_size = settings.batch_size
+    computes_twice = [on for on in (False, True) if _may_be(settings.checkpointing, on)]
+    can_be_lean = device.type == "cpu" and allocates_leanly()
+    lean = [on for on in (False, True) if _may_be(settings.lean, on)]
+    lean = lean if can_be_lean else [False]
+    for checkpointing in computes_twice:
+        yield _Way(batch_size, checkpointing, lean[0])
+    if len(lean) > 1:
+        yield _Way(batch_size, computes_twice[-1], lean=True)
+    while batch_size > 1:
+        batch_size //= 2
+        yield _Way(batch_size, computes_twice[-1], lean[-1])
+
+
+def _may_be(switch: Switch, on: bool) -> bool:
+    return switch in ("auto", "on" if on else "off")
+
+
+def _in_process(n_bytes: int, way: _Way, device: torch.device) -> int:
+    """Give what a process will take for tensors of so many bytes."""
+    factor, beside = _ONCE
+    if device.type != "cpu":
+        factor, beside = _ON_GPU
+    elif way.lean:
+        factor, beside = _LEAN
+    elif way.checkpointing:
+        factor, beside = _TWICE
+    return round(factor * n_bytes + beside)
+
+
+def _bound(
+    network: MedSAGa, settings: FineTuneSettings, size: Size, free: int
+) -> MemoryPlan:
+    weights = sum(p.nbytes for p in network.parameters())
+    pixels = settings.batch_size * size[0] * size[1]
+    return MemoryPlan(
+        batch_size=settings.batch_size,
+        checkpointing=False,
+        lean=False,
+        n_bytes=_MOST_PER_WEIGHT * weights + _MOST_PER_PIXEL * pixels,
+        free=free,
+        is_bound=True,
+    )
+
+
+def _optimizer_bytes(network: MedSAGa, settings: FineTuneSettings) -> int:
+    """Count AdamW's moments, and GaLore's subspaces with moments in them."""
+    total = 0
+    for group in parameter_groups(network, settings):
+        for parameter in group["params"]:
+            if "rank" not in group:
+                total += 2 * parameter.numel()
+                continue
+            rows, columns = parameter.flatten(1).shape
+            sides = basis_shapes((rows, columns), group["rank"], group["proj_type"])
+            low = {"left": rows, "right": columns}
+            for side, (length, rank) in sides.items():
+                total += length * rank
+                low[side] = rank
+            total += 2 * low["left"] * low["right"]
+    return _FLOAT * total
