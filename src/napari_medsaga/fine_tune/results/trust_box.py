@@ -63,7 +63,7 @@ class TrustBox(QWidget):
         self.table = QTableWidget(0, len(_COLUMNS))
         self.correct = QPushButton("Correct this")
         self.compare = QPushButton(f"Compare ({key_of('compare')})")
-        self.more = QPushButton("&More")
+        self.more = QPushButton("More")
         menu = QMenu(self.more)
         menu.setToolTipsVisible(True)
         self.more.setMenu(menu)
