@@ -47,7 +47,7 @@ import numpy as np
 import torch
 import medsaga
 from medsaga import FineTuneSettings, SegmentSettings, TrainingData, Volume, drain
-from medsaga.computing import autocast, computing_threads
+from medsaga.computing import computing_threads
 
 y, x = np.mgrid[:512, :512]
 truth = ((y - 200) ** 2 + (x - 260) ** 2 < 80**2).astype(np.uint8)

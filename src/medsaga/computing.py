@@ -108,9 +108,9 @@ def free_cached_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def allocates_leanly() -> bool:
-    """Whether :func:`allocate_leanly` is of any use here."""
-    return platform.libc_ver()[0] == "glibc"
+def allocates_leanly(device: torch.device) -> bool:
+    """Whether :func:`allocate_leanly` is of any use for a device's tensors."""
+    return device.type == "cpu" and platform.libc_ver()[0] == "glibc"
 
 
 def allocate_leanly(wanted: bool) -> None:
@@ -120,19 +120,9 @@ def allocate_leanly(wanted: bool) -> None:
     not fit into: half of what a training step holds. Asking the system for each tensor
     takes time instead (benchmarks/memory.py). Other systems are left alone.
     """
-    if allocates_leanly():
+    if allocates_leanly(torch.device("cpu")):
         size = _LEAN_BLOCK if wanted else _USUAL_BLOCK
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, size)
-
-
-@contextmanager
-def allocating(*, leanly: bool) -> Iterator[None]:
-    """Allocate in a way inside the block, and in the usual one after it."""
-    allocate_leanly(leanly)
-    try:
-        yield
-    finally:
-        allocate_leanly(False)
 
 
 def memory_held() -> int:

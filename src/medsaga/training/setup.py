@@ -22,7 +22,7 @@ from medsaga.training.optim.strategy import apply_strategy
 from medsaga.training.origin import load_network
 from medsaga.training.paint_context.agreed import find_neighbours
 from medsaga.training.paint_context.painted_images import PaintedImages
-from medsaga.training.plan.memory import MemoryPlan, describe_memory, plan_step
+from medsaga.training.plan.memory import describe_memory, plan_step
 from medsaga.training.setup_notices import describe_setup, explain_canvas
 from medsaga.windows import view_size
 
@@ -182,10 +182,12 @@ def set_up(request: Request) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
     )
     side = canvas.tile or canvas.long_side
     precision = pick_precision(settings.precision, network, device, side)
-    views = [view_size(sample.padded, canvas.tile) for sample in samples]
-    largest = max(views, key=math.prod)
-    plan = plan_step(network, settings, largest, precision, device)
-    network.backbone.checkpointing = plan.checkpointing
+    chosen = _chosen(request, canvas, precision, samples)
+    plan = None
+    if chosen.stages != "head":
+        views = [view_size(sample.padded, canvas.tile) for sample in samples]
+        largest = max(views, key=math.prod)
+        plan = plan_step(network, chosen, largest, precision, device)
     setup = Setup(
         origin=origin,
         training=training,
@@ -195,13 +197,14 @@ def set_up(request: Request) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
         rule=request.rule,
         canvas=canvas,
         axis=annotation.axis,
-        settings=_chosen(request, canvas, precision, samples, plan),
+        settings=chosen if plan is None else plan.complete(chosen),
         record=request.record,
         device=device,
         precision=precision,
     )
     yield Notice(message=describe_setup(setup))
-    yield Notice(message=describe_memory(plan, settings))
+    if plan is not None:
+        yield Notice(message=describe_memory(plan, settings))
     if origin.report:  # the last, which stays in sight in a window
         yield Notice(message=origin.report)
     return setup, network
@@ -243,7 +246,6 @@ def _chosen(
     canvas: Canvas,
     precision: FixedPrecision,
     samples: Sequence[Sample],
-    plan: MemoryPlan,
 ) -> FineTuneSettings:
     """Put what was chosen, or what a model brings along, into the settings."""
     settings = replace(
@@ -251,9 +253,6 @@ def _chosen(
         long_side=0 if canvas.tile else canvas.long_side,
         neighbours=canvas.neighbours,
         precision=precision,
-        batch_size=plan.batch_size,
-        checkpointing="on" if plan.checkpointing else "off",
-        lean="on" if plan.lean else "off",
         threads=torch.get_num_threads(),
         negatives=choose_negatives(request.settings.negatives, samples, request.rule),
     )

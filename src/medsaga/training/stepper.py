@@ -79,7 +79,7 @@ class Stepper:
             state.revise(checkpointing="on")
             state.network.backbone.checkpointing = True
             return "blocks are computed twice (checkpointing)"
-        if state.plan.lean != "on" and allocates_leanly():
+        if state.plan.lean != "on" and allocates_leanly(self.setup.device):
             state.revise(lean="on")
             allocate_leanly(True)
             return "memory is given back as soon as it is free"

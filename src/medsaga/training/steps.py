@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from medsaga.computing import allocating, free_cached_memory, peak_memory
+from medsaga.computing import allocate_leanly, free_cached_memory, peak_memory
 from medsaga.errors import OutOfMemory, memory_explained
 from medsaga.events import Event, Notice, Progress, Stop, Validated
 from medsaga.training.head_stage import MOST_NOT_FINITE, refit_head
@@ -21,7 +21,7 @@ from medsaga.training.stepper import Stepper, learning_rate_factor
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from medsaga.training.preview import Previewer
     from medsaga.training.resuming.state_writer import StateWriter
@@ -96,7 +96,7 @@ def _train(
     state.measured["projected_share"] = optimizer.projected_share
     state.network.train()
     is_whole = False
-    with suppress(Stop), optimizer, allocating(leanly=state.plan.lean == "on"):
+    with suppress(Stop), optimizer, _allocating(state):
         if state.agreed is None:
             state.agreed = yield from find_agreed(setup, state.network)
         yield from writer.at_once(state)
@@ -106,6 +106,18 @@ def _train(
     state.measured["optimizer_state_bytes"] = optimizer.state_bytes()
     state.optimizer = None
     return is_whole
+
+
+@contextmanager
+def _allocating(state: TrainingState) -> Iterator[None]:
+    """Allocate as planned inside the block, in which the plan may become lean."""
+    if state.plan.lean == "on":
+        allocate_leanly(True)
+    try:
+        yield
+    finally:
+        if state.plan.lean == "on":
+            allocate_leanly(False)
 
 
 def _take_steps(

@@ -13,7 +13,7 @@ from tests.engine.training.conftest import stop_when, weights_equal
 from tests.phantom import VALUES, keep_slices, make_phantom, train
 
 from medsaga import TrainingData, drain, fine_tune, segment
-from medsaga.computing import allocates_leanly
+from medsaga.computing import allocates_leanly, pick_device
 from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError
 from medsaga.events import Notice, Preview, Progress, Stop, Validated
@@ -296,13 +296,13 @@ class TestOutOfMemory:
             assert torch.equal(model.network.state_dict()[name], weight), name
 
     def test_then_with_fewer_slices(self, image, labels, quick, fails_at):
-        fails_at(3, MemoryError(), times=2 + allocates_leanly())
+        fails_at(3, MemoryError(), times=2 + allocates_leanly(pick_device()))
         settings = replace(quick, batch_size=4)
         model, events = train(image, labels, settings)
         told = [e.message for e in events if isinstance(e, Notice)]
         assert any("each has 2 slices" in message for message in told)
         lean = any("as soon as it is free" in message for message in told)
-        assert lean == allocates_leanly()
+        assert lean == allocates_leanly(pick_device())
         assert model.card.settings["batch_size"] == 2
         assert model.card.metrics["step"] == quick.steps
 

@@ -52,7 +52,7 @@ def test_with_plenty_nothing_is_counted(network, monkeypatch):
 
 
 def test_the_less_is_free_the_less_is_taken(network, counts, monkeypatch):
-    monkeypatch.setattr(memory, "allocates_leanly", lambda: True)
+    monkeypatch.setattr(memory, "allocates_leanly", lambda _: True)
     found = [plan(network, free_mb) for free_mb in range(3000, 100, -50)]
     ways = [(one.batch_size, one.checkpointing, one.lean) for one in found if one.fits]
     assert list(dict.fromkeys(ways)) == [
@@ -74,7 +74,7 @@ def test_the_less_is_free_the_less_is_taken(network, counts, monkeypatch):
 def test_where_the_allocator_cannot_be_lean_the_batch_is_smaller(
     network, counts, monkeypatch
 ):
-    monkeypatch.setattr(memory, "allocates_leanly", lambda: False)
+    monkeypatch.setattr(memory, "allocates_leanly", lambda _: False)
     found = [plan(network, free_mb) for free_mb in range(3000, 100, -50)]
     assert not any(one.lean for one in found)
     assert {one.batch_size for one in found} == {4, 2, 1}
@@ -114,6 +114,21 @@ def test_it_is_foreseen_without_weights():
         replace(settings, backbone="vit_h"), (512, 512), 4, device=CPU, free=4000 * MB
     )
     assert not large.fits
+
+
+def test_a_bound_is_no_less_than_what_is_counted(network):
+    bound = plan(network, 100_000, batch_size=1)
+    counted = plan(network, 1300, batch_size=1)
+    assert bound.is_bound
+    assert not counted.is_bound
+    assert not counted.checkpointing
+    assert counted.n_bytes < bound.n_bytes
+
+
+def test_without_steps_nothing_is_planned(image, labels):
+    model, events = train(image, labels, replace(TINY, stages="head"))
+    assert not any("A step takes" in getattr(e, "message", "") for e in events)
+    assert model.card.settings["checkpointing"] == "auto"
 
 
 def test_a_training_says_what_it_needs_and_keeps_to_it(image, labels, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -62,6 +62,15 @@ class MemoryPlan:
     n_bytes: int
     free: int
     is_bound: bool = False
+
+    def complete(self, settings: FineTuneSettings) -> FineTuneSettings:
+        """Give settings that say what was chosen."""
+        return replace(
+            settings,
+            batch_size=self.batch_size,
+            checkpointing="on" if self.checkpointing else "off",
+            lean="on" if self.lean else "off",
+        )
 
     @property
     def fits(self) -> bool:
@@ -143,7 +152,7 @@ def plan_step(
         Bytes that can be used; None asks the device.
     """
     free = free_memory(device) if free is None else free
-    bound = _bound(network, settings, size, free)
+    bound = _bound(network, settings, size, device, free)
     if "on" not in (settings.checkpointing, settings.lean) and bound.fits:
         return bound
     kept = _optimizer_bytes(network, settings)
@@ -153,9 +162,7 @@ def plan_step(
             network, way.batch_size, size, precision, checkpointing=way.checkpointing
         )
         plan = MemoryPlan(
-            batch_size=way.batch_size,
-            checkpointing=way.checkpointing,
-            lean=way.lean,
+            **way._asdict(),
             n_bytes=_in_process(counted + kept, way, device),
             free=free,
         )
@@ -197,9 +204,8 @@ def _ways(settings: FineTuneSettings, device: torch.device) -> Iterator[_Way]:
     """Give the ways to take a step, from the fastest to the smallest."""
     batch_size = settings.batch_size
     computes_twice = [on for on in (False, True) if _may_be(settings.checkpointing, on)]
-    can_be_lean = device.type == "cpu" and allocates_leanly()
     lean = [on for on in (False, True) if _may_be(settings.lean, on)]
-    lean = lean if can_be_lean else [False]
+    lean = lean if allocates_leanly(device) else [False]
     for checkpointing in computes_twice:
         yield _Way(batch_size, checkpointing, lean[0])
     if len(lean) > 1:
@@ -226,15 +232,19 @@ def _in_process(n_bytes: int, way: _Way, device: torch.device) -> int:
 
 
 def _bound(
-    network: MedSAGa, settings: FineTuneSettings, size: Size, free: int
+    network: MedSAGa,
+    settings: FineTuneSettings,
+    size: Size,
+    device: torch.device,
+    free: int,
 ) -> MemoryPlan:
     weights = sum(p.nbytes for p in network.parameters())
     pixels = settings.batch_size * size[0] * size[1]
+    way = _Way(settings.batch_size, checkpointing=False, lean=False)
+    most = _MOST_PER_WEIGHT * weights + _MOST_PER_PIXEL * pixels
     return MemoryPlan(
-        batch_size=settings.batch_size,
-        checkpointing=False,
-        lean=False,
-        n_bytes=_MOST_PER_WEIGHT * weights + _MOST_PER_PIXEL * pixels,
+        **way._asdict(),
+        n_bytes=_in_process(most, way, device),
         free=free,
         is_bound=True,
     )
