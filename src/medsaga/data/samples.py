@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from medsaga.data.integers import smallest_integers
 from medsaga.data.intensity import IntensityRule, to_unit
 from medsaga.data.sizing import (
     labels_for_views,
@@ -193,7 +194,8 @@ def build_samples(
                 target=target,
                 labels=drawn,
                 id=images[v].slice_id(axis, s),
-                truth=label.values,
+                # A view would keep the whole labels in memory.
+                truth=smallest_integers(label.values),
                 spacing=images[v].slice_spacing(axis),
                 content=content,
                 known=label.known,

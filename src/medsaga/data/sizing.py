@@ -40,8 +40,9 @@ def resize_image(array: NDArray[Any], size: Size) -> Tensor:
     """
     image = _tensor(array)
     planes = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
-    scaled = _bilinear(planes, size).clamp(0, 1)
-    return scaled.expand(3, -1, -1)
+    if planes.shape[-2:] != size:
+        planes = _bilinear(planes, size).clamp(0, 1)
+    return planes.expand(3, -1, -1)
 
 
 def resize_target(
@@ -175,9 +176,9 @@ def collate(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    # A copy: torch takes no array that is mirrored or of foreign byte order, and warns
-    # of a read-only one.
-    return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+    # Torch takes no array that is mirrored or of foreign byte order, and warns of a
+    # read-only one: those are copied.
+    return torch.from_numpy(np.require(array, np.float32, ("C", "W")))
 
 
 def _bilinear(planes: Tensor, size: Size) -> Tensor:
@@ -189,4 +190,6 @@ def _bilinear(planes: Tensor, size: Size) -> Tensor:
 
 def _pad(planes: Tensor, size: Size, value: int) -> Tensor:
     below, beside = size[0] - planes.shape[-2], size[1] - planes.shape[-1]
+    if not (below or beside):
+        return planes  # without the copy
     return F.pad(planes, (0, beside, 0, below), value=value)

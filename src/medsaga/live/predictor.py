@@ -19,7 +19,7 @@ from medsaga.live.carried import CarriedPaint
 from medsaga.live.head import LiveHead, fit_live_head
 from medsaga.live.painted import PaintedSlice, PaintSoFar
 from medsaga.live.slice_features import SliceFeatures
-from medsaga.network.inference import restore_logits
+from medsaga.network.inference import SliceLogits
 from medsaga.settings.presets import preset
 
 if TYPE_CHECKING:
@@ -230,14 +230,12 @@ class LivePredictor:
     def _logits(self, head: LiveHead, index: int) -> Tensor:
         """Give what the head says of a slice, (k, rows, columns)."""
         seen = self._seen().of(index)
-        rows, cols = self._image.slice_shape(self._axis)
-        return restore_logits(
-            head.logits(seen),
+        return SliceLogits(
+            planes=head.logits(seen),
             padded=seen.padded,
             content=seen.content,
-            rows=rows,
-            cols=cols,
-        )
+            size=self._image.slice_shape(self._axis),
+        ).restore()
 
     def _carry(self, painted: _Painted, values: tuple[int, ...]) -> CarriedPaint | None:
         """Give what carries this paint, which is made when the paint has changed."""

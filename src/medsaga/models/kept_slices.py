@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from medsaga.data.identity import SliceId
+from medsaga.data.integers import smallest_integers
 from medsaga.errors import MedsagaError
 from medsaga.models.card import load_card
 
@@ -38,8 +39,6 @@ _UNREADABLE = (
     *(AttributeError, RuntimeError),
 )
 _IMAGE, _TRUTH, _KNOWN = "image", "truth", "known"
-# Of labels; torch can do little with the other unsigned types.
-_KINDS = (np.uint8, np.int32, np.int64, np.uint64)
 
 
 def save_slices(
@@ -72,14 +71,10 @@ def save_slices(
 
 
 def _as_tensor(array: NDArray[Any]) -> Tensor:
-    """Give labels, or a mask of them, as safetensors takes them: in C order."""
+    """Give labels, or a mask of them, with memory of its own, as it has to be."""
     from torch import from_numpy
 
-    kinds = (bool,) if array.dtype == bool else _KINDS
-    ends = (array.min(), array.max()) if array.size else (0, 0)
-    kind = next(k for k in kinds if all(end == np.array(end).astype(k) for end in ends))
-    # A copy: safetensors refuses tensors that share their memory.
-    return from_numpy(np.array(array, dtype=kind, order="C"))
+    return from_numpy(smallest_integers(array))
 
 
 def kept_labels(

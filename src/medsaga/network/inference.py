@@ -2,17 +2,70 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from medsaga.computing import FixedPrecision, autocast
-from medsaga.windows import Size, view_size, window_weight, windows
+from medsaga.network.bands import (
+    MOST_VALUES,
+    Band,
+    resize,
+    restore_in_bands,
+    rows_of_tiles,
+)
+from medsaga.windows import Size, Window, view_size
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from medsaga.network.medsaga import MedSAGa
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SliceLogits:
+    """What a network says of a slice, at the resolution at which it says it.
+
+    Attributes
+    ----------
+    planes
+        (k, h, w) fp32, at the working image's size or a fraction of it.
+    padded
+        Height and width of the working image.
+    content
+        Those of its part that is not padding.
+    size
+        Rows and columns of the slice.
+    """
+
+    planes: Tensor
+    padded: Size
+    content: Size
+    size: Size
+
+    def with_planes(self, planes: Tensor) -> SliceLogits:
+        """Give others of the same slice, or of one that is as large."""
+        return replace(self, planes=planes)
+
+    def restore(self) -> Tensor:
+        """Give the (k, rows, columns) logits at the slice's own resolution."""
+        return resize(self._working(), self.size)
+
+    def bands(self) -> Iterator[Band]:
+        """Give the same, band by band of rows; one that is small as a whole."""
+        rows, columns = self.size
+        if len(self.planes) * rows * columns <= MOST_VALUES:
+            yield slice(0, rows), self.restore()
+            return
+        yield from restore_in_bands([self._working()], self.content, self.size)
+
+    def _working(self) -> Tensor:
+        """Give those of the content, at the working image's size."""
+        # Upsampled first: a cut at the logits' own size would fall between its pixels.
+        full = resize(self.planes.float(), self.padded)
+        return full[:, : self.content[0], : self.content[1]]
 
 
 def predict_image(
@@ -45,14 +98,59 @@ def predict_image(
     Tensor
         (k, rows, columns), fp32, on the network's device.
     """
+    return look_at(network, image, content, size, precision, tile).restore()
+
+
+def look_at(
+    network: MedSAGa,
+    image: Tensor,
+    content: Size,
+    size: Size,
+    precision: FixedPrecision,
+    tile: int = 0,
+) -> SliceLogits:
+    """Return the same at the resolution at which the network gives it."""
     padded = (image.shape[1], image.shape[2])
     if view_size(padded, tile) == padded:
-        logits = _logits(network, image, precision)
-    else:
-        logits = _from_tiles(network, image, content, precision, tile)
-    return restore_logits(
-        logits, padded=padded, content=content, rows=size[0], cols=size[1]
-    )
+        planes = _logits(network, image, precision).float()
+        return SliceLogits(planes=planes, padded=padded, content=content, size=size)
+    rows = list(_tile_rows(network, image, content, precision, tile))
+    planes = torch.cat(rows, dim=1)
+    return SliceLogits(planes=planes, padded=content, content=content, size=size)
+
+
+def predict_in_bands(
+    network: MedSAGa,
+    image: Tensor,
+    content: Size,
+    size: Size,
+    precision: FixedPrecision,
+    tile: int = 0,
+) -> Iterator[Band]:
+    """Yield what :func:`predict_image` returns, band by band of rows.
+
+    Of an image that is seen in tiles no more is held than a row of them.
+    """
+    padded = (image.shape[1], image.shape[2])
+    if view_size(padded, tile) == padded:
+        return look_at(network, image, content, size, precision).bands()
+    rows = _tile_rows(network, image, content, precision, tile)
+    return restore_in_bands(rows, content, size)
+
+
+def _tile_rows(
+    network: MedSAGa,
+    image: Tensor,
+    content: Size,
+    precision: FixedPrecision,
+    tile: int,
+) -> Iterator[Tensor]:
+    padded = (image.shape[1], image.shape[2])
+
+    def look(window: Window) -> Tensor:
+        return _logits(network, image[:, window[0], window[1]], precision)
+
+    return rows_of_tiles(look, content, padded, tile)
 
 
 def _logits(network: MedSAGa, image: Tensor, precision: FixedPrecision) -> Tensor:
@@ -61,61 +159,3 @@ def _logits(network: MedSAGa, image: Tensor, precision: FixedPrecision) -> Tenso
     with torch.no_grad(), autocast(device, precision):
         logits: Tensor = network(images)[0]
     return logits
-
-
-def _from_tiles(
-    network: MedSAGa,
-    image: Tensor,
-    content: Size,
-    precision: FixedPrecision,
-    tile: int,
-) -> Tensor:
-    """Give the logits of an image, of tiles that fade into one another."""
-    padded = (image.shape[1], image.shape[2])
-    size = view_size(padded, tile)
-    weight = window_weight(size).to(next(network.parameters()).device)
-    total, seen = weight.new_zeros(padded), None
-    for rows, cols in windows(content, padded, tile):
-        part = _logits(network, image[:, rows, cols], precision).float()
-        if part.shape[-2:] != size:
-            part = _resize(part, size)
-        if seen is None:
-            seen = part.new_zeros((len(part), *padded))
-        seen[:, rows, cols] += part * weight
-        total[rows, cols] += weight
-    assert seen is not None
-    return seen.div_(total.clamp_min(1e-6))
-
-
-def restore_logits(
-    logits: Tensor, *, padded: Size, content: Size, rows: int, cols: int
-) -> Tensor:
-    """Bring a model's logits back to a slice's own resolution.
-
-    Parameters
-    ----------
-    logits
-        (k, H, W), at the working image's size or a fraction of it.
-    padded
-        (height, width) of the working image that went into the model.
-    content
-        Height and width of its top left part that is not padding.
-    rows, cols
-        Size of the slice.
-
-    Returns
-    -------
-    Tensor
-        (k, rows, cols) float32.
-    """
-    full = logits.float()
-    if full.shape[-2:] != padded:
-        # Upsampled first: a cut at the logits' own size would fall between its pixels.
-        full = _resize(full, padded)
-    return _resize(full[:, : content[0], : content[1]], (rows, cols))
-
-
-def _resize(planes: Tensor, size: Size) -> Tensor:
-    if planes.shape[-2:] == size:
-        return planes
-    return F.interpolate(planes[None], size=size, mode="bilinear", antialias=True)[0]

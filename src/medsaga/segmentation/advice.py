@@ -17,13 +17,14 @@ from medsaga.data.volume import slice_place
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import JudgedSlice, Notice, Stop, Stream
 from medsaga.models.loading import load_model
+from medsaga.network.bands import join_bands
 from medsaga.propagation.carrying import Carrier
 from medsaga.propagation.fusion import fuse
 from medsaga.propagation.trust import PaintTrust
 from medsaga.segmentation.painted import painted_volume
 from medsaga.segmentation.predictor import Predictor
 from medsaga.segmentation.segment import NOT_ENOUGH_MEMORY
-from medsaga.segmentation.smoothing import smooth_as_asked
+from medsaga.segmentation.smoothing import is_smoothed
 from medsaga.settings.segment import SegmentSettings
 
 if TYPE_CHECKING:
@@ -225,8 +226,9 @@ def _opinions(
     (k, rows, columns) and (rows, columns), of each slice in order.
     """
     axis, predictor = model.card.axis, Predictor(model, volume, "auto")
-    stack, smooth = predictor.predict_all(axis), SegmentSettings().smooth
-    smoothed = smooth_as_asked(stack, smooth, volume, axis)
+    smooth = is_smoothed(SegmentSettings().smooth, volume, axis)
+    stack = predictor.predict_all(axis, smooth=smooth)
+    smoothed = map(join_bands, stack)
     if paint is None:
         for logits in smoothed:
             yield logits.softmax(0), logits.argmax(0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Self
 
 import torch
 
@@ -14,16 +15,22 @@ from medsaga.computing import (
     pick_precision,
 )
 from medsaga.data.samples import working_image
-from medsaga.network.inference import predict_image
+from medsaga.events import Notice
+from medsaga.memory.frugality import LEAN, Frugality
+from medsaga.network.inference import look_at, predict_in_bands
+from medsaga.segmentation.smoothing import smooth_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
     from medsaga.data.volume import Volume
     from medsaga.models.folder import TrainedModel
+    from medsaga.network.bands import Band
+    from medsaga.network.inference import SliceLogits
     from medsaga.settings.fields import Precision
+    from medsaga.windows import Size
 
 
 class Predictor:
@@ -42,6 +49,9 @@ class Predictor:
     ----------
     limits
         Intensities of the volume that become black and white.
+    frugality
+        Whether the memory ran out. Where it did, the predictor, used as a context,
+        leaves the allocator as it was.
     """
 
     def __init__(
@@ -52,31 +62,59 @@ class Predictor:
         self._volume, self._canvas = volume, model.card.canvas
         self._precision = _pick_precision(model, precision, device)
         self.limits = model.card.intensity.limits(volume)
+        self.frugality, self._has_told = Frugality(device), False
 
-    def predict(self, axis: int, index: int) -> Tensor:
-        """Give the logits (k, rows, columns) of slice `index` across `axis`.
+    def __enter__(self) -> Self:
+        self.frugality.__enter__()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.frugality.__exit__(*failure)
+
+    def predict_all(self, axis: int, *, smooth: bool) -> Iterator[Iterable[Band]]:
+        """Give the logits of all slices across `axis`, in order.
+
+        Those of each slice come band by band of its rows. Unless they are smoothed, no
+        more of them is held at a time, so that the largest image can be looked at.
 
         Raises
         ------
         MedsagaError
             If the image has colours and the model looks at neighbouring slices.
+        OutOfMemory
+            If the memory does not suffice.
         """
-        with evaluating(self._network):
-            image, content = working_image(
-                self._volume, axis, index, self.limits, self._canvas
+        indices = range(self._volume.shape[axis])
+        if not smooth:
+            return (
+                self.frugality.iterate(partial(self._bands, axis, i)) for i in indices
             )
-            return predict_image(
-                self._network,
-                image,
-                content,
-                self._volume.slice_shape(axis),
-                self._precision,
-                self._canvas.tile,
-            )
+        looks = (partial(self._look, axis, index) for index in indices)
+        stack = smooth_slices(map(self.frugality.do, looks))
+        return (logits.bands() for logits in stack)
 
-    def predict_all(self, axis: int) -> Iterator[Tensor]:
-        """Give those of all slices across `axis`, in order."""
-        return (self.predict(axis, i) for i in range(self._volume.shape[axis]))
+    def tell(self) -> Iterator[Notice]:
+        """Say, once, that the memory ran out."""
+        if self.frugality.ran_out and not self._has_told:
+            self._has_told = True
+            yield Notice(message=f"The memory ran out: from now on {LEAN}.")
+
+    def _look(self, axis: int, index: int) -> SliceLogits:
+        with evaluating(self._network):
+            return look_at(self._network, *self._seen(axis, index))
+
+    def _bands(self, axis: int, index: int) -> Iterator[Band]:
+        with evaluating(self._network):
+            yield from predict_in_bands(self._network, *self._seen(axis, index))
+
+    def _seen(
+        self, axis: int, index: int
+    ) -> tuple[Tensor, Size, Size, FixedPrecision, int]:
+        image, content = working_image(
+            self._volume, axis, index, self.limits, self._canvas
+        )
+        size = self._volume.slice_shape(axis)
+        return image, content, size, self._precision, self._canvas.tile
 
 
 def _pick_precision(

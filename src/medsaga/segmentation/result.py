@@ -14,7 +14,7 @@ from medsaga.events import Event, SegmentedSlice, VotedSlice
 from medsaga.segmentation.cleaning import clean_mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from torch import Tensor
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from medsaga.data.classes import ClassTable
     from medsaga.data.volume import Volume
     from medsaga.models.folder import TrainedModel
+    from medsaga.network.bands import Band
     from medsaga.settings.segment import SegmentSettings
-
-_PIXELS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -111,20 +110,24 @@ class ResultArrays:
         """Slices that there are in all planes."""
         return sum(self.volume.shape[axis] for axis in self.planes)
 
-    def take(self, axis: int, index: int, logits: Tensor) -> Event:
-        """Take in one slice, and give the event that says so."""
-        self.done += 1
+    def take(self, axis: int, index: int, bands: Iterable[Band]) -> Event:
+        """Take in the logits of one slice, and give the event that says so."""
         if axis != self.planes[0]:
-            return self._vote(axis, index, logits)
+            return self._vote(axis, index, bands)
         place = slice_place(axis, index)
-        mask = self._decide(logits)
-        self.mask[place] = mask
-        if self.chances is not None or self.entropy is not None:
+        mask = np.empty(self.volume.slice_shape(axis), self.table.dtype)
+        for rows, logits in bands:
+            mask[rows] = self.table.to_values(logits.argmax(0).cpu().numpy())
+            if self.chances is None and self.entropy is None:
+                continue
             chances = torch.softmax(logits, 0)
             if self.chances is not None:
-                self.chances[(slice(None), *place)] = chances.cpu().numpy()
+                of_slice = self.chances[(slice(None), *place)]
+                of_slice[:, rows] = chances.cpu().numpy()
             if self.entropy is not None:
-                self.entropy[place] = self._entropy_of(chances)
+                self.entropy[place][rows] = self._entropy_of(chances)
+        self.mask[place] = mask
+        self.done += 1
         return SegmentedSlice(
             image_name=self.volume.name,
             axis=axis,
@@ -133,22 +136,14 @@ class ResultArrays:
             mask=mask,
         )
 
-    def _decide(self, logits: Tensor) -> NDArray[np.integer]:
-        """Give the likeliest class's value; by rows, as an index takes 8 bytes."""
-        rows, columns = logits.shape[1:]
-        mask = np.empty((rows, columns), self.table.dtype)
-        step = max(1, _PIXELS_AT_ONCE // columns)
-        for first in range(0, rows, step):
-            indices = logits[:, first : first + step].argmax(0)
-            mask[first : first + step] = self.table.to_values(indices.cpu().numpy())
-        return mask
-
-    def _vote(self, axis: int, index: int, logits: Tensor) -> VotedSlice:
+    def _vote(self, axis: int, index: int, bands: Iterable[Band]) -> VotedSlice:
         assert self.chances is not None
-        place = (slice(None), *slice_place(axis, index))
-        # In single precision: numpy has no fast sum of halves.
-        chances = torch.softmax(logits, 0).cpu().numpy()
-        self.chances[place] = self.chances[place] + chances
+        of_slice = self.chances[(slice(None), *slice_place(axis, index))]
+        for rows, logits in bands:
+            # In single precision: numpy has no fast sum of halves.
+            chances = torch.softmax(logits, 0).cpu().numpy()
+            of_slice[:, rows] = of_slice[:, rows] + chances
+        self.done += 1
         if index == self.volume.shape[axis] - 1:
             self._count(self.chances, self.planes.index(axis) + 1)
         return VotedSlice(

@@ -12,16 +12,17 @@ import numpy as np
 from medsaga.computing import computing_threads
 from medsaga.data.inputs import as_volume
 from medsaga.data.intensity import image_doubts
-from medsaga.errors import memory_explained
+from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import Notice, Stop, Stream
 from medsaga.models.loading import load_model
+from medsaga.network.bands import join_bands
 from medsaga.propagation.carrying import Carrier
 from medsaga.propagation.fusion import fuse_slices
 from medsaga.propagation.trust import PaintTrust
 from medsaga.segmentation.painted import as_painted, painted_volume
 from medsaga.segmentation.predictor import Predictor
 from medsaga.segmentation.result import ResultArrays
-from medsaga.segmentation.smoothing import smooth_as_asked
+from medsaga.segmentation.smoothing import is_smoothed
 from medsaga.settings.segment import SegmentSettings
 
 NOT_ENOUGH_MEMORY = (
@@ -29,11 +30,12 @@ NOT_ENOUGH_MEMORY = (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from medsaga.data.inputs import ImageLike
     from medsaga.data.volume import Volume
     from medsaga.models.folder import TrainedModel
+    from medsaga.network.bands import Band
     from medsaga.propagation.paint import Paint
     from medsaga.segmentation.result import Segmentation
 
@@ -85,6 +87,11 @@ def segment(
         looks at neighbouring slices, or the memory does not suffice.
     """
     settings = settings or SegmentSettings()
+    if labels is not None and not settings.paint:
+        raise MedsagaError(
+            "The labels are to be carried, but the setting paint is off: leave the "
+            "labels out, or switch it on."
+        )
     with memory_explained(NOT_ENOUGH_MEMORY):
         model = load_model(model) if isinstance(model, (Path, str)) else model
         if not settings.paint:
@@ -109,22 +116,28 @@ def _segment(
         volume = replace(volume, array=np.asarray(volume.array))
     output = ResultArrays.allocate(model, volume, planes, settings)
     with computing_threads(), suppress(Stop):
-        predictor = Predictor(model, volume, settings.precision)
-        for sentence in (
-            *image_doubts(volume, model.card.intensity),
-            *said,
-        ):
+        for sentence in (*image_doubts(volume, model.card.intensity), *said):
             yield Notice(message=sentence)
-        for axis in planes:
-            stack = predictor.predict_all(axis)
-            smoothed = smooth_as_asked(stack, settings.smooth, volume, axis)
-            if paint is not None and axis == paint.axis:
-                carrier = Carrier(volume, paint, predictor.limits)
-                trust = model.card.paint_trust or PaintTrust()
-                smoothed = fuse_slices(smoothed, carrier, trust)
-            for index, logits in enumerate(smoothed):
-                yield output.take(axis, index, logits)
+        with Predictor(model, volume, settings.precision) as predictor:
+            for axis in planes:
+                smooth = is_smoothed(settings.smooth, volume, axis)
+                stack = predictor.predict_all(axis, smooth=smooth)
+                if paint is not None and axis == paint.axis:
+                    carrier = Carrier(volume, paint, predictor.limits)
+                    trust = model.card.paint_trust or PaintTrust()
+                    stack = _join(stack, carrier, trust)
+                for index, bands in enumerate(stack):
+                    yield output.take(axis, index, bands)
+                    yield from predictor.tell()
     return output.result(settings)
+
+
+def _join(
+    stack: Iterator[Iterable[Band]], carrier: Carrier, trust: PaintTrust
+) -> Iterator[Iterable[Band]]:
+    """Join what the model says of all slices with the paint that is carried."""
+    for fused in fuse_slices(map(join_bands, stack), carrier, trust):
+        yield [(slice(0, fused.shape[1]), fused)]
 
 
 def _planes(

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
-    from torch import Tensor
 
     from medsaga.data.volume import Volume
+    from medsaga.network.inference import SliceLogits
     from medsaga.settings.segment import Smoothing
 
 _PLACES = 6
@@ -20,7 +20,7 @@ _POINTS = 64
 _MOST_DIFFERENT = 0.7
 
 
-def smooth_slices(logits: Iterable[Tensor]) -> Iterator[Tensor]:
+def smooth_slices(logits: Iterable[SliceLogits]) -> Iterator[SliceLogits]:
     """Average the logits of each slice with its two neighbours', 1 : 2 : 1.
 
     That is the geometric mean of what the slices say of a pixel. At the ends the slice
@@ -29,8 +29,8 @@ def smooth_slices(logits: Iterable[Tensor]) -> Iterator[Tensor]:
     Parameters
     ----------
     logits
-        (k, rows, columns) of each slice, in order. One more than was given back has
-        been asked for: three are held at a time.
+        Of each slice of one stack, in order. One more than was given back has been
+        asked for: three are held at a time.
     """
     stack = iter(logits)
     here = next(stack, None)
@@ -43,20 +43,20 @@ def smooth_slices(logits: Iterable[Tensor]) -> Iterator[Tensor]:
     yield _mean(before, here, here)
 
 
-def _mean(before: Tensor, here: Tensor, after: Tensor) -> Tensor:
-    return 0.25 * before + 0.5 * here + 0.25 * after
+def _mean(before: SliceLogits, here: SliceLogits, after: SliceLogits) -> SliceLogits:
+    # Slices are interpolated alike, so that it may come before that.
+    planes = 0.25 * before.planes + 0.5 * here.planes + 0.25 * after.planes
+    return here.with_planes(planes)
 
 
-def smooth_as_asked(
-    logits: Iterable[Tensor], smoothing: Smoothing, volume: Volume, axis: int
-) -> Iterator[Tensor]:
-    """Give the logits of a volume's slices across `axis`, smoothed if they are to be.
+def is_smoothed(smoothing: Smoothing, volume: Volume, axis: int) -> bool:
+    """Whether the slices of a volume across `axis` are to be smoothed.
 
     With ``auto`` they are where :func:`neighbours_resemble` says so.
     """
     if smoothing == "auto":
-        smoothing = "on" if neighbours_resemble(volume, axis) else "off"
-    return smooth_slices(logits) if smoothing == "on" else iter(logits)
+        return neighbours_resemble(volume, axis)
+    return smoothing == "on"
 
 
 def neighbours_resemble(volume: Volume, axis: int) -> bool:

@@ -6,6 +6,7 @@ import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from medsaga.computing import allocate_leanly
 from medsaga.data.samples import classes_of
 from medsaga.errors import OutOfMemory, memory_explained
 from medsaga.events import Event, Notice, Stop, Stream, Validated
@@ -85,6 +86,9 @@ def _run_stages(
             f"({type(error).__name__}: {error}), so the training ended early; what it "
             "had learned is kept. Please report it with what the terminal shows."
         )
+    finally:
+        if state.plan.lean == "on":
+            allocate_leanly(False)
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,7 @@ from medsaga.training.plan.head import (
     plan_views,
     refits_head,
 )
+from medsaga.training.saving import attempt
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ def _fit(
     started, n_not_finite = state.time.seconds, 0
     try:
         while fit.n_steps < total:
-            loss = fit.step()
+            loss = yield from attempt(setup, state, "the head's fit", fit.step)
             step = fit.n_steps
             n_not_finite = 0 if math.isfinite(loss) else n_not_finite + 1
             if n_not_finite:
@@ -213,7 +215,8 @@ def _sample_views(
         points = pixels.quota.draw(target, view)
         if len(points):  # a few strokes may all have moved out of the view
             of_points = target[points[:, 0], points[:, 1]]
-            features = features_at(setup, state.network, image, points)
+            look = partial(features_at, setup, state.network, image, points)
+            features = yield from attempt(setup, state, "the features", look)
             pixels.add(features, of_points, int(order[view % len(order)]))
         seconds += time.monotonic() - started
         left = seconds / (view + 1) * (total - view - 1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from medsaga.computing import allocate_leanly, allocates_leanly, seeded, spare_mb
 from medsaga.data.samples import drawn_sample
 from medsaga.data.sizing import collate
+from medsaga.memory.frugality import LEAN
 from medsaga.training.features.pyramid_cache import PyramidCache
 from medsaga.training.optim.losses import SegmentationLoss
 from medsaga.training.optim.strategy import STRATEGIES
@@ -82,7 +83,7 @@ class Stepper:
         if state.plan.lean != "on" and allocates_leanly(self.setup.device):
             state.revise(lean="on")
             allocate_leanly(True)
-            return "memory is given back as soon as it is free"
+            return LEAN
         if state.plan.batch_size > 1:
             state.revise(batch_size=state.plan.batch_size // 2)
             return f"each has {count(state.plan.batch_size, 'slice')}"

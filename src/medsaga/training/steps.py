@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from medsaga.computing import allocate_leanly, free_cached_memory, peak_memory
@@ -17,11 +18,12 @@ from medsaga.training.paint_context.agreed import find_agreed
 from medsaga.training.plan.head import plan_refit, refits_head
 from medsaga.training.plan.memory import OUT_OF_MEMORY
 from medsaga.training.plan.steps import planned_steps, steps_to_plan
+from medsaga.training.saving import attempt
 from medsaga.training.stepper import Stepper, learning_rate_factor
 from medsaga.training.validation import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
 
     from medsaga.training.preview import Previewer
     from medsaga.training.resuming.state_writer import StateWriter
@@ -71,7 +73,7 @@ def run_galore_stage(
 def _look_at_start(setup: Setup, state: TrainingState) -> Generator[Event, None, None]:
     """Score what the stage begins with, and plan what comes besides the steps."""
     started = time.monotonic()
-    scores = validate(setup, state.network, 0)
+    scores = yield from _validate(setup, state)
     seconds = time.monotonic() - started
     if state.is_usable:
         state.best.offer(scores)
@@ -96,7 +98,9 @@ def _train(
     state.measured["projected_share"] = optimizer.projected_share
     state.network.train()
     is_whole = False
-    with suppress(Stop), optimizer, _allocating(state):
+    if state.plan.lean == "on":
+        allocate_leanly(True)
+    with suppress(Stop), optimizer:
         if state.agreed is None:
             state.agreed = yield from find_agreed(setup, state.network)
         yield from writer.at_once(state)
@@ -106,18 +110,6 @@ def _train(
     state.measured["optimizer_state_bytes"] = optimizer.state_bytes()
     state.optimizer = None
     return is_whole
-
-
-@contextmanager
-def _allocating(state: TrainingState) -> Iterator[None]:
-    """Allocate as planned inside the block, in which the plan may become lean."""
-    if state.plan.lean == "on":
-        allocate_leanly(True)
-    try:
-        yield
-    finally:
-        if state.plan.lean == "on":
-            allocate_leanly(False)
 
 
 def _take_steps(
@@ -137,13 +129,18 @@ def _take_steps(
         yield _progress(stepper, loss)
         yield from previewer.show_if_due("galore")
         if _is_validated(state):
-            scores = validate(setup, state.network, state.step)
+            scores = yield from _validate(setup, state)
             if setup.held_out:
                 state.best.offer(scores)
             yield scores
             if (yield from _mend(setup, state, scores)):
                 # Or the lost output would come back with the mean.
                 state.average.restart()
+
+
+def _validate(setup: Setup, state: TrainingState) -> Generator[Notice, None, Validated]:
+    look = partial(validate, setup, state.network, state.step)
+    return (yield from attempt(setup, state, "the validation", look))
 
 
 def _take(stepper: Stepper) -> Generator[Notice, None, float]:

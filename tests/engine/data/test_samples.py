@@ -7,12 +7,13 @@ import torch
 from medsaga.data.annotation import annotated_slices
 from medsaga.data.canvas import Canvas
 from medsaga.data.classes import ClassTable, class_table
+from medsaga.data.integers import smallest_integers
 from medsaga.data.intensity import IntensityRule
 from medsaga.data.samples import build_samples, working_image
 from medsaga.data.survey import label_check
 from medsaga.data.volume import volume_from_array
 from medsaga.errors import MedsagaError
-from medsaga.network.inference import restore_logits
+from medsaga.network.inference import SliceLogits
 from medsaga.training.card import fingerprint
 
 CANVAS = Canvas(long_side=64, multiple=16)
@@ -282,14 +283,12 @@ def test_sample_scores_perfectly_against_its_own_truth():
     annotation = annotated_slices(labels, axis=0)
     for s in build_samples(images, labels, annotation, table, RULE, CANVAS):
         one_hot = torch.nn.functional.one_hot(s.target.clamp(min=0), len(table))
-        rows, cols = s.truth.shape
-        restored = restore_logits(
-            one_hot.permute(2, 0, 1),
+        restored = SliceLogits(
+            planes=one_hot.permute(2, 0, 1),
             padded=tuple(s.target.shape),
             content=s.content,
-            rows=rows,
-            cols=cols,
-        )
+            size=s.truth.shape,
+        ).restore()
         mask = table.to_values(restored.argmax(0).numpy())
         for value in np.unique(s.truth):
             a, b = mask == value, s.truth == value
@@ -373,3 +372,23 @@ class TestNeighbours:
         assert torch.equal(sample.image[1], plain.image[1])
         assert not torch.equal(sample.image[0], sample.image[1])
         assert torch.equal(sample.target, plain.target)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ((0, 255), np.uint8),
+        ((-1, 3), np.int16),
+        ((0, 256), np.int16),
+        ((0, 70_000), np.int32),
+        ((0, 2**40), np.int64),
+    ],
+)
+def test_slices_hold_the_smallest_type_and_not_all_of_the_labels(values, kind):
+    whole = np.zeros((5, 8, 9), np.int64)
+    whole[2, :4] = values[1]
+    whole[2, 4] = values[0]
+    found = smallest_integers(whole[2])
+    np.testing.assert_array_equal(found, whole[2])
+    assert found.dtype == kind
+    assert found.base is None

@@ -12,7 +12,7 @@ from medsaga.data.sizing import (
     resize_image,
     resize_target,
 )
-from medsaga.network.inference import restore_logits
+from medsaga.network.inference import SliceLogits
 from medsaga.settings.fine_tune import FineTuneSettings
 
 CANVAS = Canvas(long_side=128, multiple=32)
@@ -183,9 +183,9 @@ def test_target_comes_back_at_its_own_resolution(rows, cols, spacing, fraction):
     target = pad_target(resize_target(truth, content), padded).clamp(min=0)
     logits = F.one_hot(target, 4).permute(2, 0, 1).float()
     logits = F.avg_pool2d(logits[None], fraction)[0]
-    restored = restore_logits(
-        logits, padded=padded, content=content, rows=rows, cols=cols
-    )
+    restored = SliceLogits(
+        planes=logits, padded=padded, content=content, size=(rows, cols)
+    ).restore()
     assert restored.shape == (4, rows, cols)
     mask = restored.argmax(0).numpy()
     for i in range(1, 4):
@@ -198,9 +198,9 @@ def test_restoring_a_fraction_of_the_size_shifts_nothing():
     for height in (100, 90):
         y = (torch.arange(32) + 0.5) * 4  # in working pixels
         logits = y[None, :, None].expand(1, 32, 32)
-        restored = restore_logits(
-            logits, padded=(128, 128), content=(height, 128), rows=height, cols=64
-        )
+        restored = SliceLogits(
+            planes=logits, padded=(128, 128), content=(height, 128), size=(height, 64)
+        ).restore()
         expected = torch.arange(height) + 0.5
         inner = slice(4, height - 4)
         torch.testing.assert_close(
@@ -210,9 +210,9 @@ def test_restoring_a_fraction_of_the_size_shifts_nothing():
 
 def test_half_precision_logits_come_back_as_float32():
     logits = torch.rand(2, 32, 32).bfloat16()
-    restored = restore_logits(
-        logits, padded=(128, 128), content=(128, 96), rows=50, cols=40
-    )
+    restored = SliceLogits(
+        planes=logits, padded=(128, 128), content=(128, 96), size=(50, 40)
+    ).restore()
     assert restored.dtype == torch.float32
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
+from itertools import count
 
 import dask.array
 import numpy as np
@@ -14,8 +15,10 @@ from medsaga.computing import evaluating
 from medsaga.data.intensity import IntensityRule
 from medsaga.data.samples import working_image
 from medsaga.data.volume import Volume
-from medsaga.events import SegmentedSlice, Stop, VotedSlice
+from medsaga.errors import MedsagaError
+from medsaga.events import Notice, SegmentedSlice, Stop, VotedSlice
 from medsaga.models.folder import save_model
+from medsaga.network import inference
 from medsaga.network.inference import predict_image
 from medsaga.segmentation.cleaning import clean_mask
 from medsaga.settings.segment import SegmentSettings
@@ -122,6 +125,42 @@ def test_memory_does_not_grow_with_the_slices(model):
     few, many = (_peak_beyond_output(model, n) for n in (4, 64))
     slices_kept = (many - few) / (64 * 64)
     assert slices_kept < 30  # of the 60 that there are more
+
+
+@pytest.mark.parametrize("smooth", ["on", "off"])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory")])
+def test_where_memory_runs_out_the_slice_is_looked_at_again(
+    model, image, smooth, error, monkeypatch
+):
+    settings = SegmentSettings(smooth=smooth, paint=False)
+    unbroken = drain(segment(model, image, settings)).mask.array
+    look, calls = inference._logits, count(1)
+
+    def fail_once(*given):
+        if next(calls) == 3:
+            raise error
+        return look(*given)
+
+    monkeypatch.setattr(inference, "_logits", fail_once)
+    events = []
+    found = drain(segment(model, image, settings), events.append)
+    np.testing.assert_array_equal(found.mask.array, unbroken)
+    told = [e.message for e in events if isinstance(e, Notice)]
+    assert sum("The memory ran out" in message for message in told) == 1
+
+
+def test_labels_that_are_not_to_be_carried_are_refused(model, image):
+    with pytest.raises(MedsagaError, match="paint is off"):
+        drain(segment(model, image, SegmentSettings(paint=False), labels=image))
+
+
+def test_where_it_runs_out_again_that_is_said(model, image, monkeypatch):
+    def fail(*given):
+        raise MemoryError
+
+    monkeypatch.setattr(inference, "_logits", fail)
+    with pytest.raises(MedsagaError, match="The memory is not enough"):
+        drain(segment(model, image))
 
 
 CLEANED = SegmentSettings(largest_component=True, fill_holes=True)

@@ -7,12 +7,22 @@ import torch
 from tests.phantom import make_phantom
 
 from medsaga.data.volume import Volume
+from medsaga.network.inference import SliceLogits
 from medsaga.segmentation.smoothing import neighbours_resemble, smooth_slices
+
+
+def logits_of(planes: torch.Tensor) -> SliceLogits:
+    size = tuple(planes.shape[1:])
+    return SliceLogits(planes=planes, padded=size, content=size, size=size)
+
+
+def smooth(stack: torch.Tensor) -> list[torch.Tensor]:
+    return [one.planes for one in smooth_slices(map(logits_of, stack))]
 
 
 def test_a_slice_is_averaged_with_its_neighbours():
     stack = torch.randn(6, 2, 4, 5)
-    smoothed = torch.stack(list(smooth_slices(iter(stack))))
+    smoothed = torch.stack(smooth(stack))
     torch.testing.assert_close(
         smoothed[2], (stack[1] + 2 * stack[2] + stack[3]) / 4, atol=1e-6, rtol=1e-5
     )
@@ -23,7 +33,7 @@ def test_a_slice_is_averaged_with_its_neighbours():
 @pytest.mark.parametrize("length", [0, 1, 2])
 def test_short_stacks_come_back_whole(length):
     stack = torch.ones(length, 2, 4, 5)
-    smoothed = list(smooth_slices(iter(stack)))
+    smoothed = smooth(stack)
     assert len(smoothed) == length
     assert all(torch.equal(here, stack[0]) for here in smoothed)
 
@@ -34,7 +44,7 @@ def test_no_more_than_one_slice_is_asked_for_ahead():
     def stack():
         for index in range(5):
             asked.append(index)
-            yield torch.zeros(1, 1, 1)
+            yield logits_of(torch.zeros(1, 1, 1))
 
     for given, _ in enumerate(smooth_slices(stack())):
         assert len(asked) == min(5, given + 2)

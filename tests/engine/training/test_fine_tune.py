@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from itertools import count
+from pkgutil import resolve_name
 
 import numpy as np
 import pytest
@@ -305,6 +306,39 @@ class TestOutOfMemory:
         assert lean == allocates_leanly(pick_device())
         assert model.card.settings["batch_size"] == 2
         assert model.card.metrics["step"] == quick.steps
+
+    @pytest.mark.parametrize(
+        ("place", "what"),
+        [
+            ("steps.validate", "the validation"),
+            ("head_stage.features_at", "the features"),
+            ("pixel_fit.PixelFit.step", "the head's fit"),
+            ("paint_context.left_out_fits.LeftOutFits.step", "what is left out"),
+            ("paint_context.left_out._predict", "what is left out"),
+        ],
+    )
+    def test_other_work_is_done_again(
+        self, image, labels, quick, monkeypatch, place, what
+    ):
+        unbroken, _ = train(image, labels, quick)
+        errors = [RuntimeError("CUDA out of memory")]
+        path = f"medsaga.training.{place}"
+        work = resolve_name(path)
+
+        def fail_once(*given):
+            if errors:
+                raise errors.pop()
+            return work(*given)
+
+        monkeypatch.setattr(path, fail_once)
+        model, events = train(image, labels, quick)
+        told = [e.message for e in events if isinstance(e, Notice)]
+        assert any(f"The memory ran out in {what}, which" in one for one in told)
+        is_lean = model.card.settings["lean"] == "on"
+        assert is_lean == allocates_leanly(pick_device())
+        for name, weight in unbroken.network.state_dict().items():
+            assert torch.equal(model.network.state_dict()[name], weight), name
+        assert model.card.expected_dice == unbroken.card.expected_dice
 
     def test_before_anything_is_learned_it_is_said(
         self, image, labels, quick, fails_at

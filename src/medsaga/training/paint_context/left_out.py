@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ from medsaga.events import Event, Expected
 from medsaga.network.inference import predict_image
 from medsaga.training.paint_context.left_out_fits import LeftOutFits
 from medsaga.training.paint_context.left_out_scores import LeftOutScores
+from medsaga.training.saving import attempt
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -39,6 +41,7 @@ _SHARE_OF_STEPS, _MOST_STEPS = 0.25, 300
 # What a step of as many heads takes, for each of them, of a step of the fit.
 _STEP_PER_HEAD = 0.4
 _BEFORE = 1 / 3  # what was said before the encoder learned weighs so much
+_WHAT = "what is left out"
 _WINDOWS = 6  # of a slice that is seen in tiles
 _DRAWN = ("detail_head.", "decoder.output_hypernetworks_mlps.")
 
@@ -117,7 +120,8 @@ def judge_left_out(
     fits = LeftOutFits(fit, pixels.slices, left_out, total)
     started = time.monotonic()
     for step in range(1, total + 1):
-        loss = fits.step(step)
+        take = partial(fits.step, step)
+        loss = yield from attempt(setup, state, _WHAT, take)
         if step % 10 == 0:
             per_step = (time.monotonic() - started) / step
             left = per_step * (total - step)
@@ -127,7 +131,8 @@ def judge_left_out(
     n_shown = [shown[column] for column in range(1, len(setup.table))]
     scores = LeftOutScores(setup.table.values[1:], n_shown)
     for number, sample in enumerate(setup.training[i] for i in left_out):
-        logits, seen = _predict(setup, state.network, fits, number, sample)
+        look = partial(_predict, setup, state.network, fits, number, sample)
+        logits, seen = yield from attempt(setup, state, _WHAT, look)
         if torch.isfinite(logits).all():
             carrier = _carrier(setup, sample)
             scores.take(logits, sample.truth, carrier, sample.id.index, seen)

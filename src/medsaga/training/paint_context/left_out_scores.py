@@ -96,34 +96,34 @@ class LeftOutScores:
 
     def trust(self) -> PaintTrust | None:
         """Give how to weigh the paint, for the best Dice; None if none was carried."""
-        carried = [one for one in self._slices if one.is_carried]
-        if not carried:
-            return None
-        common = np.sum([one.common for one in carried], axis=0)
-        either = np.sum([one.found + one.true for one in carried], axis=0)
-        seen = either.any(0)
-        if not seen.any():  # all of them are empty
-            return None
-        scores = (2 * common[:, seen] / np.maximum(either[:, seen], 1)).mean(1)
-        away = [abs(math.log2(max(g, _NEARLY_0) / USUAL_GROWTH)) for g in _GROWTHS]
-        best = int(np.argmax(scores - _PER_DOUBLING * np.array(away)))
-        return PaintTrust(growth=_GROWTHS[best], n_pairs=len(carried))
+        return _best_trust(self._slices)
 
     def expected_dice(self) -> dict[int, float]:
         """Give the Dice of each class that slices like these will have.
 
-        A class that is on one slice alone has none: without that nothing knew it.
+        On each slice the paint is weighed as is best on the others: one growth chosen
+        on all of them would suit them better than it suits other slices. A class that
+        is on one slice alone has no Dice: without that nothing knew it.
         """
-        trust = self.trust()
-        row = 0 if trust is None else _GROWTHS.index(trust.growth)
+        rows = [self._row_without(index) for index in range(len(self._slices))]
         expected = {}
         for column, value in enumerate(self._values):
-            known = [one for one in self._slices if self._is_known(one, row, column)]
-            size = sum(one.true[row, column] for one in known)
+            known = [
+                (one, row)
+                for one, row in zip(self._slices, rows, strict=True)
+                if self._is_known(one, row, column)
+            ]
+            size = sum(one.true[row, column] for one, row in known)
             if size:
-                wrong = sum(_wrong(one, row, column) * one.nearer for one in known)
+                wrong = sum(_wrong(one, row, column) * one.nearer for one, row in known)
                 expected[value] = float(max(0.0, 1 - wrong / (2 * size)))
         return expected
+
+    def _row_without(self, index: int) -> int:
+        """Give the place of the growth that the other slices choose."""
+        others = self._slices[:index] + self._slices[index + 1 :]
+        trust = _best_trust(others) or _best_trust(self._slices)
+        return 0 if trust is None else _GROWTHS.index(trust.growth)
 
     def _is_known(self, left_out: _LeftOut, row: int, column: int) -> bool:
         """Whether another slice shows a class too, if this one does."""
@@ -140,6 +140,21 @@ class LeftOutScores:
             [int(np.count_nonzero(one)) for one, _ in pairs],
             [int(np.count_nonzero(other)) for _, other in pairs],
         ]
+
+
+def _best_trust(slices: Sequence[_LeftOut]) -> PaintTrust | None:
+    carried = [one for one in slices if one.is_carried]
+    if not carried:
+        return None
+    common = np.sum([one.common for one in carried], axis=0)
+    either = np.sum([one.found + one.true for one in carried], axis=0)
+    seen = either.any(0)
+    if not seen.any():  # all of them are empty
+        return None
+    scores = (2 * common[:, seen] / np.maximum(either[:, seen], 1)).mean(1)
+    away = [abs(math.log2(max(g, _NEARLY_0) / USUAL_GROWTH)) for g in _GROWTHS]
+    best = int(np.argmax(scores - _PER_DOUBLING * np.array(away)))
+    return PaintTrust(growth=_GROWTHS[best], n_pairs=len(carried))
 
 
 def _wrong(one: _LeftOut, row: int, column: int) -> int:

@@ -1,0 +1,91 @@
+"""Work that is done again, with less memory, where the memory runs out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from medsaga.computing import allocate_leanly, allocates_leanly, free_cached_memory
+from medsaga.errors import OutOfMemory, memory_explained
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    import torch
+
+T = TypeVar("T")
+
+LEAN = "memory is given back as soon as it is free"
+"""What is done about it, for sentences."""
+
+
+class Frugality:
+    """Keeps what is free of the memory, until it runs out; from then on nothing.
+
+    Use it as a context: after it the allocator is as it was.
+
+    Parameters
+    ----------
+    device
+        Whose memory it is.
+
+    Attributes
+    ----------
+    ran_out
+        Whether it has run out.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self.ran_out = device, False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self.ran_out and allocates_leanly(self._device):
+            allocate_leanly(False)
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Do some work that can be done again.
+
+        Raises
+        ------
+        OutOfMemory
+            If the memory does not suffice even so.
+        """
+        try:
+            with memory_explained("The memory ran out."):
+                return work()
+        except OutOfMemory:
+            if self.ran_out:
+                raise
+        # Only here have the tensors gone that the failure's traceback held.
+        self._spare()
+        return work()
+
+    def iterate(self, work: Callable[[], Iterator[T]]) -> Iterator[T]:
+        """Give what some work gives that can be begun again and gives the same."""
+        n_given = 0
+        while True:
+            try:
+                with memory_explained("The memory ran out."):
+                    for number, found in enumerate(work()):
+                        if number >= n_given:
+                            n_given = number + 1
+                            yield found
+                return
+            except OutOfMemory:
+                if self.ran_out:
+                    raise
+            self._spare()
+
+    def _spare(self) -> None:
+        self.ran_out = True
+        if allocates_leanly(self._device):
+            allocate_leanly(True)
+        free_cached_memory(self._device)
