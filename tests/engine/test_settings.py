@@ -8,9 +8,15 @@ import pytest
 from medsaga.errors import MedsagaError
 from medsaga.network.backbones.catalogue import offered_backbones
 from medsaga.settings.fields import describe
-from medsaga.settings.fine_tune import ONE_STAGE, FineTuneSettings, StrategyName
+from medsaga.settings.fine_tune import (
+    ONE_STAGE,
+    FineTuneSettings,
+    OptimizerName,
+    StrategyName,
+)
 from medsaga.settings.presets import PRESETS, preset
 from medsaga.settings.segment import SegmentSettings
+from medsaga.training.optim.layerwise import OPTIMIZERS
 from medsaga.training.optim.strategy import STRATEGIES
 
 
@@ -78,7 +84,7 @@ def test_the_paper_preset_holds_the_papers_values():
     assert (paper.encoder_lr, paper.decoder_lr) == (1e-3, 5e-3)
     assert (paper.beta1, paper.beta2, paper.weight_decay) == (0.9, 0.999, 0.1)
     assert (paper.loss_dice_weight, paper.decay_power) == (0.8, 0.9)
-    assert paper.refresh_interval == 200
+    assert (paper.optimizer, paper.refresh_interval) == ("galore", 200)
 
 
 def test_an_unknown_preset_names_those_that_are():
@@ -89,6 +95,10 @@ def test_an_unknown_preset_names_those_that_are():
 def test_every_strategy_that_can_be_chosen_is_in_the_table():
     assert set(get_args(StrategyName)) == set(STRATEGIES)
     assert set(STRATEGIES) >= set(ONE_STAGE)
+
+
+def test_every_optimizer_that_can_be_chosen_is_in_the_table():
+    assert set(get_args(OptimizerName)) == set(OPTIMIZERS)
 
 
 def test_the_backbones_that_the_help_names_are_those_of_the_table():

@@ -81,10 +81,12 @@ def _stages(card: "ModelCard") -> str:
 def _of_cost(card: "ModelCard") -> Iterable[tuple[str, str]]:
     measured, settings = card.measured, card.settings
     if {"projected_share", "optimizer_state_bytes"} <= measured.keys():
+        optimizer = settings["optimizer"]
+        rank = 1 if optimizer == "apollo-mini" else settings["rank"]
         yield (
-            "GaLore",
+            {"galore": "GaLore", "fira": "Fira"}.get(optimizer, "APOLLO-Mini"),
             f"{measured['projected_share']:.0%} of the encoder's parameters projected "
-            f"(rank {settings['rank']}), optimizer state "
+            f"(rank {rank}), optimizer state "
             f"{_megabytes(measured['optimizer_state_bytes'])}",
         )
     yield "Time", f"{duration(measured['seconds'])} ({_computer(card)})"

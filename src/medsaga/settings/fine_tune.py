@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from medsaga.errors import MedsagaError
 from medsaga.settings.fields import Precision, choice, describe, number
 
+OptimizerName = Literal["galore", "fira", "apollo-mini"]
 Projection = Literal["std", "full", "left", "right"]
 Stages = Literal["both", "head", "galore"]
 StrategyName = Literal[
@@ -210,9 +211,17 @@ class FineTuneSettings:
         ),
     ] = 0.8
 
+    optimizer: Annotated[
+        OptimizerName,
+        choice(
+            "Optimiser",
+            "What updates the encoder's matrices: GaLore; Fira, which adds what its "
+            "subspace leaves out; or APOLLO-Mini, which keeps least in memory.",
+        ),
+    ] = "galore"
     encoder_lr: Annotated[
         float,
-        number(0, 1, 1e-6, "Optimiser", "Learning rate of the image encoder (GaLore)."),
+        number(0, 1, 1e-6, "Optimiser", "Learning rate of the image encoder."),
     ] = 3e-4
     decoder_lr: Annotated[
         float, number(0, 1, 1e-6, "Optimiser", "Learning rate of SAM's mask decoder.")
@@ -264,11 +273,25 @@ class FineTuneSettings:
     ] = True
 
     rank: Annotated[
-        int, number(1, 4096, 1, "GaLore", "Rank of the gradient's subspace.")
+        int,
+        number(
+            1,
+            4096,
+            1,
+            "GaLore",
+            "Rank of the gradient's subspace; that of apollo-mini is 1 whatever this "
+            "is.",
+        ),
     ] = 64
     scale: Annotated[
         float,
-        number(0.001, 100, 0.001, "GaLore", "Factor on the projected-back update."),
+        number(
+            0.001,
+            100,
+            0.001,
+            "GaLore",
+            "Factor on the update of what is projected.",
+        ),
     ] = 1.0
     refresh_interval: Annotated[
         int,
@@ -388,6 +411,16 @@ class FineTuneSettings:
                 "The head stage fits the detail head: switch detail_head on, or set "
                 "stages to galore."
             )
+        if self.optimizer == "apollo-mini" and self.projection == "full":
+            raise MedsagaError(
+                "The optimizer apollo-mini projects one side: set projection to std, "
+                "left or right."
+            )
+
+    @property
+    def subspace_rank(self) -> int:
+        """Rank of the subspace that gradients are projected into."""
+        return 1 if self.optimizer == "apollo-mini" else self.rank
 
     @property
     def painted_background(self) -> int | None:

@@ -94,9 +94,17 @@ def test_what_is_set_by_hand_is_followed(network, counts):
     assert found.batch_size < 4
 
 
-@pytest.mark.parametrize("projection", ["std", "full"])
-def test_the_optimiser_is_as_large_as_foreseen(projection):
-    settings = FineTuneSettings(rank=8, projection=projection)
+@pytest.mark.parametrize(
+    "way",
+    [
+        {},
+        {"projection": "full"},
+        {"optimizer": "fira"},
+        {"optimizer": "apollo-mini"},
+    ],
+)
+def test_the_optimiser_is_as_large_as_foreseen(way):
+    settings = FineTuneSettings(rank=8, **way)
     network = MedSAGa(build_backbone("tiny"), 3).train()
     optimizer = LayerwiseOptimizer(parameter_groups(network, settings))
     with optimizer, optimizer.step():

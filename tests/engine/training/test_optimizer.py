@@ -26,6 +26,12 @@ if TYPE_CHECKING:
 
 SETTINGS = FineTuneSettings(rank=4, refresh_interval=3, encoder_lr=3e-3)
 PROJECTIONS = ["std", "full", "left", "right"]
+WAYS = [
+    *({"projection": projection} for projection in PROJECTIONS),
+    {"optimizer": "fira"},
+    {"optimizer": "fira", "projection": "full"},
+    {"optimizer": "apollo-mini"},
+]
 
 
 class SmallBackbone(nn.Module):
@@ -176,18 +182,21 @@ def test_lite_medsam_is_projected_but_for_its_tables_and_vectors() -> None:
 
 
 @pytest.mark.parametrize(
-    ("projection", "shapes"),
+    ("way", "shapes"),
     [
         ("std", {"tall": (4, 16), "wide": (16, 4), "conv": (4, 72), "mix": (4, 12)}),
         ("left", {"tall": (4, 16), "wide": (4, 6), "conv": (4, 72), "mix": (4, 12)}),
         ("right", {"tall": (6, 4), "wide": (16, 4), "conv": (12, 4), "mix": (6, 4)}),
         ("full", dict.fromkeys(("tall", "wide", "conv", "mix"), (4, 4))),
+        ("fira", {"tall": (4, 16), "wide": (16, 4), "conv": (4, 72), "mix": (4, 12)}),
+        ("apollo-mini", {"tall": (1, 16), "wide": (16, 1), "thin": (1, 6)}),
     ],
 )
 def test_moments_have_the_low_rank_shapes(
-    projection: str, shapes: dict[str, tuple[int, int]]
+    way: str, shapes: dict[str, tuple[int, int]]
 ) -> None:
-    network, optimizer = build(replace(SETTINGS, projection=projection))
+    kind = "projection" if way in PROJECTIONS else "optimizer"
+    network, optimizer = build(replace(SETTINGS, **{kind: way}))
     train(network, optimizer, range(2))
     state = optimizer.state_dict()
     for name, shape in shapes.items():
@@ -214,21 +223,21 @@ def test_state_bytes_counts_moments_and_subspaces() -> None:
     assert optimizer.state_bytes() == 4 * floats + 8 * integers
 
 
-@pytest.mark.parametrize("projection", PROJECTIONS)
-def test_loss_falls(projection: str) -> None:
-    settings = replace(SETTINGS, projection=projection, encoder_lr=0.01)
+@pytest.mark.parametrize("way", WAYS)
+def test_loss_falls(way: dict[str, Any]) -> None:
+    settings = replace(SETTINGS, encoder_lr=0.01, **way)
     network, optimizer = build(settings)
     losses = train(network, optimizer, range(60))
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
     assert optimizer.n_skipped == 0
 
 
-@pytest.mark.parametrize("projection", PROJECTIONS)
-def test_projected_weights_alone_learn(projection: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_projected_weights_alone_learn(way: dict[str, Any]) -> None:
     network = SmallNetwork()
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(name in PROJECTED)
-    settings = replace(SETTINGS, projection=projection, encoder_lr=0.01)
+    settings = replace(SETTINGS, encoder_lr=0.01, **way)
     network, optimizer = build(settings, network)
     assert optimizer.projected_share == 1
     losses = train(network, optimizer, range(60))
@@ -398,14 +407,14 @@ def test_gradient_that_is_not_finite_is_skipped_and_counted(poison: float) -> No
     assert all(w.isfinite().all() for w in weights_of(network).values())
 
 
-@pytest.mark.parametrize("projection", PROJECTIONS)
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     "memory_format", [torch.contiguous_format, torch.channels_last]
 )
 def test_resume_equals_an_unbroken_run_bit_for_bit(
-    projection: str, memory_format: torch.memory_format, tmp_path: Path
+    way: dict[str, Any], memory_format: torch.memory_format, tmp_path: Path
 ) -> None:
-    settings = replace(SETTINGS, projection=projection, seed=5)
+    settings = replace(SETTINGS, seed=5, **way)
 
     def start(seed: int) -> tuple[nn.Module, LayerwiseOptimizer]:
         return build(settings, SmallNetwork(seed).to(memory_format=memory_format))
@@ -446,6 +455,8 @@ def test_loaded_state_is_a_copy() -> None:
         replace(SETTINGS, rank=3),
         replace(SETTINGS, rank=11),
         replace(SETTINGS, projection="full"),
+        replace(SETTINGS, optimizer="fira"),
+        replace(SETTINGS, optimizer="apollo-mini"),
     ],
 )
 def test_state_of_other_settings_is_refused(other: FineTuneSettings) -> None:

@@ -34,9 +34,9 @@ def are_equal(first, second) -> bool:
         (11, {}),
         (7, {"agreed_slices": 2}),
         (9, {"strategy": "full", "precision": "bf16"}),
-        (9, {"strategy": "decoder"}),
         (9, {"hold_out_from": 6, "validations": 3, "average_weights": False}),
-        (5, {"projection": "full", "refresh_interval": 3, "negatives": "on"}),
+        (5, {"optimizer": "fira", "projection": "full", "refresh_interval": 3}),
+        (9, {"strategy": "decoder", "negatives": "on"}),
     ],
 )
 def test_one_that_was_written_goes_on_as_if_it_had_never_stopped(

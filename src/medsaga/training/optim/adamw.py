@@ -56,20 +56,26 @@ class AdamW:
     @torch.no_grad()
     def update(self, parameter: Tensor, grad: Tensor) -> None:
         """Move a parameter, in place, by a gradient of its shape."""
-        if self.projector is not None:
-            grad = self.projector.project(grad, self.n_steps)
+        parameter.add_(self._change(grad), alpha=-self._rate())
+        if self.weight_decay > 0:
+            # After the step, as the reference does it, where PyTorch's comes before.
+            parameter.add_(parameter, alpha=-self.lr * self.weight_decay)
+
+    def _change(self, grad: Tensor) -> Tensor:
+        """Take a gradient in, and give the change of its parameter at a rate of -1."""
+        if self.projector is None:
+            return self._adapt(grad)
+        low = self.projector.project(grad, self.n_steps)
+        return self.projector.project_back(self._adapt(low))
+
+    def _adapt(self, grad: Tensor) -> Tensor:
+        """Take a gradient into the moments; give their quotient, of its shape."""
         if self._mean is None or self._square is None:
             self._mean, self._square = torch.zeros_like(grad), torch.zeros_like(grad)
         self.n_steps += 1
         self._mean.mul_(self.beta1).add_(grad, alpha=1 - self.beta1)
         self._square.mul_(self.beta2).addcmul_(grad, grad, value=1 - self.beta2)
-        change = self._mean / self._square.sqrt().add_(_EPSILON)
-        if self.projector is not None:
-            change = self.projector.project_back(change)
-        parameter.add_(change, alpha=-self._rate())
-        if self.weight_decay > 0:
-            # After the step, as the reference does it, where PyTorch's comes before.
-            parameter.add_(parameter, alpha=-self.lr * self.weight_decay)
+        return self._mean / self._square.sqrt().add_(_EPSILON)
 
     def _rate(self) -> float:
         """Give the rate, corrected for moments that began at 0."""

@@ -121,10 +121,14 @@ class Projector:
     @torch.no_grad()
     def project_back(self, low: Tensor) -> Tensor:
         """Return the update, times `scale`, in the shape of the weight."""
+        return (self.lift(low) * self.scale).reshape(self._shape)
+
+    @torch.no_grad()
+    def lift(self, low: Tensor) -> Tensor:
+        """Return the (rows, columns) that have such coordinates in the subspace."""
         with torch.autocast(low.device.type, enabled=False):
             full = low if self.left is None else self.left @ low
-            full = full if self.right is None else full @ self.right.T
-            return (full * self.scale).reshape(self._shape)
+            return full if self.right is None else full @ self.right.T
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the bases (the live ones) and the count of refreshes, as tensors."""

@@ -33,14 +33,16 @@ def parameter_groups(
         Has the children `backbone`, `decoder` and, possibly, `detail_head`. Parameters
         that need no gradient are left out.
     settings
-        The rates, betas, weight decay, strategy and GaLore's settings are read.
+        The rates, betas, weight decay, strategy, optimiser and GaLore's settings are
+        read.
 
     Returns
     -------
     list of dict
         Groups as ``galore_torch.GaLoreAdamW`` takes them, none empty; besides, each has
-        `part` (the child) and `names` (of the parameters, in the order of `params`).
-        Matrices of the backbone are projected; matrices alone decay.
+        `part` (the child) and `names` (of the parameters, in the order of `params`),
+        and what is projected has `optimizer`. Matrices of the backbone are projected;
+        matrices alone decay.
 
     Raises
     ------
@@ -63,13 +65,13 @@ def parameter_groups(
         is_projected = False
         if is_matrix and part == "backbone" and projects:
             candidates.append(parameter)
-            is_projected = projectable(parameter, settings.rank)
+            is_projected = projectable(parameter, settings.subspace_rank)
         kind = (part, is_matrix, is_projected)
         if kind not in groups:
             groups[kind] = _empty_group(*kind, rates[part], settings)
         groups[kind]["names"].append(name)
         groups[kind]["params"].append(parameter)
-    _check_rank(candidates, settings.rank)
+    _check_rank(candidates, settings.subspace_rank)
     return list(groups.values())
 
 
@@ -90,7 +92,8 @@ def _empty_group(
     }
     if is_projected:
         group |= {
-            "rank": settings.rank,
+            "optimizer": settings.optimizer,
+            "rank": settings.subspace_rank,
             "update_proj_gap": settings.refresh_interval,
             "scale": settings.scale,
             "proj_type": settings.projection,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -13,11 +14,24 @@ from torch import Tensor, nn
 from medsaga.errors import MedsagaError
 from medsaga.training.optim.adamw import AdamW
 from medsaga.training.optim.galore import Projector
+from medsaga.training.optim.scaled import ApolloMini, Fira, RandomProjector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch.utils.hooks import RemovableHandle
+
+    from medsaga.settings.fine_tune import OptimizerName
+
+OPTIMIZERS: Mapping[OptimizerName, tuple[type[AdamW], type[Projector]]] = (
+    MappingProxyType(
+        {
+            "galore": (AdamW, Projector),
+            "fira": (Fira, Projector),
+            "apollo-mini": (ApolloMini, RandomProjector),
+        }
+    )
+)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -33,7 +47,7 @@ class _Layer:
 
 
 class LayerwiseOptimizer:
-    """GaLore's AdamW, stepping each parameter inside the backward pass.
+    """GaLore or a descendant, stepping each parameter inside the backward pass.
 
     While attached (``with optimizer``), a parameter is updated and its gradient freed
     as soon as the gradient is complete, so that the gradients never exist all at once::
@@ -72,13 +86,7 @@ class LayerwiseOptimizer:
                 name=name,
                 part=group["part"],
                 parameter=parameter,
-                adamw=AdamW(
-                    lr=group["lr"],
-                    beta1=group["betas"][0],
-                    beta2=group["betas"][1],
-                    weight_decay=group["weight_decay"],
-                    projector=_projector(group) if "rank" in group else None,
-                ),
+                adamw=_adamw(group),
                 base_lr=group["lr"],
             )
             for group in groups
@@ -200,12 +208,22 @@ class LayerwiseOptimizer:
         return step_and_free
 
 
-def _projector(group: Mapping[str, Any]) -> Projector:
-    return Projector(
-        rank=group["rank"],
-        scale=group["scale"],
-        refresh_interval=group["update_proj_gap"],
-        projection=group["proj_type"],
+def _adamw(group: Mapping[str, Any]) -> AdamW:
+    kind, projector = AdamW, None
+    if "rank" in group:
+        kind, projector_kind = OPTIMIZERS[group["optimizer"]]
+        projector = projector_kind(
+            rank=group["rank"],
+            scale=group["scale"],
+            refresh_interval=group["update_proj_gap"],
+            projection=group["proj_type"],
+        )
+    return kind(
+        lr=group["lr"],
+        beta1=group["betas"][0],
+        beta2=group["betas"][1],
+        weight_decay=group["weight_decay"],
+        projector=projector,
     )
 
 

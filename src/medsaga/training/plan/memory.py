@@ -251,7 +251,7 @@ def _bound(
 
 
 def _optimizer_bytes(network: MedSAGa, settings: FineTuneSettings) -> int:
-    """Count AdamW's moments, and GaLore's subspaces with moments in them."""
+    """Count AdamW's moments, and the subspaces with moments in them."""
     total = 0
     for group in parameter_groups(network, settings):
         for parameter in group["params"]:
