@@ -43,13 +43,22 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if is_wanted and torch.cuda.is_available() else "cpu")
 
 
+def processes_here() -> int:
+    """Count the processes that torchrun has started on this computer; mostly one."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def thread_count() -> int:
-    """All cores that this process may use; from four upwards all but one."""
+    """All cores that this process may use; from four upwards all but one.
+
+    Processes that train together here share them.
+    """
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows
         cores = os.cpu_count() or 1
-    return cores - 1 if cores >= 4 else cores
+    cores = cores - 1 if cores >= 4 else cores
+    return max(1, cores // processes_here())
 
 
 @contextmanager
@@ -78,10 +87,13 @@ def describe_computer() -> str:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can be used on a GPU, or in main memory without swapping."""
+    """Bytes that can be used on a GPU, or in main memory without swapping.
+
+    Processes that train together here share the main memory.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return int(psutil.virtual_memory().available)
+    return int(psutil.virtual_memory().available) // processes_here()
 
 
 def spare_mb(device: torch.device) -> int:

@@ -46,6 +46,8 @@ from .training.plan.speed import Speed as Speed
 from .training.plan.speed import TimeEstimate as TimeEstimate
 from .training.plan.speed import estimate_time as estimate_time
 from .training.plan.speed import measure_speed as measure_speed
+from .training.ranks import Ranks as Ranks
+from .training.ranks import join_ranks as join_ranks
 from .training.resuming.folders import state_folder as state_folder
 from .training.resuming.interrupted import Interrupted as Interrupted
 from .training.resuming.interrupted import (
@@ -62,6 +64,7 @@ from .training.resuming.keeping import keep_model as keep_model
 from .training.resuming.outline import KnownImage as KnownImage
 from .training.resuming.outline import TrainingOutline as TrainingOutline
 from .training.resuming.outline import read_outline as read_outline
+from .training.sharing import follow as follow
 from .wording import count as count
 from .wording import duration as duration
 from .wording import shown as shown

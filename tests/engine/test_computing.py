@@ -34,6 +34,16 @@ def test_all_cores_but_one_from_four_upwards(cores, threads, monkeypatch):
     assert thread_count() == threads
 
 
+def test_processes_of_torchrun_share_cores_and_memory(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    alone = free_memory(CPU)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert thread_count() == 2
+    assert free_memory(CPU) < alone / 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "20")
+    assert thread_count() == 1
+
+
 def test_threads_are_put_back():
     before = torch.get_num_threads()
     with computing_threads() as count:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -22,6 +23,7 @@ from medsaga.cli.options import (
 from medsaga.cli.repeating import DataOptions, Repetition
 from medsaga.cli.run import (
     Run,
+    leave_signals_to_others,
     print_json,
     print_result,
     reports_errors,
@@ -40,6 +42,7 @@ from medsaga.cli.training import (
 if TYPE_CHECKING:
     from medsaga import Journal, ModelCard, TrainedModel
     from medsaga.events import Stream
+    from medsaga.frontend import Ranks
 
 DEFAULT_PRESET = "balanced"
 
@@ -47,6 +50,7 @@ DEFAULT_PRESET = "balanced"
 @reports_errors
 @settings_options(FineTuneSettings, PRESETS, DEFAULT_PRESET)
 def finetune(
+    context: typer.Context,
     given: dict[str, Any],
     image: Annotated[
         Path | None,
@@ -123,7 +127,18 @@ def finetune(
     """Fine-tune a model on images of which a few slices are labelled.
 
     Ctrl-C ends the training in order and keeps the best model so far.
+
+    Started by torchrun, its processes share each step: --batch-size is of each.
     """
+    from medsaga.frontend import join_ranks
+
+    ranks = context.with_resource(join_ranks())
+    if not ranks.leads:
+        from medsaga.frontend import follow
+
+        leave_signals_to_others()
+        follow(ranks)
+        return
     if from_card is not None and (preset_name is not None or "minutes" in given):
         raise MedsagaError(
             "--from-card repeats the steps that a training took: leave --preset and "
@@ -136,7 +151,9 @@ def finetune(
         window=window,
         class_names=parse_names(name),
     )
-    repetition = None if from_card is None else Repetition.read(from_card, given)
+    repetition = None
+    if from_card is not None:
+        repetition = Repetition.read(from_card, _for_all(given, ranks))
     if image is None or labels is None or out is None:
         is_told = bool(given or preset_name or from_card) or options != DataOptions()
         _check_alone(
@@ -147,16 +164,17 @@ def finetune(
         asked = None
     else:
         settings = make_settings(preset_name or DEFAULT_PRESET, given)
+        settings = replace(settings, **_for_all(asdict(settings), ranks))
         asked = _Asked(image=image, labels=labels, settings=settings, options=options)
         asked = asked.repeating(repetition)
     with start_run() as run:
         described = {} if asked is None else asked.describe()
         entry = find_interrupted(out, described or None) if resume else None
         if entry is not None:
-            trained = go_on(run, entry, out, overwrite=overwrite)
+            trained = go_on(run, entry, out, ranks, overwrite=overwrite)
         elif asked is not None and out is not None:
             target = model_target(out, overwrite=overwrite)
-            trained = begin(run, target, described, asked.train)
+            trained = begin(run, target, described, partial(asked.train, ranks))
             _tell_of_result(run, asked, repetition, trained.card)
         else:
             raise AssertionError
@@ -186,12 +204,20 @@ class _Asked:
         described: dict[str, Any] = json.loads(json.dumps(asdict(self) | files))
         return described
 
-    def train(self, journal: "Journal | None") -> "Stream[TrainedModel | None]":
-        """Give the training."""
+    def train(
+        self, ranks: "Ranks", journal: "Journal | None"
+    ) -> "Stream[TrainedModel | None]":
+        """Give the training, whose steps the ranks share."""
         from medsaga import TrainingData, fine_tune
 
         data = TrainingData(self.image, self.labels, **vars(self.options))
-        return fine_tune(data, self.settings, journal=journal)
+        return fine_tune(data, self.settings, journal=journal, ranks=ranks)
+
+
+def _for_all(settings: Mapping[str, Any], ranks: "Ranks") -> dict[str, Any]:
+    """Give the slices of a step, if they are said, as those of all ranks together."""
+    said = {"batch_size"} & settings.keys()
+    return {**settings, **{name: ranks.size * settings[name] for name in said}}
 
 
 def _stamp(path: Path) -> list[tuple[str, int, int]]:

@@ -121,6 +121,13 @@ def _signals_to(run: Run) -> Iterator[None]:
             signal.signal(number, previous)
 
 
+def leave_signals_to_others() -> None:
+    """Let another process decide when this one ends, from now on."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # the last of which Windows does not have
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 def reports_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Turn bad input into one sentence on stderr and an exit code."""
 

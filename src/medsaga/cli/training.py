@@ -14,7 +14,7 @@ from medsaga.cli.run import FAILED, STOPPED, Run, check_writable
 if TYPE_CHECKING:
     from medsaga import Journal, ModelCard, TrainedModel
     from medsaga.events import Stream
-    from medsaga.frontend import Interrupted, ModelTarget
+    from medsaga.frontend import Interrupted, ModelTarget, Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,12 +201,17 @@ def _how_to_choose(entry: "Interrupted") -> str:
 
 
 def go_on(
-    run: Run, entry: "Interrupted", out: Path | None, *, overwrite: bool
+    run: Run,
+    entry: "Interrupted",
+    out: Path | None,
+    ranks: "Ranks",
+    *,
+    overwrite: bool,
 ) -> Trained:
     """Go on with an interrupted training, and save its model.
 
     `out` is where to; None for where it was to be saved at first. Another model there
-    is replaced if `overwrite` says so.
+    is replaced if `overwrite` says so. The ranks share the steps that are left.
     """
     from medsaga import Journal, resume
 
@@ -215,7 +220,7 @@ def go_on(
     with Journal.open(entry.folder) as journal:
         if entry.model is not None:
             return _keep(run, journal, journal.read_model(), save)
-        trained = _keep(run, journal, run.drain(resume(journal)), save)
+        trained = _keep(run, journal, run.drain(resume(journal, ranks=ranks)), save)
     if trained.model is None:
         run.display.say("The training can still go on: run this again.")
     return trained

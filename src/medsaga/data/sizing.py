@@ -154,13 +154,17 @@ def pad_target(target: Tensor, size: Size) -> Tensor:
     return _pad(target, size, IGNORE)
 
 
-def collate(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+def collate(
+    pairs: Sequence[tuple[Tensor, Tensor]], least: Size = (0, 0)
+) -> tuple[Tensor, Tensor]:
     """Pad images and targets to their largest height and width and stack them.
 
     Parameters
     ----------
     pairs
         ((3, h, w) image, (h, w) target), sizes may differ.
+    least
+        Height and width that they are padded to at least.
 
     Returns
     -------
@@ -168,8 +172,8 @@ def collate(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         (B, 3, H, W) images and (B, H, W) targets.
     """
     size = (
-        max(target.shape[0] for _, target in pairs),
-        max(target.shape[1] for _, target in pairs),
+        max(least[0], *(target.shape[0] for _, target in pairs)),
+        max(least[1], *(target.shape[1] for _, target in pairs)),
     )
     images = torch.stack([pad_image(image, size) for image, _ in pairs])
     return images, torch.stack([pad_target(target, size) for _, target in pairs])

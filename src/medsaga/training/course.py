@@ -16,6 +16,7 @@ from medsaga.training.head_stage import rerun_head_stage, run_head_stage
 from medsaga.training.lost_classes import lost_classes
 from medsaga.training.optim.low_rank import merge_low_rank_updates
 from medsaga.training.plan.memory import OUT_OF_MEMORY, SAVE_MEMORY
+from medsaga.training.ranks import LostRank
 from medsaga.training.steps import run_galore_stage
 from medsaga.training.validation import validate
 
@@ -76,6 +77,10 @@ def _run_stages(
             message="The memory ran out, so the training ended early; what it had "
             f"learned is kept. For more, {SAVE_MEMORY}."
         )
+    except LostRank as error:
+        if not _has_learned(setup, state):
+            raise
+        yield Notice(message=f"{error} What was learned until then is kept.")
     except Exception as error:
         if not _has_learned(setup, state):
             raise

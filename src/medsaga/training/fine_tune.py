@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from medsaga.computing import computing_threads, memory_held, thread_count
@@ -14,12 +15,15 @@ from medsaga.training.paint_context.first_preview import preview_paint
 from medsaga.training.plan.memory import OUT_OF_MEMORY
 from medsaga.training.plan.running_time import RunningTime
 from medsaga.training.preview import Previewer
+from medsaga.training.ranks import ALONE, Ranks
 from medsaga.training.request import Request
 from medsaga.training.resuming.outline import reading_journal
 from medsaga.training.resuming.setup_file import read_setup
 from medsaga.training.resuming.state_writer import StateWriter
 from medsaga.training.setup import set_up
+from medsaga.training.sharing import check_shareable
 from medsaga.training.state import Plan, TrainingState
+from medsaga.wording import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +46,7 @@ def fine_tune(
     preview_at: PreviewTarget | Callable[[], PreviewTarget] | None = None,
     preview_interval: float = 10.0,
     journal: Journal | None = None,
+    ranks: Ranks = ALONE,
 ) -> Stream[TrainedModel | None]:
     """Fine-tune a Segment Anything model on a few annotated slices.
 
@@ -71,6 +76,9 @@ def fine_tune(
     journal
         Where the state is written at the beginning, every minute and after each stage,
         for :func:`resume`; None writes nothing. Discard it once the model is saved.
+    ranks
+        The processes that share each step's slices, of which this has to be the first
+        (:func:`medsaga.frontend.join_ranks`).
 
     Yields
     ------
@@ -87,13 +95,16 @@ def fine_tune(
     MedsagaError
         If there is nothing to learn from, images and labels do not fit, a slice that is
         said to be empty carries a label, or earlier slices are not kept, at another
-        working size or in other intensities. If the memory runs out before anything is
+        working size or in other intensities. If the ranks cannot share the training. If
+        the memory runs out before anything is
         learned; later, what was learned is returned.
     """
     time = RunningTime()
-    request = Request.read(data, settings or FineTuneSettings(), start)
+    settings = settings or FineTuneSettings()
+    check_shareable(settings, ranks)
+    request = Request.read(data, settings, start)
     wanted = _preview_function(preview_at, request)
-    stream = _train(request, time, wanted, preview_interval, journal)
+    stream = _train(request, time, wanted, preview_interval, journal, ranks)
     return (yield from time.of(stream))
 
 
@@ -103,6 +114,7 @@ def resume(
     *,
     preview_at: PreviewTarget | Callable[[], PreviewTarget] | None = None,
     preview_interval: float = 10.0,
+    ranks: Ranks = ALONE,
 ) -> Stream[TrainedModel | None]:
     """Go on with a training that was interrupted, from its last state.
 
@@ -119,6 +131,8 @@ def resume(
     preview_at, preview_interval
         As in :func:`fine_tune`; without `preview_at` or without `images` nothing is
         previewed.
+    ranks
+        As in :func:`fine_tune`; they need not be as many as before.
 
     Yields
     ------
@@ -133,12 +147,13 @@ def resume(
     Raises
     ------
     MedsagaError
-        If the journal cannot be read, or the memory runs out.
+        If the journal cannot be read, the ranks cannot share the training, or the
+        memory runs out.
     """
     time = RunningTime()
     wanted = preview_at if callable(preview_at) else lambda: preview_at
     previewed = wanted if images else lambda: None
-    stream = _go_on(journal, images, time, previewed, preview_interval)
+    stream = _go_on(journal, images, time, previewed, preview_interval, ranks)
     return (yield from time.of(stream))
 
 
@@ -148,15 +163,18 @@ def _train(
     wanted: Callable[[], PreviewTarget],
     preview_interval: float,
     journal: Journal | None,
+    ranks: Ranks,
 ) -> Stream[TrainedModel | None]:
     held = memory_held()
     with computing_threads(request.settings.threads) as threads:
         try:
             for message in (*request.notices, *_fewer_threads(request.settings)):
                 yield Notice(message=message)
+            if ranks.size > 1:
+                yield Notice(message=_describe_sharing(ranks, request.settings))
             yield from preview_paint(request, wanted(), time)
             with memory_explained(OUT_OF_MEMORY):
-                setup, network = yield from set_up(request)
+                setup, network = yield from set_up(request, ranks)
             state = TrainingState(
                 network=network,
                 plan=Plan.of(setup.settings),
@@ -186,11 +204,14 @@ def _go_on(
     time: RunningTime,
     wanted: Callable[[], PreviewTarget | None],
     preview_interval: float,
+    ranks: Ranks,
 ) -> Stream[TrainedModel | None]:
     with reading_journal(journal.folder), memory_explained(OUT_OF_MEMORY):
         setup, network = read_setup(journal.folder, images)
         state = TrainingState(network=network, plan=Plan.of(setup.settings), time=time)
         state.read(journal.state, setup.settings)
+    setup = replace(setup, ranks=ranks)
+    check_shareable(state.plan.complete(setup.settings), ranks)
     with computing_threads(setup.settings.threads):
         try:
             for message in _fewer_threads(setup.settings):
@@ -209,6 +230,14 @@ def _fewer_threads(settings: FineTuneSettings) -> Iterator[str]:
             f"{thread_count()} to spare: weights will differ in the last digits from "
             "those that were trained with all."
         )
+
+
+def _describe_sharing(ranks: Ranks, settings: FineTuneSettings) -> str:
+    each = count(settings.batch_size // ranks.size, "slice")
+    return (
+        f"{ranks.size} processes share the steps of {settings.batch_size} slices: each "
+        f"takes {each}. All else is done by one."
+    )
 
 
 def _preview_function(

@@ -23,6 +23,7 @@ from medsaga.training.origin import load_network
 from medsaga.training.paint_context.agreed import find_neighbours
 from medsaga.training.paint_context.painted_images import PaintedImages
 from medsaga.training.plan.memory import describe_memory, plan_step
+from medsaga.training.ranks import ALONE, Ranks
 from medsaga.training.setup_notices import describe_setup, explain_canvas
 from medsaga.windows import view_size
 
@@ -71,6 +72,8 @@ class Setup:
         What computes, and in which number format.
     kept_neighbours
         The neighbours of a training that goes on, whose images may not be there.
+    ranks
+        The processes that share the steps.
     """
 
     origin: Origin
@@ -86,6 +89,7 @@ class Setup:
     device: torch.device
     precision: FixedPrecision
     kept_neighbours: Sequence[Neighbour] | None = None
+    ranks: Ranks = ALONE
 
     @cached_property
     def neighbours(self) -> Sequence[Neighbour]:
@@ -141,8 +145,12 @@ class Setup:
         return autocast(self.device, self.precision)
 
 
-def set_up(request: Request) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
+def set_up(
+    request: Request, ranks: Ranks = ALONE
+) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
     """Load the model, choose working size and number format, cut out the slices.
+
+    `ranks` are the processes that share the steps.
 
     Yields
     ------
@@ -183,11 +191,14 @@ def set_up(request: Request) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
     side = canvas.tile or canvas.long_side
     precision = pick_precision(settings.precision, network, device, side)
     chosen = _chosen(request, canvas, precision, samples)
+    share = replace(chosen, batch_size=chosen.batch_size // ranks.size)
     plan = None
     if chosen.stages != "head":
         views = [view_size(sample.padded, canvas.tile) for sample in samples]
         largest = max(views, key=math.prod)
-        plan = plan_step(network, chosen, largest, precision, device)
+        plan = plan_step(network, share, largest, precision, device)
+        in_all = plan.batch_size * ranks.size
+        chosen = replace(plan.complete(chosen), batch_size=in_all)
     setup = Setup(
         origin=origin,
         training=training,
@@ -197,14 +208,15 @@ def set_up(request: Request) -> Generator[Event, None, tuple[Setup, MedSAGa]]:
         rule=request.rule,
         canvas=canvas,
         axis=annotation.axis,
-        settings=chosen if plan is None else plan.complete(chosen),
+        settings=chosen,
         record=request.record,
         device=device,
         precision=precision,
+        ranks=ranks,
     )
     yield Notice(message=describe_setup(setup))
     if plan is not None:
-        yield Notice(message=describe_memory(plan, settings))
+        yield Notice(message=describe_memory(plan, share))
     if origin.report:  # the last, which stays in sight in a window
         yield Notice(message=origin.report)
     return setup, network

@@ -14,6 +14,7 @@ from medsaga.training.optim.losses import SegmentationLoss
 from medsaga.training.optim.strategy import STRATEGIES
 from medsaga.training.paint_context.agreed import with_agreed
 from medsaga.training.plan.steps import NO_FILLING, lr_factor
+from medsaga.windows import view_size
 from medsaga.wording import count
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Stepper:
         self._loss_of = SegmentationLoss(
             setup.settings.loss_dice_weight,
             keep_strokes=any(sample.known is not None for sample in setup.training),
+            ranks=setup.ranks,
         )
         state.network.backbone.checkpointing = state.plan.checkpointing == "on"
         self._cache: PyramidCache | None = None
@@ -101,8 +103,10 @@ class Stepper:
         buffers = {n: b.clone() for n, b in state.network.named_buffers()}
         views, images, targets = self._batch(state.step)
         images = setup.to_device(images)
-        # Dropout: the same numbers in every training of this seed, at this step.
-        with seeded(setup.device, setup.settings.seed, state.step), setup.autocast():
+        # Dropout: the same numbers in every training of this seed, at this step; for
+        # each rank's slices others.
+        numbers = setup.settings.seed, state.step, setup.ranks.rank
+        with seeded(setup.device, *numbers), setup.autocast():
             logits = self._logits(views, images)
         loss = self._loss_of(logits, targets.to(setup.device))
         value = float(loss.item())
@@ -127,21 +131,25 @@ class Stepper:
         return network.logits(self._cache.pyramid(views, images), images)
 
     def _batch(self, step: int) -> tuple[list[int], Tensor, Tensor]:
-        """Give numbers, images and targets of the augmented views of a step.
+        """Give numbers, images and targets of this rank's augmented views of a step.
 
         The order is shuffled anew in each round over the slices.
         """
         setup, cache = self.setup, self._cache
         seed, size = setup.settings.seed, self.state.plan.batch_size
+        numbers: Sequence[int] = range(step * size, (step + 1) * size)
+        if cache is not None:
+            numbers = [number % cache.n_views for number in numbers]
+        n = len(self._samples)
+        drawn = [(v, self._samples[drawn_sample(seed, v, n)]) for v in numbers]
+        sizes = [view_size(sample.padded, setup.canvas.tile) for _, sample in drawn]
+        largest = max(height for height, _ in sizes), max(width for _, width in sizes)
         views, pairs = [], []
-        for number in range(step * size, (step + 1) * size):
-            view = number if cache is None else number % cache.n_views
-            n = len(self._samples)
-            sample = self._samples[drawn_sample(seed, view, n)]
+        for view, sample in setup.ranks.own(drawn):
             pair = self._augment.view(sample, _FIRST_VIEW + view)
             pairs.append(pair if cache is None else cache.pad(*pair))
             views.append(view)
-        return views, *collate(pairs)
+        return views, *collate(pairs, largest)
 
 
 def learning_rate_factor(setup: Setup, state: TrainingState, step: int) -> float:

@@ -19,6 +19,7 @@ from medsaga.training.plan.head import plan_refit, refits_head
 from medsaga.training.plan.memory import OUT_OF_MEMORY
 from medsaga.training.plan.steps import planned_steps, steps_to_plan
 from medsaga.training.saving import attempt
+from medsaga.training.sharing import hand_over, lead_step, share_weights
 from medsaga.training.stepper import Stepper, learning_rate_factor
 from medsaga.training.validation import validate
 
@@ -94,6 +95,7 @@ def _train(
 ) -> Generator[Event, None, bool]:
     """Take the steps and forget the optimiser; whether they were taken to the end."""
     optimizer = state.optimizer or state.make_optimizer(setup.settings)
+    optimizer.ranks = setup.ranks
     state.measured["projected_parameters"] = optimizer.n_projected
     state.measured["projected_share"] = optimizer.projected_share
     state.network.train()
@@ -104,8 +106,10 @@ def _train(
         if state.agreed is None:
             state.agreed = yield from find_agreed(setup, state.network)
         yield from writer.at_once(state)
+        hand_over(setup, state)
         yield from _take_steps(Stepper(setup, state, optimizer), previewer, writer)
         is_whole = True
+    setup.ranks.dismiss()
     state.network.eval()
     state.measured["optimizer_state_bytes"] = optimizer.state_bytes()
     state.optimizer = None
@@ -136,6 +140,7 @@ def _take_steps(
             if (yield from _mend(setup, state, scores)):
                 # Or the lost output would come back with the mean.
                 state.average.restart()
+            share_weights(setup, state)
 
 
 def _validate(setup: Setup, state: TrainingState) -> Generator[Notice, None, Validated]:
@@ -148,9 +153,11 @@ def _take(stepper: Stepper) -> Generator[Notice, None, float]:
     while True:
         try:
             with memory_explained(OUT_OF_MEMORY):
-                return stepper.take()
+                return lead_step(stepper)
         except OutOfMemory:
-            how = stepper.take_less()
+            # Other ranks wait for the rest of this step, which cannot be taken again.
+            is_alone = stepper.setup.ranks.size == 1
+            how = stepper.take_less() if is_alone else None
             if how is None:
                 raise
         # Only here have the tensors gone that the failure's traceback held.

@@ -360,7 +360,7 @@ class TestOutOfMemory:
         assert not model.network.training
 
     def test_a_model_that_does_not_fit_is_told(self, image, labels, quick, monkeypatch):
-        def fail(request):
+        def fail(request, ranks):
             raise MemoryError
             yield
 

@@ -33,6 +33,15 @@ def test_is_the_papers_weighted_sum(logits, target, weight):
     )
 
 
+def test_dice_is_monais(logits, target):
+    from monai.losses import DiceLoss
+
+    target[target == 2] = 0  # a class that is nowhere counts as found, but for what is
+    one_hot = F.one_hot(target, 3).movedim(-1, 1)
+    expected = DiceLoss(softmax=True, batch=True)(logits, one_hot)
+    torch.testing.assert_close(SegmentationLoss(1.0)(logits, target), expected)
+
+
 def test_falls_to_nothing_when_right(target):
     logits = 50.0 * F.one_hot(target, 3).movedim(-1, 1).float()
     assert SegmentationLoss(0.8)(logits, target) < 1e-4

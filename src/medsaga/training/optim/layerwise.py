@@ -15,6 +15,7 @@ from medsaga.errors import MedsagaError
 from medsaga.training.optim.adamw import AdamW
 from medsaga.training.optim.galore import Projector
 from medsaga.training.optim.scaled import ApolloMini, Fira, RandomProjector
+from medsaga.training.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -77,7 +78,12 @@ class LayerwiseOptimizer:
     ----------
     n_skipped
         Updates of single parameters that were skipped.
+    ranks
+        The processes whose gradients are added up, before anything is done with them:
+        each has that of its own part of the batch's loss.
     """
+
+    ranks: Ranks = ALONE
 
     def __init__(self, groups: Sequence[Mapping[str, Any]], seed: int = 0) -> None:
         self.n_skipped = 0
@@ -194,7 +200,10 @@ class LayerwiseOptimizer:
             try:
                 if layer.has_stepped:
                     return
-                if (grad := parameter.grad) is not None and _is_finite(grad):
+                grad = parameter.grad
+                if grad is not None:
+                    self.ranks.add_up_(grad)
+                if grad is not None and _is_finite(grad):
                     layer.adamw.update(parameter, grad)
                 else:
                     self.n_skipped += 1
