@@ -338,7 +338,7 @@ class TestOutOfMemory:
         assert is_lean == allocates_leanly(pick_device())
         for name, weight in unbroken.network.state_dict().items():
             assert torch.equal(model.network.state_dict()[name], weight), name
-        assert model.card.expected_dice == unbroken.card.expected_dice
+        assert model.card.metrics == unbroken.card.metrics
 
     def test_before_anything_is_learned_it_is_said(
         self, image, labels, quick, fails_at
