@@ -74,7 +74,7 @@ class FineTunePanel(DockPanel):
             {
                 "Paint": (self.data, self.painting),
                 "Train": (self.data.slices, self.plan),
-                "Result": (self.run.plot, self.trust),
+                "Result": (self.trust, self.run.plot),
             }
         )
         layout = QVBoxLayout(self)

@@ -42,7 +42,9 @@ class DockTabs(QTabWidget):
             self.addTab(DockScroll(page), title)
 
     def show_page(self, widget: QWidget) -> None:
-        """Bring the page that a widget is on to the front."""
+        """Bring the page that a widget is on to the front, scrolled to the widget."""
         for index in range(self.count()):
-            if self.widget(index).isAncestorOf(widget):
+            scroll = self.widget(index)
+            if isinstance(scroll, DockScroll) and scroll.isAncestorOf(widget):
                 self.setCurrentIndex(index)
+                scroll.ensureWidgetVisible(widget)

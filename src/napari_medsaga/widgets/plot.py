@@ -58,7 +58,7 @@ class TrainingPlot(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._graphics)
         layout.addWidget(self._key)
-        self._graphics.setFixedHeight(2 * _HEIGHT_OF_ONE)
+        self._show_loss(True)
         for plot in (self._loss_plot, self._dice_plot):
             plot.setMouseEnabled(x=False, y=False)
             plot.hideButtons()
@@ -81,6 +81,7 @@ class TrainingPlot(QWidget):
         """Empty the plot for a new training, with colours and names by label value."""
         self._before = {v: scored[-1] for v, (_, scored) in self._dice.items()}
         self._loss = []
+        self._show_loss(True)
         self._dice = {}
         for line in (*self._dice_lines.values(), *self._levels):
             self._dice_plot.removeItem(line)
@@ -98,9 +99,10 @@ class TrainingPlot(QWidget):
         self._timer.start()
 
     def end(self) -> None:
-        """Draw what there is and stop redrawing."""
+        """Draw what there is and stop redrawing; of no losses there is no plot."""
         self._timer.stop()
         self._on_time_to_redraw()
+        self._show_loss(sum(math.isfinite(loss) for _, loss, _ in self._loss) > 1)
 
     def add_step(self, progress: Progress, seconds: float) -> None:
         """Take the loss of a step, `seconds` after the beginning."""
@@ -137,6 +139,10 @@ class TrainingPlot(QWidget):
         super().changeEvent(event)
         if event.type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange):
             self._apply_theme()
+
+    def _show_loss(self, is_shown: bool) -> None:
+        self._loss_plot.setVisible(is_shown)
+        self._graphics.setFixedHeight((1 + is_shown) * _HEIGHT_OF_ONE)
 
     def _apply_theme(self) -> None:
         ink = self.palette().text().color()
