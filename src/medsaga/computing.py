@@ -9,6 +9,7 @@ import platform
 import sys
 import time
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
@@ -32,6 +33,7 @@ _MMAP_THRESHOLD, _LEAN_BLOCK, _USUAL_BLOCK = -3, 2**20, 2**25
 # What was measured for a network at a size: images of a folder are segmented in one
 # format, and each is not measured anew.
 _faster: WeakKeyDictionary[nn.Module, dict[int, FixedPrecision]] = WeakKeyDictionary()
+_allotted: ContextVar[int | None] = ContextVar("_allotted", default=None)
 
 
 def pick_device() -> torch.device:
@@ -44,12 +46,31 @@ def pick_device() -> torch.device:
 
 
 def thread_count() -> int:
-    """All cores that this process may use; from four upwards all but one."""
+    """All cores that this process may use; from four upwards all but one.
+
+    Inside :func:`allotted_cores` as many as are allotted, if there are so many.
+    """
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows
         cores = os.cpu_count() or 1
+    allotted = _allotted.get()
+    if allotted is not None:
+        return min(allotted, cores)
     return cores - 1 if cores >= 4 else cores
+
+
+@contextmanager
+def allotted_cores(n_cores: int) -> Iterator[None]:
+    """Leave the other cores to other processes of the same work, inside the block.
+
+    It is about this thread alone.
+    """
+    token = _allotted.set(n_cores)
+    try:
+        yield
+    finally:
+        _allotted.reset(token)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from medsaga.computing import (
+    allotted_cores,
     computing_threads,
     evaluating,
     free_memory,
@@ -32,6 +33,16 @@ def test_all_cores_but_one_from_four_upwards(cores, threads, monkeypatch):
         os, "sched_getaffinity", lambda _: set(range(cores)), raising=False
     )
     assert thread_count() == threads
+
+
+@pytest.mark.parametrize(("allotted", "threads"), [(2, 2), (16, 8)])
+def test_a_worker_takes_no_more_cores_than_it_is_allotted(
+    allotted, threads, monkeypatch
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    with allotted_cores(allotted):
+        assert thread_count() == threads
+    assert thread_count() == 7
 
 
 def test_threads_are_put_back():
