@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 LOCAL = "local"
 # Measured in docs/cluster.md.
 _CORES_A_WORKER = 1
-_BYTES_A_WORKER = 3 * 10**9
+_BYTES_A_WORKER = 2 * 10**9
 _SECONDS_TO_ANSWER = 30
 
 

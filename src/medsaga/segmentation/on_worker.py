@@ -88,7 +88,12 @@ class OnWorker(WorkerPlugin):  # type: ignore[misc] # dask is not looked into
             )
         # An open volume need not travel back.
         result = replace(result, image=Path(), error=_portable(result.error))
-        return Answer(result, found, [event for event in said if _is_notice(event)])
+        notices = [
+            event
+            for event in said
+            if isinstance(event, ItemEvent) and isinstance(event.event, Notice)
+        ]
+        return Answer(result, found, notices)
 
 
 class IgnoresCtrlC(WorkerPlugin):  # type: ignore[misc] # dask is not looked into
@@ -106,10 +111,6 @@ def end_items(name: str, numbers: Sequence[int], dask_worker: Worker) -> None:
     plugin: Any = dask_worker.plugins.get(name)
     for number in () if plugin is None else numbers:
         plugin.skips[number].set()
-
-
-def _is_notice(event: Event) -> bool:
-    return isinstance(event, ItemEvent) and isinstance(event.event, Notice)
 
 
 def _portable(error: Exception | None) -> Exception | None:

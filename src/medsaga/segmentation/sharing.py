@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import dask
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from distributed import Client, Future
+    from numpy.typing import NDArray
 
     from medsaga.data.volume import Volume
     from medsaga.events import Event, Relay, Stream
@@ -87,7 +88,7 @@ class SharedBatch:
         self._send_model()
         try:
             while len(self._results) < len(self._work):
-                with _reaching():
+                with self._reaching():
                     processing: dict[str, Sequence[str]] = self._client.processing()
                 self._n_workers = len(processing)
                 yield from self._mourn(processing)
@@ -120,7 +121,7 @@ class SharedBatch:
 
     def _put_back(self, number: int) -> Stream[None]:
         future, _ = self._under_way.pop(number)
-        with _reaching():
+        with self._reaching():
             self._client.cancel([future])
         self._deaths[number] += 1
         allowed: int = dask.config.get("distributed.scheduler.allowed-failures")
@@ -157,7 +158,7 @@ class SharedBatch:
     def _submit(self, number: int, wanted: list[Path], worker: str) -> None:
         item, outputs = self._work[number]
         task = Task(number, _in_memory(item.image), item.labels, outputs, wanted)
-        with _reaching(), warnings.catch_warnings():
+        with self._reaching(), warnings.catch_warnings():
             # An open volume is part of the task, to be sent again if its worker dies.
             warnings.filterwarnings("ignore", "Sending large graph")
             future = self._client.submit(
@@ -174,7 +175,7 @@ class SharedBatch:
         """Have items end that are not wanted any more: after the slice under way."""
         unwanted = [number for number in self._under_way if self._is_unwanted(number)]
         if unwanted:
-            with _reaching():
+            with self._reaching():
                 self._tell_workers(unwanted)
 
     def _tell_workers(self, unwanted: Sequence[int]) -> None:
@@ -227,9 +228,18 @@ class SharedBatch:
         self._results[number] = result
         yield from _say(ItemEnded(number=number, result=result, segmentation=found))
 
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        if self._client.status != "running":  # it has no scheduler to ask
+            raise _unreachable(f"its client is {self._client.status}")
+        try:
+            yield
+        except OSError as error:
+            raise _unreachable(str(error)) from error
+
     def _leave(self) -> None:
         """Have the workers forget the batch, also where it ended in the middle."""
-        with suppress(OSError):
+        with suppress(MedsagaError), self._reaching():
             if self._under_way:
                 self._tell_workers(list(self._under_way))
                 self._client.cancel([future for future, _ in self._under_way.values()])
@@ -242,17 +252,12 @@ def _say(event: Event) -> Stream[None]:
 
 
 def _in_memory(image: Volume | Path) -> Volume | Path:
-    if isinstance(image, Path) or isinstance(image.array, np.ndarray):
-        return image
-    return replace(image, array=np.asarray(image.array))
+    """Compute an array of another kind here, which a worker could only wait for."""
+    return image if isinstance(image, Path) else replace(image, array=_own(image.array))
 
 
-@contextmanager
-def _reaching() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _unreachable(str(error)) from error
+def _own(array: Any) -> NDArray[Any]:
+    return array if isinstance(array, np.ndarray) else np.asarray(array)
 
 
 def _unreachable(why: str) -> MedsagaError:

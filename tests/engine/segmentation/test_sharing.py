@@ -13,6 +13,7 @@ import dask
 import nibabel as nib
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 from tests.phantom import TINY, keep_slices, make_phantom
 from typer.testing import CliRunner
 
@@ -191,10 +192,11 @@ def test_items_of_a_killed_worker_are_done_again(model, client, images, tmp_path
     killed = []
 
     def kill(event):
-        if isinstance(event, ItemEnded) and not killed:
+        while event == ItemStarted(number=3) and not killed:
             busy = [worker for worker, keys in client.processing().items() if keys]
-            killed.append(pids[busy[0]])
-            os.kill(killed[0], signal.SIGKILL)
+            for worker in busy[:1]:
+                killed.append(pids[worker])
+                os.kill(killed[0], signal.SIGKILL)
 
     stream = segment_batch(model, images, out=tmp_path / "shared", client=client)
     results = drain(stream, kill)
@@ -263,6 +265,21 @@ def test_the_shell_shares_with_a_running_cluster(model, client, images, tmp_path
     assert done.exit_code == 0, done.output
     assert len(contents(out)) == 6
     assert "Images 6/6, 2 workers" in done.stderr
+
+
+def test_a_cluster_that_is_gone_ends_the_batch(model, images, tmp_path):
+    stream = partial(segment_batch, model, images, out=tmp_path / "out")
+    with (
+        LocalCluster(1, threads_per_worker=1, processes=False) as lost,
+        Client(lost) as client,
+        pytest.raises(MedsagaError, match="cannot be reached any more"),
+    ):
+        drain(
+            stream(client=client), lambda e: isinstance(e, ItemEnded) and lost.close()
+        )
+    statuses = [result.status for result in drain(stream())]
+    assert statuses[0] == "kept"
+    assert "done" in statuses
 
 
 def test_what_is_missing_is_said_in_a_sentence(monkeypatch):
