@@ -30,6 +30,8 @@ _PROBES = 2
 # Of GNU's mallopt: blocks from this size on are mapped one by one. The usual one is
 # what it comes to by itself when large blocks are freed.
 _MMAP_THRESHOLD, _LEAN_BLOCK, _USUAL_BLOCK = -3, 2**20, 2**25
+# The same of free memory at the end, from which on it goes back.
+_TRIM_THRESHOLD, _USUAL_END = -1, 2**26
 # What was measured for a network at a size: images of a folder are segmented in one
 # format, and each is not measured anew.
 _faster: WeakKeyDictionary[nn.Module, dict[int, FixedPrecision]] = WeakKeyDictionary()
@@ -144,6 +146,18 @@ def allocate_leanly(wanted: bool) -> None:
     if allocates_leanly(torch.device("cpu")):
         size = _LEAN_BLOCK if wanted else _USUAL_BLOCK
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, size)
+
+
+def keep_freed_blocks() -> None:
+    """Have GNU's allocator keep what is freed for the next tensors, as it usually does.
+
+    Dask starts its workers such that all goes back to the system at once, which then
+    clears it anew for each tensor: a segmentation takes more than twice as long
+    (docs/cluster.md).
+    """
+    if allocates_leanly(torch.device("cpu")):
+        allocate_leanly(wanted=False)
+        ctypes.CDLL(None).mallopt(_TRIM_THRESHOLD, _USUAL_END)
 
 
 def memory_held() -> int:

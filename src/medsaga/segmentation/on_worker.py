@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from distributed import WorkerPlugin
 
-from medsaga.computing import allotted_cores
+from medsaga.computing import allotted_cores, keep_freed_blocks
 from medsaga.errors import MedsagaError
 from medsaga.events import ItemEvent, Notice, drain
 from medsaga.segmentation.batch import Batch
@@ -68,6 +68,7 @@ class OnWorker(WorkerPlugin):  # type: ignore[misc] # dask is not looked into
 
     def setup(self, worker: Worker) -> None:
         """Unpack the model, of which then one copy is kept."""
+        keep_freed_blocks()
         assert self._model is not None
         self.batch = Batch(self._model.unpack(), self._settings, self._replaces)
         self._model = None
