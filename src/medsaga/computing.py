@@ -9,6 +9,7 @@ import platform
 import sys
 import time
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
@@ -29,9 +30,12 @@ _PROBES = 2
 # Of GNU's mallopt: blocks from this size on are mapped one by one. The usual one is
 # what it comes to by itself when large blocks are freed.
 _MMAP_THRESHOLD, _LEAN_BLOCK, _USUAL_BLOCK = -3, 2**20, 2**25
+# The same of free memory at the end, from which on it goes back.
+_TRIM_THRESHOLD, _USUAL_END = -1, 2**26
 # What was measured for a network at a size: images of a folder are segmented in one
 # format, and each is not measured anew.
 _faster: WeakKeyDictionary[nn.Module, dict[int, FixedPrecision]] = WeakKeyDictionary()
+_allotted: ContextVar[int | None] = ContextVar("_allotted", default=None)
 
 
 def pick_device() -> torch.device:
@@ -51,14 +55,31 @@ def processes_here() -> int:
 def thread_count() -> int:
     """All cores that this process may use; from four upwards all but one.
 
-    Processes that train together here share them.
+    Processes that train together here share them. Inside :func:`allotted_cores` they
+    are as many as are allotted, if there are so many.
     """
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows
         cores = os.cpu_count() or 1
+    allotted = _allotted.get()
+    if allotted is not None:
+        return min(allotted, cores)
     cores = cores - 1 if cores >= 4 else cores
     return max(1, cores // processes_here())
+
+
+@contextmanager
+def allotted_cores(n_cores: int) -> Iterator[None]:
+    """Leave the other cores to other processes of the same work, inside the block.
+
+    It is about this thread alone.
+    """
+    token = _allotted.set(n_cores)
+    try:
+        yield
+    finally:
+        _allotted.reset(token)
 
 
 @contextmanager
@@ -135,6 +156,18 @@ def allocate_leanly(wanted: bool) -> None:
     if allocates_leanly(torch.device("cpu")):
         size = _LEAN_BLOCK if wanted else _USUAL_BLOCK
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, size)
+
+
+def keep_freed_blocks() -> None:
+    """Have GNU's allocator keep what is freed for the next tensors, as it usually does.
+
+    Dask starts its workers such that all goes back to the system at once, which then
+    clears it anew for each tensor: a segmentation takes more than twice as long
+    (docs/cluster.md).
+    """
+    if allocates_leanly(torch.device("cpu")):
+        allocate_leanly(wanted=False)
+        ctypes.CDLL(None).mallopt(_TRIM_THRESHOLD, _USUAL_END)
 
 
 def memory_held() -> int:

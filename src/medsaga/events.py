@@ -189,6 +189,18 @@ class ItemEvent(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ItemsDone(Event):
+    """Of `total` items of a batch `done` are over; a cluster has `n_workers` workers.
+
+    Comes every second, also while nothing ends, so that a stop never waits for an item.
+    """
+
+    done: int
+    total: int
+    n_workers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring(Event):
     """Of `total` pairs of mask and truth `done` are scored."""
 

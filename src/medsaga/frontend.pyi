@@ -34,6 +34,7 @@ from .network.backbones.weight_files import weight_files as weight_files
 from .preloading import patient_threads as patient_threads
 from .preloading import warm_up as warm_up
 from .segmentation.batch import ItemEnded as ItemEnded
+from .segmentation.cluster import connect_cluster as connect_cluster
 from .segmentation.items import BatchItem as BatchItem
 from .segmentation.items import batch_items as batch_items
 from .segmentation.measures import ClassMeasure as ClassMeasure

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from medsaga.computing import (
+    allotted_cores,
     computing_threads,
     evaluating,
     free_memory,
@@ -42,6 +43,16 @@ def test_processes_of_torchrun_share_cores_and_memory(monkeypatch):
     assert free_memory(CPU) < alone / 2
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "20")
     assert thread_count() == 1
+
+
+@pytest.mark.parametrize(("allotted", "threads"), [(2, 2), (16, 8)])
+def test_a_worker_takes_no_more_cores_than_it_is_allotted(
+    allotted, threads, monkeypatch
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    with allotted_cores(allotted):
+        assert thread_count() == threads
+    assert thread_count() == 7
 
 
 def test_threads_are_put_back():

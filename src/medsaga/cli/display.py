@@ -16,13 +16,14 @@ from medsaga.events import (
     Expected,
     FileProgress,
     ItemEvent,
+    ItemsDone,
     Notice,
     Progress,
     SegmentedSlice,
     Validated,
     VotedSlice,
 )
-from medsaga.frontend import duration, shown
+from medsaga.frontend import count, duration, shown
 
 _STAGES = {
     "features": "Head stage, features",
@@ -94,6 +95,9 @@ class Display:
                 self._show_slice(event)
             case FileProgress() if event.total:
                 self._show_file(event)
+            case ItemsDone():
+                workers = count(event.n_workers, "worker")
+                self.work("Images", event.done, event.total, workers)
             case ItemEvent():
                 self.show(event.event)
 

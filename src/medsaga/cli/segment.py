@@ -2,6 +2,7 @@
 
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,6 +52,15 @@ def segment_images(
             show_default="what the model knows of the image",
         ),
     ] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(
+            help="Share the images among the workers of a dask cluster: the address "
+            "or the scheduler file of one, or local for workers on this computer.",
+            metavar="ADDRESS|local",
+            show_default="one image after the other, here",
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -64,11 +74,14 @@ def segment_images(
     check_writable(out)
     with start_run() as run:
         from medsaga import load_model, segment_batch
-        from medsaga.frontend import batch_items
+        from medsaga.frontend import batch_items, connect_cluster
 
         trained, items = load_model(model), batch_items(image, labels)
-        batch = segment_batch(trained, items, settings, out=out, replaces=overwrite)
-        results = run.drain(batch, partial(_tell, run, is_alone=len(items) == 1))
+        with nullcontext() if dask is None else connect_cluster(dask) as client:
+            batch = segment_batch(
+                trained, items, settings, out=out, replaces=overwrite, client=client
+            )
+            results = run.drain(batch, partial(_tell, run, is_alone=len(items) == 1))
     if len(results) == 1 and results[0].error is not None:
         raise results[0].error
     if as_json:

@@ -52,7 +52,7 @@ def load_model(folder: Path | str) -> TrainedModel:
     folder = Path(folder)
     card = load_card(folder)
     called = folder.absolute().name
-    network = _build_network(card, called)
+    network = build_network(card, called)
     _check_tensors(folder, card, network, called)
     try:
         with memory_explained(
@@ -91,9 +91,9 @@ def check_weights(folder: Path, card: ModelCard, called: str) -> None:
     """
     try:
         with torch.device("meta"):  # takes no memory
-            network = _build_network(card, called)
+            network = build_network(card, called)
     except RuntimeError:  # timm before 1.0.21 reads a number while it builds
-        network = _build_network(card, called)
+        network = build_network(card, called)
     _check_tensors(folder, card, network, called)
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - no dict
@@ -143,7 +143,14 @@ def _first_difference(
     return None if other is None else f"{shown(other)} is none of its network's"
 
 
-def _build_network(card: ModelCard, called: str) -> MedSAGa:
+def build_network(card: ModelCard, called: str) -> MedSAGa:
+    """Build the network of a card, with random weights; `called` is the model's name.
+
+    Raises
+    ------
+    MedsagaError
+        If the card asks for a size that its backbone does not take.
+    """
     backbone = build_backbone(card.backbone)
     if card.canvas.multiple % backbone.size_multiple:
         raise MedsagaError(

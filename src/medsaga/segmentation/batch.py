@@ -22,6 +22,8 @@ from medsaga.settings.segment import SegmentSettings
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from distributed import Client
+
     from medsaga.data.inputs import ImageLike
     from medsaga.events import Stream
     from medsaga.models.folder import TrainedModel
@@ -97,11 +99,17 @@ def segment_batch(
     *,
     out: Path | str | None = None,
     replaces: bool = False,
+    client: Client | None = None,
 ) -> Stream[tuple[ItemResult, ...]]:
     """Segment images one after the other; one that fails does not stop the others.
 
     What is there already is kept, so that the same call goes on where one was stopped.
     Of a file that is stopped nothing is written.
+
+    With a `client` the workers of its cluster share the images, one a worker at a time
+    (docs/cluster.md). They are sent the model once, and read and write the files
+    themselves, by their absolute names. An image whose worker died is done again by
+    another one, as often as the scheduler allows.
 
     Parameters
     ----------
@@ -117,11 +125,17 @@ def segment_batch(
         volumes, whose results come with :class:`ItemEnded`.
     replaces
         Whether results that are there already are written again.
+    client
+        Of a dask cluster, as :func:`medsaga.frontend.connect_cluster` gives it; None
+        segments here.
 
     Yields
     ------
     ItemStarted, ItemEvent, ItemEnded
-        An item that a stop kept from beginning has none of them.
+        An item that a stop kept from beginning has none of them. With a client items
+        end in any order, and of their events only notices come.
+    ItemsDone
+        With a client.
 
     Returns
     -------
@@ -133,16 +147,26 @@ def segment_batch(
     MedsagaError
         Before anything is segmented: if the model cannot be read, an image is not
         there, `out` is missing, or a result would replace an image or another result.
+        Later, if the cluster cannot be reached any more.
     """
     settings = settings or SegmentSettings()
     items = batch_items(images)
     model = load_model(model) if isinstance(model, (Path, str)) else model
+    if client is not None:  # whose workers may run in other folders
+        items = [item.with_absolute_paths() for item in items]
+        out = None if out is None else Path(out).expanduser().absolute()
     planned = _name_outputs(items, out, model, settings)
-    batch = _Batch(model, settings, replaces)
+    work = list(zip(items, planned, strict=True))
+    batch = Batch(model, settings, replaces)
     relay = Relay()
     yield from relay(_tell(unused_in_folders(images)))
+    if client is not None:
+        from medsaga.segmentation.sharing import SharedBatch
+
+        shared = SharedBatch(batch, work, client, relay)
+        return tuple((yield from relay(shared.process_all())))
     results = []
-    for number, (item, outputs) in enumerate(zip(items, planned, strict=True)):
+    for number, (item, outputs) in enumerate(work):
         stream = batch.process(number, item, outputs, is_stopped=relay.is_stopped)
         results.append((yield from relay(stream)))
     return tuple(results)
@@ -179,7 +203,7 @@ def _name_outputs(
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """A model, and what it does with each item."""
 
     model: TrainedModel
@@ -195,7 +219,7 @@ class _Batch:
         is_stopped: bool,
     ) -> Stream[ItemResult]:
         """Segment one item and say what became of it."""
-        wanted = self._wanted(outputs)
+        wanted = self.wanted(outputs)
         found: Segmentation | None = None
         if outputs is not None and not wanted:
             result = ItemResult(
@@ -204,17 +228,18 @@ class _Batch:
         elif is_stopped or item.skip.is_set():
             return ItemResult(image=item.image, status="stopped", outputs=outputs)
         else:
-            result, found = yield from self._attempt(number, item, outputs, wanted)
+            result, found = yield from self.attempt(number, item, outputs, wanted)
         with suppress(Stop):  # it is over
             yield ItemEnded(number=number, result=result, segmentation=found)
         return result
 
-    def _wanted(self, outputs: Outputs | None) -> list[Path]:
+    def wanted(self, outputs: Outputs | None) -> list[Path]:
+        """Give the files that are to be written; of an open volume there are none."""
         if outputs is None:
             return []
         return outputs.paths if self.replaces else outputs.missing
 
-    def _attempt(
+    def attempt(
         self,
         number: int,
         item: BatchItem,

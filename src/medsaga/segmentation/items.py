@@ -42,6 +42,15 @@ class BatchItem:
     labels: Volume | Path | None = None
     skip: threading.Event = field(default_factory=threading.Event)
 
+    def with_absolute_paths(self) -> BatchItem:
+        """Give the same item with names of its files that hold in any folder."""
+        image, labels = (
+            given.absolute() if isinstance(given, Path) else given
+            for given in (self.image, self.labels)
+        )
+        assert image is not None
+        return replace(self, image=image, labels=labels)
+
 
 def unused_in_folders(
     images: ImageLike | BatchItem | Sequence[ImageLike | BatchItem],
