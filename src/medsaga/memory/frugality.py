@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from medsaga.computing import allocate_leanly, allocates_leanly, free_cached_memory
 from medsaga.errors import OutOfMemory, memory_explained
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
 
     import torch
 
@@ -21,8 +20,6 @@ LEAN = "memory is given back as soon as it is free"
 
 class Frugality:
     """Keeps what is free of the memory, until it runs out; from then on nothing.
-
-    Use it as a context: after it the allocator is as it was.
 
     Parameters
     ----------
@@ -38,15 +35,8 @@ class Frugality:
     def __init__(self, device: torch.device) -> None:
         self._device, self.ran_out = device, False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def end(self) -> None:
+        """Leave the allocator as it was."""
         if self.ran_out and allocates_leanly(self._device):
             allocate_leanly(False)
 

@@ -225,22 +225,25 @@ def _opinions(
 
     (k, rows, columns) and (rows, columns), of each slice in order.
     """
-    axis, predictor = model.card.axis, Predictor(model, volume, "auto")
-    smooth = is_smoothed(SegmentSettings().smooth, volume, axis)
-    stack = predictor.predict_all(axis, smooth=smooth)
-    smoothed = map(join_bands, stack)
-    if paint is None:
-        for logits in smoothed:
-            yield logits.softmax(0), logits.argmax(0)
-        return
-    carrier = Carrier(volume, paint, predictor.limits)
-    trust = model.card.paint_trust or PaintTrust()
-    for logits, maps in zip(smoothed, carrier.stream(), strict=True):
-        chances = logits.softmax(0)
-        if maps.is_reached:
-            of_paint = fuse(torch.zeros_like(logits), maps, carrier, trust).softmax(0)
-            chances = (chances + of_paint) / 2
-        yield chances, fuse(logits, maps, carrier, trust).argmax(0)
+    axis = model.card.axis
+    with Predictor(model, volume, "auto") as predictor:
+        smooth = is_smoothed(SegmentSettings().smooth, volume, axis)
+        stack = predictor.predict_all(axis, smooth=smooth)
+        smoothed = map(join_bands, stack)
+        if paint is None:
+            for logits in smoothed:
+                yield logits.softmax(0), logits.argmax(0)
+            return
+        carrier = Carrier(volume, paint, predictor.limits)
+        trust = model.card.paint_trust or PaintTrust()
+        for logits, maps in zip(smoothed, carrier.stream(), strict=True):
+            chances = logits.softmax(0)
+            if maps.is_reached:
+                of_paint = fuse(torch.zeros_like(logits), maps, carrier, trust).softmax(
+                    0
+                )
+                chances = (chances + of_paint) / 2
+            yield chances, fuse(logits, maps, carrier, trust).argmax(0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -50,8 +50,8 @@ class Predictor:
     limits
         Intensities of the volume that become black and white.
     frugality
-        Whether the memory ran out. Where it did, the predictor, used as a context,
-        leaves the allocator as it was.
+        Whether the memory ran out. Use the predictor as a context: after it the
+        allocator is as it was.
     """
 
     def __init__(
@@ -65,11 +65,10 @@ class Predictor:
         self.frugality, self._has_told = Frugality(device), False
 
     def __enter__(self) -> Self:
-        self.frugality.__enter__()
         return self
 
     def __exit__(self, *failure: object) -> None:
-        self.frugality.__exit__(*failure)
+        self.frugality.end()
 
     def predict_all(self, axis: int, *, smooth: bool) -> Iterator[Iterable[Band]]:
         """Give the logits of all slices across `axis`, in order.
