@@ -239,10 +239,9 @@ def _opinions(
         for logits, maps in zip(smoothed, carrier.stream(), strict=True):
             chances = logits.softmax(0)
             if maps.is_reached:
-                of_paint = fuse(torch.zeros_like(logits), maps, carrier, trust).softmax(
-                    0
-                )
-                chances = (chances + of_paint) / 2
+                nothing = torch.zeros_like(logits)
+                of_paint = fuse(nothing, maps, carrier, trust)
+                chances = (chances + of_paint.softmax(0)) / 2
             yield chances, fuse(logits, maps, carrier, trust).argmax(0)
 
 
