@@ -43,8 +43,8 @@ from medsaga.events import Notice, Preview, Progress
 from medsaga.network.backbones.catalogue import kind_of_weights
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.backbones.sam_format import read_checkpoint
-from medsaga.network.inference import predict_image
-from medsaga.segmentation.smoothing import smooth_as_asked
+from medsaga.network.inference import look_at
+from medsaga.segmentation.smoothing import is_smoothed, smooth_slices
 from medsaga.settings.fine_tune import ONE_STAGE
 from medsaga.training.optim.losses import SegmentationLoss
 from medsaga.training.optim.strategy import STRATEGIES
@@ -272,7 +272,7 @@ def _predict(
     limits = data.rule.limits(volume)
     with computing_threads():
         stack = (
-            predict_image(
+            look_at(
                 network,  # type: ignore[arg-type] # anything from images to logits
                 *working_image(volume, data.axis, index, limits, data.canvas),
                 volume.slice_shape(data.axis),
@@ -281,8 +281,9 @@ def _predict(
             )
             for index in range(volume.shape[data.axis])
         )
-        smoothed = smooth_as_asked(stack, way.smooth, volume, data.axis)
-        masks = [logits.argmax(0) for logits in smoothed]
+        if is_smoothed(way.smooth, volume, data.axis):
+            stack = smooth_slices(stack)
+        masks = [logits.restore().argmax(0) for logits in stack]
     indices = torch.stack(masks, dim=data.axis).cpu().numpy()
     return data.table.to_values(indices)
 

@@ -142,7 +142,7 @@ def test_start_and_end_are_compared_on_views_that_never_train(
 
 
 def test_an_encoder_that_ran_away_is_sent_back(image, labels, quick):
-    wild = replace(quick, steps=20, encoder_lr=0.05, refit_head=False)
+    wild = replace(quick, steps=20, encoder_lr=0.2, refit_head=False)
     _, events = train(image, labels, wild)
     told = [e.message for e in events if isinstance(e, Notice)]
     assert any("made Dice on altered views" in message for message in told)
