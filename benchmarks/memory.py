@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tables import markdown
+from tables import markdown, measured_on
 
 METHODS: dict[str, dict[str, Any]] = {
     "full AdamW, stock": {"optimizer": "adamw", "stock": True},
@@ -205,7 +205,8 @@ def main() -> None:
     ]
     print(markdown(["method", "backbone", "size x batch", "MB", "s a step"], rows))
     if options.json:
-        options.json.write_text(json.dumps(cells, indent=2) + "\n", encoding="utf-8")
+        kept = {"measured on": measured_on(), "figures": cells}
+        options.json.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 from statistics import median
 
+from tables import measured_on
+
 OWN = Path(__file__).parents[1] / "src"
 
 _IMPORTS = """
@@ -125,7 +127,8 @@ def main() -> None:
             numbers = ", ".join(f"{name} {value:.3g}" for name, value in row.items())
             print(f"{work}: {what}: {numbers}", flush=True)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        kept = {"measured on": measured_on(), "figures": found}
+        options.json.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import re
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
 
@@ -110,3 +116,15 @@ def markdown(header: list[str], lines: list[list[str]]) -> str:
     rule = "|---" * len(header) + "|"
     rows = [f"| {' | '.join(line)} |" for line in [header, *lines]]
     return "\n".join([rows[0], rule, *rows[1:]])
+
+
+def measured_on() -> dict[str, str | int]:
+    """Say on what computer, and with which versions, figures were measured."""
+    processor = platform.processor()
+    with suppress(OSError):
+        facts = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        named = re.search(r"model name\s*: (.*)", facts)
+        processor = processor if named is None else named[1]
+    packages = {name: version(name) for name in ("napari-medsaga", "torch")}
+    computer = {"processor": processor, "cores": os.cpu_count() or 1}
+    return computer | {"python": platform.python_version()} | packages
