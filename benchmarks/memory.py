@@ -73,13 +73,17 @@ def resident(field):
 
 def stock(block, width):
     attention = block.attn
-    return Attention(
+    own = Attention(
         width,
         num_heads=attention.num_heads,
         use_rel_pos=True,
         input_size=[(len(table) + 1) // 2 for table in
                     (attention.rel_pos_h, attention.rel_pos_w)],
     )
+    # With what was frozen of them, and low-rank updates.
+    own.qkv, own.proj = attention.qkv, attention.proj
+    own.rel_pos_h, own.rel_pos_w = attention.rel_pos_h, attention.rel_pos_w
+    return own
 
 
 with computing_threads():
@@ -93,14 +97,14 @@ with computing_threads():
     backbone = build_backbone(
         cell["backbone"], checkpointing=cell.get("checkpointing", False)
     )
-    if not is_ours:
-        for block in backbone.encoder.blocks:
-            block.attn = stock(block, block.norm1.normalized_shape[0])
     network = MedSAGa(backbone, cell["classes"], detail_head=is_ours)
     network = network.to(memory_format=torch.channels_last)
     settings = FineTuneSettings()
     if cell["optimizer"] == "lora":
         apply_strategy(network, "samed", 0)
+    if not is_ours:
+        for block in backbone.encoder.blocks:
+            block.attn = stock(block, block.norm1.normalized_shape[0])
     if cell["optimizer"] == "galore":
         optimizer = LayerwiseOptimizer(parameter_groups(network, settings))
         optimizer.attach()
