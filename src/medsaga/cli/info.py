@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from medsaga import FineTuneSettings
 from medsaga.cli.options import AsJson
 from medsaga.cli.run import print_json, print_result, reports_errors
 from medsaga.cli.tables import PlainTable, class_table
@@ -82,7 +83,7 @@ def _of_cost(card: "ModelCard") -> Iterable[tuple[str, str]]:
     measured, settings = card.measured, card.settings
     if {"projected_share", "optimizer_state_bytes"} <= measured.keys():
         optimizer = settings["optimizer"]
-        rank = 1 if optimizer == "apollo-mini" else settings["rank"]
+        rank = FineTuneSettings(**settings).subspace_rank
         yield (
             {"galore": "GaLore", "fira": "Fira"}.get(optimizer, "APOLLO-Mini"),
             f"{measured['projected_share']:.0%} of the encoder's parameters projected "

@@ -18,6 +18,18 @@ LEAN = "memory is given back as soon as it is free"
 """What is done about it, for sentences."""
 
 
+def spare_memory(device: torch.device) -> bool:
+    """Give back what is held of a device's memory, and from now on all at once.
+
+    Whether the latter is possible there.
+    """
+    free_cached_memory(device)
+    is_possible = allocates_leanly(device)
+    if is_possible:
+        allocate_leanly(True)
+    return is_possible
+
+
 class Frugality:
     """Keeps what is free of the memory, until it runs out; from then on nothing.
 
@@ -55,7 +67,8 @@ class Frugality:
             if self.ran_out:
                 raise
         # Only here have the tensors gone that the failure's traceback held.
-        self._spare()
+        self.ran_out = True
+        spare_memory(self._device)
         return work()
 
     def iterate(self, work: Callable[[], Iterator[T]]) -> Iterator[T]:
@@ -72,10 +85,5 @@ class Frugality:
             except OutOfMemory:
                 if self.ran_out:
                     raise
-            self._spare()
-
-    def _spare(self) -> None:
-        self.ran_out = True
-        if allocates_leanly(self._device):
-            allocate_leanly(True)
-        free_cached_memory(self._device)
+            self.ran_out = True
+            spare_memory(self._device)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from medsaga.computing import allocate_leanly, allocates_leanly, free_cached_memory
 from medsaga.errors import OutOfMemory, memory_explained
 from medsaga.events import Notice
-from medsaga.memory.frugality import LEAN
+from medsaga.memory.frugality import LEAN, spare_memory
 from medsaga.training.plan.memory import OUT_OF_MEMORY
 
 if TYPE_CHECKING:
@@ -47,11 +46,9 @@ def attempt(
         if state.plan.lean == "on":
             raise
     # Only here have the tensors gone that the failure's traceback held.
-    free_cached_memory(setup.device)
     how = ""
-    if allocates_leanly(setup.device):
+    if spare_memory(setup.device):
         state.revise(lean="on")
-        allocate_leanly(True)
         how = f": from now on {LEAN}"
     yield Notice(message=f"The memory ran out in {what}, which is done again{how}.")
     return work()

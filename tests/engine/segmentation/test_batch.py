@@ -12,26 +12,13 @@ from medsaga import (
     MedsagaError,
     SegmentSettings,
     Stop,
-    TrainingData,
     drain,
-    fine_tune,
     segment,
     segment_batch,
     volume_from_array,
 )
 from medsaga.events import ItemEvent, ItemStarted, Notice
 from medsaga.frontend import BatchItem, ItemEnded, batch_items
-
-
-@pytest.fixture(scope="module")
-def model():
-    from tests.phantom import TINY, keep_slices
-
-    image, labels = make_phantom()
-    settings = replace(TINY, steps=1, head_views=4, head_steps=20)
-    return drain(
-        fine_tune(TrainingData(image, keep_slices(labels, [1, 4, 7])), settings)
-    )
 
 
 def make_volume(n_slices: int = 3):

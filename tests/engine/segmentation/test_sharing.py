@@ -14,15 +14,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
-from tests.phantom import TINY, keep_slices, make_phantom
+from tests.phantom import make_phantom
 from typer.testing import CliRunner
 
 from medsaga import (
     MedsagaError,
     SegmentSettings,
-    TrainingData,
     drain,
-    fine_tune,
     save_model,
     segment_batch,
     volume_from_array,
@@ -37,15 +35,6 @@ from medsaga.segmentation import batch, cluster
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="needs processes that start at once"
 )
-
-
-@pytest.fixture(scope="module")
-def model():
-    image, labels = make_phantom()
-    settings = replace(TINY, steps=1, head_views=4, head_steps=20)
-    return drain(
-        fine_tune(TrainingData(image, keep_slices(labels, [1, 4, 7])), settings)
-    )
 
 
 @pytest.fixture(scope="module")
