@@ -173,7 +173,7 @@ def iterate_slices(
 
 
 def _labelled_slices(label: Volume) -> list[NDArray[np.bool_]]:
-    labelled = label.array != 0
+    labelled = np.asarray(label.array) != 0
     return [labelled.any(axis=tuple({0, 1, 2} - {a})) for a in range(3)]
 
 

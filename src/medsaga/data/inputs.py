@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from medsaga.data.files import check_label_values, read_labels, read_volume
 from medsaga.data.folders import PairedFiles, listed, other_files, pair_files
-from medsaga.data.matching import match_labels
+from medsaga.data.formats.catalogue import stem
+from medsaga.data.pairs import ALL_SLICES, PairReader
 from medsaga.data.volume import Volume, volume_from_array
 from medsaga.errors import MedsagaError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from medsaga.data.annotation import EmptySlice
     from medsaga.data.identity import SliceId
+    from medsaga.data.pairs import WantedSlices
 
 ImageLike: TypeAlias = Volume | NDArray[Any] | Path | str
 
@@ -81,12 +83,15 @@ def as_volume(image: ImageLike) -> Volume:
 
 
 def as_volume_pairs(
-    images: ImageLike | Sequence[ImageLike], labels: ImageLike | Sequence[ImageLike]
+    images: ImageLike | Sequence[ImageLike],
+    labels: ImageLike | Sequence[ImageLike],
+    wanted: WantedSlices = ALL_SLICES,
 ) -> tuple[list[Volume], list[Volume], list[str]]:
     """Give images and labels as volumes, pair by pair, and what to warn of.
 
     Files and folders pair up by name; of a folder only the pairs that carry a label
-    are read. Arrays, volumes and sequences pair up by order.
+    are read. Arrays, volumes and sequences pair up by order. Of several files no more
+    than the `wanted` slices are kept: the arrays are read when they are asked for.
 
     Raises
     ------
@@ -94,43 +99,41 @@ def as_volume_pairs(
         If nothing pairs up, or the two of a pair differ in shape.
     """
     if isinstance(images, (str, Path)) and isinstance(labels, (str, Path)):
-        return _read_pairs(Path(images), Path(labels))
+        return _read_pairs(Path(images), Path(labels), wanted)
     pictures, masks = _as_list(images), _as_list(labels)
     if len(pictures) != len(masks):
         raise MedsagaError(
             f"There are {len(pictures)} images and {len(masks)} label images: "
             "give one label image for each image."
         )
-    volumes = _told_apart([as_volume(picture) for picture in pictures])
-    label_volumes = [
-        _as_labels(mask, v) for mask, v in zip(masks, volumes, strict=True)
-    ]
-    return volumes, *_matched(volumes, label_volumes)
+    found = PairReader(len(pictures), wanted)
+    for picture, mask in zip(pictures, masks, strict=True):
+        image = picture if isinstance(picture, (str, Path)) else as_volume(picture)
+        image = Path(image) if isinstance(image, str) else image
+        found.take(image, _as_labels(mask, image), packs=isinstance(mask, (str, Path)))
+    return found.images, found.labels, found.doubts
 
 
 def _read_pairs(
-    images: Path, labels: Path
+    images: Path, labels: Path, wanted: WantedSlices
 ) -> tuple[list[Volume], list[Volume], list[str]]:
-    volumes: list[Volume] = []
-    label_volumes: list[Volume] = []
-    found = pair_files(images, labels)
+    files = pair_files(images, labels)
+    found = PairReader(len(files.pairs), wanted)
     unpainted: list[Path] = []
-    for image_path, label_path in found.pairs:
-        label_volume = read_labels(label_path)
-        if len(found.pairs) > 1 and not np.any(label_volume.array):
+    for image_path, label_path in files.pairs:
+        mask = read_labels(label_path)
+        if len(files.pairs) > 1 and not np.any(mask.array):
             unpainted.append(label_path)
-            continue
-        label_volumes.append(label_volume)
-        volumes.append(read_volume(image_path))
-    if not volumes:
+        else:
+            found.take(image_path, mask, packs=True)
+    if not found.images:
         raise MedsagaError(
             f"No label image in {labels} carries a label: "
             "paint at least one slice, then start again."
         )
-    volumes = _told_apart(volumes)
-    matched, notes = _matched(volumes, label_volumes)
     others = [*other_files(images), *other_files(labels)]
-    return volumes, matched, [*_left_out(found, unpainted, others), *notes]
+    warnings = [*_left_out(files, unpainted, others), *found.doubts]
+    return found.images, found.labels, warnings
 
 
 def _left_out(
@@ -146,37 +149,17 @@ def _left_out(
     return [f"{reason}: {listed(files)}." for reason, files in reasons if files]
 
 
-def _told_apart(volumes: Sequence[Volume]) -> list[Volume]:
-    """Give volumes of one name numbers: a slice is known by its name and index."""
-    named: dict[str, Volume] = {}
-    for volume in volumes:
-        name, number = volume.name, 1
-        while name in named:
-            number += 1
-            name = f"{volume.name} ({number})"
-        named[name] = replace(volume, name=name)
-    return list(named.values())
-
-
 def _as_list(items: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
     if isinstance(items, (Volume, str, Path, np.ndarray)):
         return [items]
     return list(items)
 
 
-def _as_labels(mask: ImageLike, volume: Volume) -> Volume:
+def _as_labels(mask: ImageLike, image: Volume | Path) -> Volume:
     if isinstance(mask, (str, Path)):
         return read_labels(Path(mask))
     if not isinstance(mask, Volume):
-        mask = volume_from_array(np.asarray(mask), name=volume.name, rgb=False)
+        name = stem(image) if isinstance(image, Path) else image.name
+        mask = volume_from_array(np.asarray(mask), name=name, rgb=False)
     check_label_values(mask)
     return mask
-
-
-def _matched(
-    volumes: Sequence[Volume], labels: Sequence[Volume]
-) -> tuple[list[Volume], list[str]]:
-    """Give the labels on the grids of their images, and what to warn of."""
-    pairs = zip(volumes, labels, strict=True)
-    matched, notes = zip(*(match_labels(v, m) for v, m in pairs), strict=True)
-    return list(matched), [note for note in notes if note is not None]

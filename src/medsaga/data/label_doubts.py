@@ -119,9 +119,10 @@ def _two_ones(labels: Sequence[Volume]) -> str | None:
         return None
     named: dict[int, str] = {}
     for volume in labels:
-        low, high = int(volume.array.min()), int(volume.array.max())
-        n_ends = np.count_nonzero((volume.array == 0) | (volume.array == high))
-        if low == 0 < high and n_ends == volume.array.size:
+        array = np.asarray(volume.array)
+        low, high = int(array.min()), int(array.max())
+        n_ends = np.count_nonzero((array == 0) | (array == high))
+        if low == 0 < high and n_ends == array.size:
             named.setdefault(high, volume.name)
     white = next((value for value in _WHITE if value in named), None)
     if white is None or 1 not in named:

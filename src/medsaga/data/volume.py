@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from medsaga.data.identity import SliceId, fingerprint
+from medsaga.data.on_demand import remembered
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ class Volume:
         (z, y, x) or (z, y, x, 3) for RGB; a 2-D image is a stack of one slice. Files
         with an affine are read in canonical order, so that axis 0 runs from foot to
         head, axis 1 from back to front, axis 2 from left to right, whatever the order
-        in the file. An array of another kind, such as a dask array, is computed slice
-        by slice.
+        in the file. An array of another kind, such as a dask array or an
+        :class:`~medsaga.data.on_demand.ArrayOnDemand`, is computed slice by slice.
     affine
         4 x 4, from (x, y, z, 1) voxel indices (NIfTI's i, j, k: the reverse of the
         array's axes) to mm; None where the file has none.
@@ -78,7 +79,7 @@ class Volume:
     @cached_property
     def fingerprint(self) -> str:
         """What tells the image from others; see :func:`~medsaga.data.identity`."""
-        return fingerprint(self.array)
+        return remembered(self.array, "fingerprint", lambda: fingerprint(self.array))
 
     def slice_id(self, axis: int, index: int) -> SliceId:
         """Say which slice is number `index` along `axis`."""

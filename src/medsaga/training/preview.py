@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from medsaga.computing import evaluating
 from medsaga.data.samples import working_image
-from medsaga.events import Preview
+from medsaga.errors import MedsagaError
+from medsaga.events import Notice, Preview
 from medsaga.network.inference import predict_image
 from medsaga.propagation.fusion import fuse
 from medsaga.propagation.trust import PaintTrust
@@ -60,6 +61,7 @@ class Previewer:
         self._last_target: PreviewTarget | None = None
         self._limits: dict[int, tuple[float, float]] = {}
         self._carried: dict[PreviewTarget, CarriedMaps] = {}
+        self._gone: set[int] = set()  # images whose files cannot be read any more
 
     @property
     def is_due(self) -> bool:
@@ -71,13 +73,19 @@ class Previewer:
             interval = max(interval, _REST * self._seconds)
         return time.monotonic() - self._last >= interval
 
-    def show(self, stage: Stage) -> Iterator[Preview]:
+    def show(self, stage: Stage) -> Iterator[Preview | Notice]:
         """Predict the wanted slice, if one is, as the network stands."""
-        setup = self._setup
         self._last, self._last_target = time.monotonic(), self._wanted()
-        if self._last_target is None:
+        if self._last_target is None or self._last_target[0] in self._gone:
             return
-        image, index = self._last_target
+        try:
+            yield self._preview(*self._last_target, stage)
+        except MedsagaError as error:  # a preview is not worth the training
+            self._gone.add(self._last_target[0])
+            yield Notice(message=f"No slice of this image can be shown: {error}")
+
+    def _preview(self, image: int, index: int, stage: Stage) -> Preview:
+        setup = self._setup
         volume = setup.images[image]
         seen, content = working_image(
             volume, setup.axis, index, self._limits_of(image, volume), setup.canvas
@@ -86,7 +94,7 @@ class Previewer:
         logits = self._with_paint(image, index, logits)
         self._seconds = time.monotonic() - self._last
         self._last += self._seconds
-        yield Preview(
+        return Preview(
             stage=stage,
             image_name=volume.name,
             axis=setup.axis,
@@ -117,7 +125,7 @@ class Previewer:
         logits[:, rows, cols] = middle
         return logits
 
-    def show_if_due(self, stage: Stage) -> Iterator[Preview]:
+    def show_if_due(self, stage: Stage) -> Iterator[Preview | Notice]:
         """Show it if it is time to."""
         if self.is_due:
             yield from self.show(stage)

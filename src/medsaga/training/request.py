@@ -13,6 +13,7 @@ from medsaga.data.classes import class_table
 from medsaga.data.inputs import as_volume_pairs
 from medsaga.data.intensity import choose_intensity, image_doubts
 from medsaga.data.label_doubts import label_doubts
+from medsaga.data.pairs import WantedSlices
 from medsaga.data.survey import label_check
 from medsaga.models.card import load_card
 from medsaga.models.folder import TrainedModel
@@ -86,8 +87,9 @@ class Request:
         MedsagaError
             If there is nothing to learn from, or the parts do not fit together.
         """
-        volumes, labels, warnings = as_volume_pairs(data.images, data.labels)
         card = _card_of(start)
+        wanted = _wanted_slices(data, settings, card)
+        volumes, labels, warnings = as_volume_pairs(data.images, data.labels, wanted)
         earlier = EarlierSlices(
             None if isinstance(start, TrainedModel) else start,
             card,
@@ -167,6 +169,19 @@ class Request:
             for sample in samples
             if sample.id in known and not np.array_equal(known[sample.id], sample.truth)
         }
+
+
+def _wanted_slices(
+    data: TrainingData, settings: FineTuneSettings, card: ModelCard | None
+) -> WantedSlices:
+    """Tell what to keep of many files."""
+    empty = (one[1] if isinstance(one, tuple) else one for one in data.empty_slices)
+    return WantedSlices(
+        axis=data.axis,
+        indices=data.slices,
+        besides=tuple(empty),
+        with_neighbours=settings.neighbours if card is None else card.canvas.neighbours,
+    )
 
 
 def _name_of(start: TrainedModel | Path | str | None) -> str | None:

@@ -13,6 +13,7 @@ from medsaga.computing import autocast, peak_memory, pick_device, pick_precision
 from medsaga.data.augment import Augmenter, choose_negatives
 from medsaga.data.canvas import choose_canvas
 from medsaga.data.held_out import split_held_out
+from medsaga.data.pairs import forget_slices
 from medsaga.data.samples import build_samples, whole_slices
 from medsaga.data.survey import finest_width
 from medsaga.events import Event, Notice, Progress
@@ -179,6 +180,7 @@ def set_up(
         request.rule,
         canvas,
     )
+    forget_slices([*request.volumes, *request.labels])
     samples += request.earlier_samples(canvas)
     before, trained = request.known_slices(samples)
     training, held_out = split_held_out(

@@ -39,7 +39,7 @@ def test_files_arrays_and_volumes_become_volumes(folders):
 def test_of_folders_only_the_labelled_pairs_are_read(folders):
     volumes, labels, warnings = as_volume_pairs(*folders)
     assert [v.name for v in volumes] == ["a", "c"]
-    assert all(m.array.any() for m in labels)
+    assert all(np.any(m.array) for m in labels)
     assert not any("affine" in warning for warning in warnings)
 
 

@@ -15,6 +15,7 @@ from medsaga.data.intensity.rule import (
     looks_like_hounsfield,
 )
 from medsaga.data.intensity.values import SAMPLE_SIZE, extremes
+from medsaga.data.on_demand import remembered
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -116,13 +117,14 @@ def _pixels_by_class(
     images: Sequence[Volume], labels: Sequence[Volume]
 ) -> Iterator[tuple[int, NDArray[np.float64]]]:
     """Give each label value with the intensities below it, if they are enough."""
-    step = 1 + sum(int(np.count_nonzero(m.array)) for m in labels) // SAMPLE_SIZE
+    step = 1 + sum(map(_count_labelled, labels)) // SAMPLE_SIZE
     values, pixels = [], []
     for image, label in zip(images, labels, strict=True):
         # Slice by slice: of a lazy array only the labelled ones are computed.
-        for z in np.flatnonzero(label.array.any(axis=(1, 2))):
-            labelled = label.array[z] != 0
-            values.append(label.array[z][labelled][::step])
+        marks = np.asarray(label.array)
+        for z in np.flatnonzero(marks.any(axis=(1, 2))):
+            labelled = marks[z] != 0
+            values.append(marks[z][labelled][::step])
             pixels.append(np.asarray(image.array[z])[labelled][::step])
     all_values, all_pixels = np.concatenate(values), np.concatenate(pixels)
     all_pixels = all_pixels.astype(np.float64)
@@ -132,6 +134,12 @@ def _pixels_by_class(
         chosen = all_pixels[all_values == value]
         if chosen.size >= _FEWEST_PIXELS:
             yield int(value), chosen
+
+
+def _count_labelled(mask: Volume) -> int:
+    return remembered(
+        mask.array, "labelled", lambda: int(np.count_nonzero(np.asarray(mask.array)))
+    )
 
 
 def _check_overlap(rule: IntensityRule, images: Sequence[Volume]) -> None:

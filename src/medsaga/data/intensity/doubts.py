@@ -6,8 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medsaga.data.intensity.rule import to_unit
+from medsaga.data.intensity.rule import (
+    PERCENTILES,
+    looks_like_hounsfield,
+    to_unit,
+)
 from medsaga.data.intensity.values import extremes, sample_values
+from medsaga.data.on_demand import ArrayOnDemand
 from medsaga.wording import count
 
 if TYPE_CHECKING:
@@ -44,6 +49,16 @@ def image_doubts(volume: Volume, rule: IntensityRule) -> list[str]:
     return [*doubts, *_window_doubts(volume, rule, low, high)]
 
 
+def remember_values(volume: Volume) -> None:
+    """Find out, of an array on demand, what a training asks of an image's values."""
+    looks_like_hounsfield(volume)
+    PERCENTILES.limits(volume)
+    extremes(volume)
+    extremes(volume, _LOOKED_AT)
+    sample_values(volume, _LOOKED_AT)
+    _ = volume.fingerprint
+
+
 def _window_doubts(
     volume: Volume, rule: IntensityRule, low: float, high: float
 ) -> list[str]:
@@ -69,7 +84,7 @@ def _window_doubts(
 
 
 def _is_in_memory(array: Any) -> bool:
-    return isinstance(array, np.ndarray)
+    return isinstance(array, (np.ndarray, ArrayOnDemand))
 
 
 def _count_not_finite(array: NDArray[Any]) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medsaga.data.intensity.values import extremes, sample_values
+from medsaga.data.on_demand import remembered
 from medsaga.errors import MedsagaError
 
 if TYPE_CHECKING:
@@ -91,6 +92,9 @@ class IntensityRule:
         """
         if self.kind == "window":
             return self.low, self.high
+        return remembered(volume.array, self, lambda: self._percentile_limits(volume))
+
+    def _percentile_limits(self, volume: Volume) -> tuple[float, float]:
         values = sample_values(volume)
         if not values.size:
             return 0.0, 1.0
@@ -143,6 +147,10 @@ def looks_like_hounsfield(volume: Volume) -> bool:
     """
     if volume.is_rgb:
         return False
+    return remembered(volume.array, "hounsfield", lambda: _has_air_and_fat(volume))
+
+
+def _has_air_and_fat(volume: Volume) -> bool:
     values = sample_values(volume)
     if not values.size or values.min() > -900:
         return False

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from medsaga.data.on_demand import remembered
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -33,7 +35,11 @@ def sample_values(volume: Volume, most: int = SAMPLE_SIZE) -> NDArray[np.float64
     The longest side is thinned first, so that of a few large slices none is left out.
     Padding and markers such as -32768 or 1e20 are left out.
     """
-    return without_markers(_sample(volume, most))
+    return remembered(
+        volume.array,
+        ("sample", most),
+        lambda: without_markers(_sample(volume, most)),
+    )
 
 
 def extremes(volume: Volume, most: int = SAMPLE_SIZE) -> tuple[float, float]:
@@ -41,6 +47,12 @@ def extremes(volume: Volume, most: int = SAMPLE_SIZE) -> tuple[float, float]:
 
     Where there are markers, of a sample of about `most` voxels.
     """
+    return remembered(
+        volume.array, ("extremes", most), lambda: _find_extremes(volume, most)
+    )
+
+
+def _find_extremes(volume: Volume, most: int) -> tuple[float, float]:
     ends = _extremes(volume)
     values = without_markers(np.append(_sample(volume, most), ends))
     return float(values.min()), float(values.max())

@@ -148,12 +148,11 @@ def _nearby(setup: Setup) -> list[tuple[int, int]]:
     most = setup.settings.agreed_slices
     gaps: dict[tuple[int, int], int] = {}
     for number, image in enumerate(setup.images):
-        carrier = setup.painted.carrier(number)
-        if carrier is None:
-            continue
-        known = [i for i in carrier.painted if (image.fingerprint, i) in trained]
-        for index in carrier.unpainted() if known else ():
-            gap = min(abs(index - painted) for painted in known)
+        painted = setup.painted.painted(number)
+        known = [i for i in painted if (image.fingerprint, i) in trained]
+        unpainted = set(range(image.shape[setup.axis])).difference(painted)
+        for index in unpainted if known else ():
+            gap = min(abs(index - near) for near in known)
             if gap <= most:
                 gaps[number, index] = gap
     return sorted(sorted(gaps, key=lambda place: (gaps[place], place))[:_MOST])

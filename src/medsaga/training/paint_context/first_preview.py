@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from medsaga.errors import OutOfMemory, memory_explained
+from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import Notice, Preview
 from medsaga.propagation.masks import carried_mask
 from medsaga.propagation.paint import Paint
@@ -46,7 +46,7 @@ def preview_paint(
             if carrier is None:
                 return
             mask = carried_mask(carrier, carrier.at(index), request.table)
-    except OutOfMemory as error:  # a preview is not worth the training
+    except MedsagaError as error:  # a preview is not worth the training
         yield Notice(message=str(error))
         return
     yield Preview(

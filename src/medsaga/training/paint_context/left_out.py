@@ -14,7 +14,8 @@ import torch
 from medsaga.computing import evaluating
 from medsaga.data.samples import classes_of
 from medsaga.data.tiles import parts_to_judge
-from medsaga.events import Event, Expected
+from medsaga.errors import MedsagaError
+from medsaga.events import Event, Expected, Notice
 from medsaga.network.inference import predict_image
 from medsaga.training.paint_context.left_out_fits import LeftOutFits
 from medsaga.training.paint_context.left_out_scores import LeftOutScores
@@ -64,7 +65,8 @@ def _is_carried_to(setup: Setup, sample: Sample) -> bool:
     number = setup.image_numbers.get(sample.id.image)
     if number is None or sample.id.axis != setup.axis:
         return False
-    return 1 < setup.painted.n_slices(number) < setup.images[number].shape[setup.axis]
+    n_painted = len(setup.painted.painted(number))
+    return 1 < n_painted < setup.images[number].shape[setup.axis]
 
 
 def _carrier(setup: Setup, sample: Sample) -> Carrier | None:
@@ -134,8 +136,15 @@ def judge_left_out(
         look = partial(_predict, setup, state.network, fits, number, sample)
         logits, seen = yield from attempt(setup, state, _WHAT, look)
         if torch.isfinite(logits).all():
-            carrier = _carrier(setup, sample)
-            scores.take(logits, sample.truth, carrier, sample.id.index, seen)
+            take_in = partial(scores.take, logits, sample.truth)
+            try:
+                take_in(_carrier(setup, sample), sample.id.index, seen)
+            except MedsagaError as error:  # its image's file is gone
+                take_in(None, sample.id.index, seen)
+                yield Notice(
+                    message=f"{sample.id.name} is judged without the paint beside it: "
+                    f"{error}"
+                )
         yield setup.head_progress("left out", (total, total), loss, 0.0)
     state.trust = scores.trust() or state.trust
     state.expected = _with_what_was_said(state.expected, scores.expected_dice())

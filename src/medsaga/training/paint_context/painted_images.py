@@ -41,10 +41,10 @@ class PaintedImages:
         }
         self._carriers: dict[int, Carrier] = {}
 
-    def n_slices(self, number: int) -> int:
-        """Tell how many whole slices of image `number` are painted."""
+    def painted(self, number: int) -> list[int]:
+        """Give the whole slices of image `number` that are painted, in order."""
         paint = self._paints.get(number)
-        return 0 if paint is None else len(paint.slices)
+        return [] if paint is None else sorted(paint.slices)
 
     def carrier(self, number: int) -> Carrier | None:
         """Give what carries the paint of image `number`; None without whole slices."""
