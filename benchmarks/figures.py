@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -78,6 +79,36 @@ def draw_losses(cells: list[Cell], file: Path) -> None:
             )
         axes.set(xlabel="step", ylabel="loss", yscale="log")
     _save(figure, file)
+
+
+def draw_parts(stacks: dict[str, dict[str, dict[str, int]]], file: Path) -> None:
+    """A bar a method, of bytes by what they are for, and a panel a title.
+
+    Parameters
+    ----------
+    stacks
+        Bytes by title, method and part, each method with the same parts. They are
+        written into the file too, as JSON, so that it can be told what it shows.
+    file
+        The PNG to write.
+    """
+    n_bars = [len(bars) for bars in stacks.values()]
+    figure = Figure(figsize=(9, 1.2 + 0.5 * sum(n_bars)), layout="constrained")
+    panels = figure.subplots(len(stacks), sharex=True, height_ratios=n_bars)
+    for axes, (title, bars) in zip(panels, stacks.items(), strict=True):
+        left = [0.0] * len(bars)
+        for part in next(iter(bars.values())):
+            widths = [bar[part] / 1e9 for bar in bars.values()]
+            axes.barh(list(bars), widths, left=left, label=part)
+            left = [sum(both) for both in zip(left, widths, strict=True)]
+        axes.invert_yaxis()
+        axes.set_title(title)
+    panels[-1].set(xlabel="peak of memory above the process without a network, GB")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5
+    )
+    shown = {"Description": json.dumps(stacks)}
+    figure.savefig(file, dpi=120, metadata=shown)
 
 
 def _colours(cells: list[Cell]) -> dict[str, Any]:

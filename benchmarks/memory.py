@@ -2,13 +2,17 @@
 
     python benchmarks/memory.py [--sizes 512x2 1024x1] [--backbones vit_b]
         [--methods ...] [--json FILE]
+    python benchmarks/memory.py --count FILE ...
 
-Each cell is a process of its own that takes three steps of a network with random
-weights: the peak of resident memory above that of the process before the network is
-built, and the seconds of the faster of the last two steps. *stock* is Segment
-Anything's own attention without checkpointing, *ours* memory-linear attention; *lean*
-gives memory back to the system at once. What was counted before is in the JSON. Run
-nothing else meanwhile.
+Each cell is a process of its own (memory_cell.py) that takes three steps of a network
+with random weights: the peak of resident memory above that of the process before the
+network is built, and the seconds of the faster of the last two steps. *stock* is
+Segment Anything's own attention without checkpointing, *ours* memory-linear attention;
+*lean* gives memory back to the system at once. Run nothing else meanwhile.
+
+Of each cell the bytes of a step's tensors are counted too, without computing any:
+weights, gradients, the optimiser's state and activations. `--count` does so anew in
+files that are there, and measures nothing. memory_report.py draws them.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tables import markdown, measured_on
 
@@ -47,117 +51,13 @@ METHODS: dict[str, dict[str, Any]] = {
     },
 }
 
-_CELL = """
-import json, sys, time
-import psutil, torch
-from medsaga.computing import allocate_leanly, autocast, computing_threads
-from medsaga.network.backbones.pretrained import build_backbone
-from medsaga.network.medsaga import MedSAGa
-from medsaga.settings.fine_tune import FineTuneSettings
-from medsaga.training.optim.groups import parameter_groups
-from medsaga.training.optim.layerwise import LayerwiseOptimizer
-from medsaga.training.optim.losses import SegmentationLoss
-from medsaga.training.optim.strategy import apply_strategy
-from segment_anything.modeling.image_encoder import Attention
-
-cell = json.loads(sys.argv[1])
-side, batch = cell["side"], cell["batch"]
-lasting, device = None, torch.device("cpu")
+_CELL = Path(__file__).with_name("memory_cell.py")
 
 
-def resident(field):
-    for line in open("/proc/self/status"):
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-
-
-def stock(block, width):
-    attention = block.attn
-    own = Attention(
-        width,
-        num_heads=attention.num_heads,
-        use_rel_pos=True,
-        input_size=[(len(table) + 1) // 2 for table in
-                    (attention.rel_pos_h, attention.rel_pos_w)],
-    )
-    # With what was frozen of them, and low-rank updates.
-    own.qkv, own.proj = attention.qkv, attention.proj
-    own.rel_pos_h, own.rel_pos_w = attention.rel_pos_h, attention.rel_pos_w
-    return own
-
-
-with computing_threads():
-    if cell.get("lean"):
-        allocate_leanly(True)
-    warm = torch.nn.Conv2d(3, 8, 3)(torch.rand(1, 3, 64, 64)).sum().backward()
-    loss_of = SegmentationLoss(0.8)
-    open("/proc/self/clear_refs", "w").write("5")
-    before = resident("VmRSS")
-    is_ours = not cell.get("stock")
-    backbone = build_backbone(
-        cell["backbone"], checkpointing=cell.get("checkpointing", False)
-    )
-    network = MedSAGa(backbone, cell["classes"], detail_head=is_ours)
-    network = network.to(memory_format=torch.channels_last)
-    settings = FineTuneSettings()
-    if cell["optimizer"] == "lora":
-        apply_strategy(network, "samed", 0)
-    if not is_ours:
-        for block in backbone.encoder.blocks:
-            block.attn = stock(block, block.norm1.normalized_shape[0])
-    if cell["optimizer"] == "galore":
-        optimizer = LayerwiseOptimizer(parameter_groups(network, settings))
-        optimizer.attach()
-    else:
-        learns = [p for p in network.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(learns, 1e-4)
-    network.train()
-    taken = []
-    for _ in range(3):
-        images = torch.rand(batch, 3, side, side).to(memory_format=torch.channels_last)
-        targets = (images[:, 0] > 0.5).long()
-        started = time.perf_counter()
-        with autocast(device, cell["precision"]):
-            logits = network(images)
-        loss = loss_of(logits, targets)
-        if cell["optimizer"] == "galore":
-            with optimizer.step():
-                loss.backward()
-        else:
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        taken.append(time.perf_counter() - started)
-print(json.dumps({"bytes": resident("VmHWM") - before, "seconds": min(taken[1:])}))
-"""
-
-_FORESEEN = """
-import json, sys
-from medsaga.memory.counting import count_step
-from medsaga.network.backbones.pretrained import build_backbone
-from medsaga.network.medsaga import MedSAGa
-import torch
-
-cell = json.loads(sys.argv[1])
-with torch.device("meta"):
-    network = MedSAGa(build_backbone(cell["backbone"]), cell["classes"])
-size = cell["side"], cell["side"]
-print(json.dumps({
-    "counted": count_step(
-        network,
-        cell["batch"],
-        size,
-        cell["precision"],
-        checkpointing=cell.get("checkpointing", False),
-    )
-}))
-"""
-
-
-def run(code: str, cell: dict[str, Any]) -> dict[str, float]:
-    """Run a cell in a process of its own."""
+def run(work: Literal["measure", "count"], cell: dict[str, Any]) -> dict[str, Any]:
+    """Do a cell's work in a process of its own."""
     ended = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code, json.dumps(cell)],
+        [sys.executable, "-W", "ignore", str(_CELL), work, json.dumps(cell)],
         env=os.environ,
         capture_output=True,
         text=True,
@@ -165,8 +65,21 @@ def run(code: str, cell: dict[str, Any]) -> dict[str, float]:
     )
     if ended.returncode:
         raise SystemExit(ended.stderr[-2000:])
-    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return found
+
+
+def count_again(file: Path) -> None:
+    """Count the cells of a file by the sources and libraries that are here."""
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    for cell in kept["figures"]:
+        cell["counted"] = run("count", cell)
+    measured = {"measured on": kept["measured on"], "counted on": measured_on()}
+    _keep(file, measured | {"figures": kept["figures"]})
+
+
+def _keep(file: Path, kept: dict[str, Any]) -> None:
+    file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -178,7 +91,12 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--classes", type=int, default=4)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--count", nargs="+", type=Path, metavar="FILE")
     options = parser.parse_args()
+    if options.count:
+        for file in options.count:
+            count_again(file)
+        return
     cells = []
     for backbone in options.backbones:
         for size in options.sizes:
@@ -192,9 +110,8 @@ def main() -> None:
                     "classes": options.classes,
                     "precision": options.precision,
                 }
-                cell |= run(_CELL, cell)
-                if cell["optimizer"] == "galore" and not cell.get("stock"):
-                    cell |= run(_FORESEEN, cell)
+                cell |= run("measure", cell)
+                cell["counted"] = run("count", cell)
                 cells.append(cell)
                 print(cell, flush=True)
     rows = [
@@ -209,8 +126,9 @@ def main() -> None:
     ]
     print(markdown(["method", "backbone", "size x batch", "MB", "s a step"], rows))
     if options.json:
-        kept = {"measured on": measured_on(), "figures": cells}
-        options.json.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+        here = measured_on()
+        kept = {"measured on": here, "counted on": here, "figures": cells}
+        _keep(options.json, kept)
 
 
 if __name__ == "__main__":

@@ -54,10 +54,12 @@ def warm_up(stage: Literal["head", "galore"]) -> None:
         ``head``: enough for the first preview and for a segmentation. ``galore``: the
         rest.
     """
+    from segment_anything import modeling  # which every network wants
+
     from medsaga.segmentation import segment
     from medsaga.training import fine_tune
 
-    del segment, fine_tune
+    del modeling, segment, fine_tune
     if stage == "galore":
         from monai import metrics  # which scores want
 

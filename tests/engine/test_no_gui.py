@@ -1,4 +1,4 @@
-"""The engine runs where there is no viewer, no Qt and no display."""
+"""What is imported: no viewer and no Qt ever, and heavy libraries only when needed."""
 
 from __future__ import annotations
 
@@ -54,3 +54,15 @@ def test_the_package_alone_loads_nothing_heavy() -> None:
     _, loaded = loaded_by(IMPORT_PACKAGE)
     assert "medsaga" in loaded
     assert not loaded & HEAVY
+
+
+def test_a_training_waits_for_what_a_network_is_built_of_until_it_builds_one() -> None:
+    code = (
+        "import sys, medsaga.training.fine_tune, medsaga.segmentation.segment\n"
+        "of_networks = {'segment_anything', 'timm', 'torch._dynamo', 'torchvision'}\n"
+        "print(*of_networks & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from segment_anything.modeling import MaskDecoder, TwoWayTransformer
-from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch import Tensor, nn
 
 from medsaga.errors import MedsagaError
@@ -35,6 +33,11 @@ class ClassMaskDecoder(nn.Module):
     """
 
     def __init__(self, n_classes: int, channels: int = 256) -> None:
+        # Its package imports torchvision and torch's compiler: as much as half of torch
+        # again, which what needs no network does not wait for.
+        from segment_anything.modeling import MaskDecoder, TwoWayTransformer
+        from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
+
         super().__init__()
         sam = MaskDecoder(
             num_multimask_outputs=n_classes - 1,

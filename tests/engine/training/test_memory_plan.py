@@ -9,9 +9,10 @@ import torch
 from tests.phantom import TINY, train
 
 from medsaga import FineTuneSettings
-from medsaga.events import Notice
+from medsaga.events import Notice, Validated
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.medsaga import MedSAGa
+from medsaga.training.optim.averaging import BestWeights, WeightAverage
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.layerwise import LayerwiseOptimizer
 from medsaga.training.plan import memory
@@ -109,7 +110,7 @@ def test_the_optimiser_is_as_large_as_foreseen(way):
     optimizer = LayerwiseOptimizer(parameter_groups(network, settings))
     with optimizer, optimizer.step():
         network(torch.rand(1, 3, 16, 16)).square().mean().backward()
-    foreseen = memory._optimizer_bytes(network, settings)
+    foreseen = memory.optimizer_bytes(network, settings)
     assert optimizer.state_bytes() == pytest.approx(foreseen, rel=0.05)
 
 
@@ -122,6 +123,26 @@ def test_it_is_foreseen_without_weights():
         replace(settings, backbone="vit_h"), (512, 512), 4, device=CPU, free=4000 * MB
     )
     assert not large.fits
+
+
+def test_low_rank_updates_are_foreseen_without_weights():
+    settings = FineTuneSettings(strategy="samed", detail_head=False, stages="galore")
+    found = plan_memory(settings, (64, 64), device=CPU, free=100 * MB)
+    assert not found.is_bound
+
+
+def test_the_copies_of_the_weights_are_as_large_as_foreseen():
+    tiny = MedSAGa(build_backbone("tiny"), 3)
+    average, best = WeightAverage(tiny), BestWeights(tiny)
+    average.update()
+    scores = {"step": 0, "dice": {1: 0.5}, "hd95": {}, "measured_on": "held-out slices"}
+    best.offer(Validated(**scores))
+    kept = [*average.state_dict().values(), *best.state_dict().values()]
+    with_average = plan(tiny, 100_000).n_bytes
+    without = plan(tiny, 100_000, average_weights=False).n_bytes
+    n_bytes = sum(tensor.nbytes for tensor in kept)
+    assert with_average - without == n_bytes / 2
+    assert memory._copied_bytes(tiny, SETTINGS) == n_bytes
 
 
 def test_a_bound_is_no_less_than_what_is_counted(network):

@@ -60,8 +60,11 @@ def add_low_rank_updates(backbone: Backbone) -> int:
     layers = list(backbone.attention_layers())
     for qkv, queries, values in layers:
         update = LowRankUpdate(queries, values, qkv.in_features)
-        parametrize.register_parametrization(qkv, "weight", update.to(qkv.weight))
-        # Its buffers are indices, which `to` has left whole numbers on any device.
+        # Its buffers are indices, which `to` leaves whole numbers on any device.
+        update = update.to(qkv.weight)
+        # A safe registration computes the weight, which autocast refuses without
+        # contents (on the meta device).
+        parametrize.register_parametrization(qkv, "weight", update, unsafe=True)
     return len(layers)
 
 

@@ -155,7 +155,7 @@ def plan_step(
     bound = _bound(network, settings, size, device, free)
     if "on" not in (settings.checkpointing, settings.lean) and bound.fits:
         return bound
-    kept = _optimizer_bytes(network, settings)
+    kept, copies = optimizer_bytes(network, settings), _copied_bytes(network, settings)
     plan = bound
     for way in _ways(settings, device):
         counted = count_step(
@@ -163,7 +163,7 @@ def plan_step(
         )
         plan = MemoryPlan(
             **way._asdict(),
-            n_bytes=_in_process(counted + kept, way, device),
+            n_bytes=_in_process(counted + kept, way, device) + copies,
             free=free,
         )
         if plan.fits:
@@ -244,14 +244,20 @@ def _bound(
     most = _MOST_PER_WEIGHT * weights + _MOST_PER_PIXEL * pixels
     return MemoryPlan(
         **way._asdict(),
-        n_bytes=_in_process(most, way, device),
+        n_bytes=_in_process(most, way, device) + _copied_bytes(network, settings),
         free=free,
         is_bound=True,
     )
 
 
-def _optimizer_bytes(network: MedSAGa, settings: FineTuneSettings) -> int:
-    """Count AdamW's moments, and the subspaces with moments in them."""
+def _copied_bytes(network: MedSAGa, settings: FineTuneSettings) -> int:
+    """Count what a training keeps of weights besides: the best, and the average."""
+    n_copies = 1 + settings.average_weights
+    return n_copies * sum(p.nbytes for p in network.parameters())
+
+
+def optimizer_bytes(network: MedSAGa, settings: FineTuneSettings) -> int:
+    """Count what GaLore keeps: moments, and subspaces with the moments in them."""
     total = 0
     for group in parameter_groups(network, settings):
         for parameter in group["params"]:
