@@ -101,17 +101,17 @@ def plan_segmentation(
         Bytes that can be used; None asks the device.
     """
     free = free_memory(device) if free is None else free
-    lean, switch = False, work.settings.lean
+    ways = ways_to_allocate(work.settings.lean, device)
     most = _total(
         work, device, partial(_most_of_a_look, work.network, precision=precision)
     )
-    bound = _foresee(most, device, free, lean=switch == "on", is_bound=True)
+    bound = _foresee(most, device, free, lean=ways[0], is_bound=True)
     if bound.fits:
         return bound
     look = cache(partial(count_look, work.network, precision=precision))
     n_bytes = _total(work, device, look)
     plan = bound
-    for lean in ways_to_allocate(switch, device):
+    for lean in ways:
         plan = _foresee(n_bytes, device, free, lean=lean)
         if plan.fits:
             break
@@ -158,9 +158,8 @@ def _most_of_a_look(network: MedSAGa, view: Size, precision: FixedPrecision) -> 
     logits = 2 * _FLOAT * network.n_classes * n_pixels // stride**2
     n_weights = sum(parameter.numel() for parameter in network.parameters())
     converted = 2 * n_weights if precision == "bf16" else 0
-    return (
-        round(_MOST_BESIDE + _MOST_PER_PIXEL / stride * n_pixels) + logits + converted
-    )
+    seen = round(_MOST_BESIDE + _MOST_PER_PIXEL / stride * n_pixels)
+    return seen + logits + converted
 
 
 def _total(work: Work, device: torch.device, look: Callable[[Size], int]) -> int:
