@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from medsaga.data.intensity import IntensityRule
     from medsaga.data.samples import Sample
-    from medsaga.settings.fine_tune import FineTuneSettings, Switch
+    from medsaga.settings.fields import Switch
+    from medsaga.settings.fine_tune import FineTuneSettings
     from medsaga.windows import Size, Window
 
 # Of the range from black to white. Nuclei of two stains differ from their ground by

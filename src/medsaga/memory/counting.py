@@ -1,4 +1,4 @@
-"""The bytes of a training step's tensors, counted without computing any."""
+"""The bytes of a network's tensors as it works, counted without computing any."""
 
 from __future__ import annotations
 
@@ -49,30 +49,57 @@ def count_step(
     checkpointing
         Whether blocks are computed twice to keep their activations out of memory.
     """
+    with _checkpointing(network, checkpointing):
+        return _count(_Step(network, precision), (batch_size, 3, *size))
+
+
+def count_look(network: MedSAGa, size: Size, precision: FixedPrecision = "fp32") -> int:
+    """Count the peak of what looking at one image takes beside the weights, in bytes.
+
+    As :func:`count_step`, without gradients.
+
+    Parameters
+    ----------
+    network
+        What looks; its parameters may be anywhere, on the meta device too. It is left
+        as it is.
+    size
+        Height and width of the image.
+    precision
+        The number format of matrix products and convolutions.
+    """
+    weights = sum(tensor.nbytes for tensor in _tensors_of(network).values())
+    return _count(_Look(network, precision), (1, 3, *size)) - weights
+
+
+def _count(work: _Step | _Look, shape: tuple[int, ...]) -> int:
+    """Count the peak of the tensors of some work on images, weights among them."""
     # Some of torch that nothing else needs: a second of importing.
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    network = work.network
     device = next(network.parameters()).device
     device = torch.device("cpu") if device.type == "meta" else device
     was_training = network.training
     live = _LiveBytes()
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    with _checkpointing(network, checkpointing), fake, live:
+    with FakeTensorMode(allow_non_fake_inputs=True), live:
         tensors = {
             f"network.{name}": _empty_like(tensor, device)
             for name, tensor in _tensors_of(network).items()
         }
-        images = torch.empty(batch_size, 3, *size, device=device)
+        images = torch.empty(shape, device=device)
         images = images.contiguous(memory_format=torch.channels_last)
-        network.train()
-        step = _Step(network, precision)
-        torch.func.functional_call(step, tensors, (images,))
+        network.train(work.learns)
+        network.backbone.train()  # else timm's attention would keep what it made
+        torch.func.functional_call(work, tensors, (images,))
     network.train(was_training)
     return live.peak
 
 
 class _Step(nn.Module):
     """A network with its loss and the backward pass, which computes blocks again."""
+
+    learns = True
 
     def __init__(self, network: MedSAGa, precision: FixedPrecision) -> None:
         super().__init__()
@@ -82,6 +109,20 @@ class _Step(nn.Module):
         with autocast(images.device, self._precision):
             logits = self.network(images)
         _loss(logits).backward()  # type: ignore[no-untyped-call]
+
+
+class _Look(nn.Module):
+    """A network that looks at images as a segmentation does."""
+
+    learns = False
+
+    def __init__(self, network: MedSAGa, precision: FixedPrecision) -> None:
+        super().__init__()
+        self.network, self._precision = network, precision
+
+    def forward(self, images: Tensor) -> None:
+        with torch.no_grad(), autocast(images.device, self._precision):
+            self.network(images).float()
 
 
 def _tensors_of(network: nn.Module) -> dict[str, Tensor]:

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 LEAN = "memory is given back as soon as it is free"
 """What is done about it, for sentences."""
+RELEASED = "what was kept of it for later was given back"
+"""The same where no more can be done."""
 
 
 def spare_memory(device: torch.device) -> bool:
@@ -42,14 +44,20 @@ class Frugality:
     ----------
     ran_out
         Whether it has run out.
+    is_lean
+        Whether all is given back at once by now, which not every device can.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self.ran_out = device, False
+        self._device, self.ran_out, self.is_lean = device, False, False
+
+    def begin_leanly(self) -> None:
+        """Keep nothing from now on, where that is possible."""
+        self.is_lean = spare_memory(self._device)
 
     def end(self) -> None:
         """Leave the allocator as it was."""
-        if self.ran_out and allocates_leanly(self._device):
+        if self.is_lean:
             allocate_leanly(False)
 
     def do(self, work: Callable[[], T]) -> T:
@@ -68,7 +76,7 @@ class Frugality:
                 raise
         # Only here have the tensors gone that the failure's traceback held.
         self.ran_out = True
-        spare_memory(self._device)
+        self.begin_leanly()
         return work()
 
     def iterate(self, work: Callable[[], Iterator[T]]) -> Iterator[T]:
@@ -86,4 +94,4 @@ class Frugality:
                 if self.ran_out:
                     raise
             self.ran_out = True
-            spare_memory(self._device)
+            self.begin_leanly()

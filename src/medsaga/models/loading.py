@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.models.card import FORMAT_VERSION, WEIGHTS, ModelCard, load_card
@@ -18,6 +17,7 @@ from medsaga.models.kept_slices import kept_labels
 from medsaga.network.backbones.catalogue import BACKBONES
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.backbones.sam_format import check_is_finite
+from medsaga.network.filling import fill, read_safetensors, unfilled
 from medsaga.network.medsaga import MedSAGa
 from medsaga.wording import shown
 
@@ -52,18 +52,22 @@ def load_model(folder: Path | str) -> TrainedModel:
     folder = Path(folder)
     card = load_card(folder)
     called = folder.absolute().name
-    network = build_network(card, called)
+    with unfilled():
+        network = build_network(card, called)
     _check_tensors(folder, card, network, called)
     try:
         with memory_explained(
             f"The memory is not enough for the model {called}: close other "
             "programs, then try again."
         ):
-            weights = load_file(folder / WEIGHTS)
+            weights = {
+                name: _in_memory(tensor)
+                for name, tensor in read_safetensors(folder / WEIGHTS)
+            }
+        check_is_finite(weights, folder)
         if card.format_version == 1:
             weights = _from_version_1(weights, card.backbone)
-        network.load_state_dict(weights)
-        check_is_finite(weights, folder)
+        fill(network, weights)
     except (RuntimeError, SafetensorError, OSError) as error:
         raise MedsagaError(
             f"The weights in {folder} are damaged or do not belong to their card: "
@@ -76,6 +80,12 @@ def load_model(folder: Path | str) -> TrainedModel:
         card,
         kept_paint=kept_labels(folder, are_whole=True),
     )
+
+
+def _in_memory(tensor: torch.Tensor) -> torch.Tensor:
+    """Copy a tensor of a file that is mapped into memory."""
+    is_real = tensor.is_floating_point()
+    return tensor.to(torch.float32 if is_real else tensor.dtype, copy=True)
 
 
 def check_weights(folder: Path, card: ModelCard, called: str) -> None:
@@ -95,9 +105,8 @@ def check_weights(folder: Path, card: ModelCard, called: str) -> None:
     except RuntimeError:  # timm before 1.0.21 reads a number while it builds
         network = build_network(card, called)
     _check_tensors(folder, card, network, called)
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
-        for name in file.keys():  # noqa: SIM118 - no dict
-            check_is_finite({name: file.get_tensor(name)}, Path(called))
+    for name, tensor in read_safetensors(folder / WEIGHTS):
+        check_is_finite({name: tensor}, Path(called))
 
 
 def _check_tensors(

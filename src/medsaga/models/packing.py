@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 
 from medsaga.models.folder import TrainedModel
 from medsaga.models.loading import build_network
+from medsaga.network.filling import fill, unfilled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,8 +48,9 @@ class PackedModel:
 
     def unpack(self) -> TrainedModel:
         """Give the model, as :func:`medsaga.load_model` would."""
-        network = build_network(self.card, "that was sent")
-        network.load_state_dict(load(self.weights))
+        with unfilled():
+            network = build_network(self.card, "that was sent")
+        fill(network, load(self.weights))
         network.eval()
         network.to(memory_format=torch.channels_last)
         return TrainedModel(network, self.card, kept_paint=self.paint)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medsaga.errors import MedsagaError
+from medsaga.network.filling import fill
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,6 +100,7 @@ class ClassMaskDecoder(nn.Module):
     def load_sam(self, sam: Mapping[str, Tensor], seed: int) -> None:
         """Start from a SAM checkpoint's `prompt_encoder` and `mask_decoder` tensors.
 
+        Where it can be, the tensors become the decoder's own, and are not copied.
         Class i takes over pretrained token and hyper-network i modulo 4; small noise
         makes the classes that share one differ, or they would learn the same mask.
 
@@ -130,7 +132,7 @@ class ClassMaskDecoder(nn.Module):
             else:
                 source = _SOURCES.get(name, f"mask_decoder.{name}")
                 state[name] = _plain(sam, source, own.shape)
-        self.load_state_dict(state)
+        fill(self, state)
 
     def start_from_linear_map(self, weights: Tensor) -> None:
         """Make class i's mask the inner product of `weights[i]` with the features.

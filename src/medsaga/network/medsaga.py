@@ -28,14 +28,23 @@ class MedSAGa(nn.Module):
     detail_head
         Whether to add the detail head's logits. The paper's model (arXiv 2407.15042)
         has none.
+    decoder
+        For so many classes; None builds one with random weights.
     """
 
     def __init__(
-        self, backbone: Backbone, n_classes: int, *, detail_head: bool = True
+        self,
+        backbone: Backbone,
+        n_classes: int,
+        *,
+        detail_head: bool = True,
+        decoder: ClassMaskDecoder | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.decoder = ClassMaskDecoder(n_classes, backbone.embedding.channels)
+        self.decoder = decoder or ClassMaskDecoder(
+            n_classes, backbone.embedding.channels
+        )
         self.detail_head = (
             DetailHead(backbone.levels, n_classes) if detail_head else None
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medsaga.errors import MedsagaError
+from medsaga.network.filling import fill, unfilled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,19 +46,20 @@ class PromptNetwork(nn.Module):
         self.backbone = pretrained.backbone
         channels, stride = self.backbone.embedding
         self.side = _GRID * stride
-        self.prompt_encoder = PromptEncoder(
-            embed_dim=channels,
-            image_embedding_size=(_GRID, _GRID),
-            input_image_size=(self.side, self.side),
-            mask_in_chans=_MASK_CHANNELS,
-        )
-        self.mask_decoder = MaskDecoder(
-            num_multimask_outputs=_N_MASKS,
-            transformer=TwoWayTransformer(
-                depth=2, embedding_dim=channels, mlp_dim=2048, num_heads=8
-            ),
-            transformer_dim=channels,
-        )
+        with unfilled():
+            self.prompt_encoder = PromptEncoder(
+                embed_dim=channels,
+                image_embedding_size=(_GRID, _GRID),
+                input_image_size=(self.side, self.side),
+                mask_in_chans=_MASK_CHANNELS,
+            )
+            self.mask_decoder = MaskDecoder(
+                num_multimask_outputs=_N_MASKS,
+                transformer=TwoWayTransformer(
+                    depth=2, embedding_dim=channels, mlp_dim=2048, num_heads=8
+                ),
+                transformer_dim=channels,
+            )
         _load(self.prompt_encoder, pretrained.sam, "prompt_encoder.")
         _load(self.mask_decoder, pretrained.sam, "mask_decoder.")
         self.eval().to(memory_format=torch.channels_last)
@@ -118,7 +120,7 @@ class PromptNetwork(nn.Module):
 def _load(module: nn.Module, sam: Mapping[str, Tensor], prefix: str) -> None:
     own = {n.removeprefix(prefix): t for n, t in sam.items() if n.startswith(prefix)}
     try:
-        module.load_state_dict(own)
+        fill(module, own)
     except RuntimeError as error:
         raise MedsagaError(
             "The weights have no prompt encoder and mask decoder, which boxes and "

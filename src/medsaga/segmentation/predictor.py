@@ -16,8 +16,9 @@ from medsaga.computing import (
 )
 from medsaga.data.samples import working_image
 from medsaga.events import Notice
-from medsaga.memory.frugality import LEAN, Frugality
+from medsaga.memory.frugality import LEAN, RELEASED, Frugality
 from medsaga.network.inference import look_at, predict_in_bands
+from medsaga.segmentation.plan import describe_plan, plan_segmentation
 from medsaga.segmentation.smoothing import smooth_slices
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from medsaga.models.folder import TrainedModel
     from medsaga.network.bands import Band
     from medsaga.network.inference import SliceLogits
+    from medsaga.segmentation.plan import Work
     from medsaga.settings.fields import Precision
     from medsaga.windows import Size
 
@@ -57,7 +59,7 @@ class Predictor:
     def __init__(
         self, model: TrainedModel, volume: Volume, precision: Precision
     ) -> None:
-        device = pick_device()
+        self._device = device = pick_device()
         self._network = model.network.to(device)
         self._volume, self._canvas = volume, model.card.canvas
         self._precision = _pick_precision(model, precision, device)
@@ -69,6 +71,14 @@ class Predictor:
 
     def __exit__(self, *failure: object) -> None:
         self.frugality.end()
+
+    def prepare(self, work: Work) -> Iterator[Notice]:
+        """Choose how to take the memory for some work, and say what is unusual."""
+        plan = plan_segmentation(work, self._precision, self._device)
+        if plan.lean:
+            self.frugality.begin_leanly()
+        if text := describe_plan(plan, work.settings.lean):
+            yield Notice(message=text)
 
     def predict_all(self, axis: int, *, smooth: bool) -> Iterator[Iterable[Band]]:
         """Give the logits of all slices across `axis`, in order.
@@ -96,7 +106,8 @@ class Predictor:
         """Say, once, that the memory ran out."""
         if self.frugality.ran_out and not self._has_told:
             self._has_told = True
-            yield Notice(message=f"The memory ran out: from now on {LEAN}.")
+            how = f"from now on {LEAN}" if self.frugality.is_lean else RELEASED
+            yield Notice(message=f"The memory ran out: {how}.")
 
     def _look(self, axis: int, index: int) -> SliceLogits:
         with evaluating(self._network):

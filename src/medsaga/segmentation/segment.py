@@ -20,6 +20,7 @@ from medsaga.propagation.carrying import Carrier
 from medsaga.propagation.fusion import fuse_slices
 from medsaga.propagation.trust import PaintTrust
 from medsaga.segmentation.painted import as_painted, painted_volume
+from medsaga.segmentation.plan import Work
 from medsaga.segmentation.predictor import Predictor
 from medsaga.segmentation.result import ResultArrays
 from medsaga.segmentation.smoothing import is_smoothed
@@ -115,12 +116,20 @@ def _segment(
         # Each slice across the stack of a lazy array would compute all of it.
         volume = replace(volume, array=np.asarray(volume.array))
     output = ResultArrays.allocate(model, volume, planes, settings)
+    work = Work(
+        network=model.network,
+        card=model.card,
+        volume=volume,
+        smooth={axis: is_smoothed(settings.smooth, volume, axis) for axis in planes},
+        settings=settings,
+        has_paint=paint is not None,
+    )
     with computing_threads(), suppress(Stop):
         for sentence in (*image_doubts(volume, model.card.intensity), *said):
             yield Notice(message=sentence)
         with Predictor(model, volume, settings.precision) as predictor:
-            for axis in planes:
-                smooth = is_smoothed(settings.smooth, volume, axis)
+            yield from predictor.prepare(work)
+            for axis, smooth in work.smooth.items():
                 stack = predictor.predict_all(axis, smooth=smooth)
                 if paint is not None and axis == paint.axis:
                     carrier = Carrier(volume, paint, predictor.limits)

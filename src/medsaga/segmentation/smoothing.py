@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from medsaga.data.volume import Volume
     from medsaga.network.inference import SliceLogits
-    from medsaga.settings.segment import Smoothing
+    from medsaga.settings.fields import Switch
 
 _PLACES = 6
 _POINTS = 64
@@ -49,7 +49,7 @@ def _mean(before: SliceLogits, here: SliceLogits, after: SliceLogits) -> SliceLo
     return here.with_planes(planes)
 
 
-def is_smoothed(smoothing: Smoothing, volume: Volume, axis: int) -> bool:
+def is_smoothed(smoothing: Switch, volume: Volume, axis: int) -> bool:
     """Whether the slices of a volume across `axis` are to be smoothed.
 
     With ``auto`` they are where :func:`neighbours_resemble` says so.

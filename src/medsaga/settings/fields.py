@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 Precision = Literal["auto", "fp32", "bf16"]
+Switch = Literal["auto", "on", "off"]
 
 
 def number(

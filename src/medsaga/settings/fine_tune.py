@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from medsaga.errors import MedsagaError
-from medsaga.settings.fields import Precision, choice, describe, number
+from medsaga.settings.fields import Precision, Switch, choice, describe, number
 
 OptimizerName = Literal["galore", "fira", "apollo-mini"]
 Projection = Literal["std", "full", "left", "right"]
@@ -22,7 +22,6 @@ StrategyName = Literal[
 Intensity = Literal[
     "auto", "percentiles", "soft tissue", "lung", "bone", "brain", "spleen and liver"
 ]
-Switch = Literal["auto", "on", "off"]
 # As their authors compare them.
 ONE_STAGE: tuple[StrategyName, ...] = ("medsaga-v1", "medsaga-v2", "samed")
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
-from medsaga.settings.fields import Precision, choice, describe
-
-Smoothing = Literal["auto", "on", "off"]
+from medsaga.settings.fields import Precision, Switch, choice, describe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +13,7 @@ class SegmentSettings:
     """Everything that a segmentation can be told."""
 
     smooth: Annotated[
-        Smoothing,
+        Switch,
         choice(
             "Mask",
             "Average what the model says of a slice with its neighbours, 1 : 2 : 1; "
@@ -71,6 +69,15 @@ class SegmentSettings:
             "Computer",
             "Number format; auto takes fp32 where the model trained in it on such a "
             "device, else whichever is faster here.",
+        ),
+    ] = "auto"
+    lean: Annotated[
+        Switch,
+        choice(
+            "Computer",
+            "Give memory back to the system as soon as it is free, which saves some of "
+            "it on Linux and takes more time; auto does where the memory that is free "
+            "would not suffice.",
         ),
     ] = "auto"
 

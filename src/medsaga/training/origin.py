@@ -15,6 +15,8 @@ from medsaga.models.folder import TrainedModel
 from medsaga.models.loading import load_model
 from medsaga.network.backbones.checkpoints import sha256
 from medsaga.network.backbones.pretrained import load_pretrained
+from medsaga.network.decoder import ClassMaskDecoder
+from medsaga.network.filling import unfilled
 from medsaga.network.medsaga import MedSAGa
 
 if TYPE_CHECKING:
@@ -75,12 +77,15 @@ def load_backbone(settings: FineTuneSettings, n_classes: int) -> tuple[MedSAGa, 
     pretrained = load_pretrained(
         settings.backbone, checkpointing=settings.checkpointing == "on"
     )
+    backbone, decoder = pretrained.backbone, None
     with seeded(torch.device("cpu"), settings.seed):
+        if pretrained.sam:
+            with unfilled():
+                decoder = ClassMaskDecoder(n_classes, backbone.embedding.channels)
+            decoder.load_sam(pretrained.sam, settings.seed)
         network = MedSAGa(
-            pretrained.backbone, n_classes, detail_head=settings.detail_head
+            backbone, n_classes, detail_head=settings.detail_head, decoder=decoder
         )
-    if pretrained.sam:
-        network.decoder.load_sam(pretrained.sam, settings.seed)
     return network, Origin(
         base_weights=settings.backbone,
         base_sha256=pretrained.sha256,

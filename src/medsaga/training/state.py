@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from medsaga.network.medsaga import MedSAGa
-    from medsaga.settings.fine_tune import FineTuneSettings, Switch
+    from medsaga.settings.fields import Switch
+    from medsaga.settings.fine_tune import FineTuneSettings
 
 Phase = Literal["head", "steps", "refit"]
 """Up to the GaLore stage's first step; its steps; and what comes after them."""

@@ -10,6 +10,7 @@ from tests.phantom import TINY, train
 
 from medsaga import FineTuneSettings
 from medsaga.events import Notice, Validated
+from medsaga.memory import process
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.medsaga import MedSAGa
 from medsaga.training.optim.averaging import BestWeights, WeightAverage
@@ -53,7 +54,7 @@ def test_with_plenty_nothing_is_counted(network, monkeypatch):
 
 
 def test_the_less_is_free_the_less_is_taken(network, counts, monkeypatch):
-    monkeypatch.setattr(memory, "allocates_leanly", lambda _: True)
+    monkeypatch.setattr(process, "allocates_leanly", lambda _: True)
     found = [plan(network, free_mb) for free_mb in range(3000, 100, -50)]
     ways = [(one.batch_size, one.checkpointing, one.lean) for one in found if one.fits]
     assert list(dict.fromkeys(ways)) == [
@@ -75,7 +76,7 @@ def test_the_less_is_free_the_less_is_taken(network, counts, monkeypatch):
 def test_where_the_allocator_cannot_be_lean_the_batch_is_smaller(
     network, counts, monkeypatch
 ):
-    monkeypatch.setattr(memory, "allocates_leanly", lambda _: False)
+    monkeypatch.setattr(process, "allocates_leanly", lambda _: False)
     found = [plan(network, free_mb) for free_mb in range(3000, 100, -50)]
     assert not any(one.lean for one in found)
     assert {one.batch_size for one in found} == {4, 2, 1}

@@ -14,6 +14,7 @@ from medsaga.network.backbones.catalogue import (
 )
 from medsaga.network.backbones.checkpoints import sha256
 from medsaga.network.backbones.sam_format import load_matching, read_checkpoint
+from medsaga.network.filling import unfilled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,14 +97,19 @@ def load_pretrained(name: str, *, checkpointing: bool = False) -> Pretrained:
     path = find_checkpoint(name)
     state = read_checkpoint(path)
     kind = kind_of_weights(state, f"The weights in {path}")
-    backbone = kind.build(checkpointing=checkpointing)
-    report = load_matching(backbone, kind.encoder_weights(state))
+    weights = kind.encoder_weights(state)
+    with unfilled():
+        backbone = kind.build(checkpointing=checkpointing)
+    report = load_matching(backbone, weights)
     if len(report.loaded) < _FEWEST_LOADED * report.n_wanted:
         raise MedsagaError(
             f"Of the {report.n_wanted} tensors of {kind.name}'s image encoder, {path} "
             f"has {len(report.loaded)}: give a file with the weights of a whole "
             "Segment Anything model."
         )
+    if report.missing or report.mismatched:  # what is drawn of these has to be there
+        backbone = kind.build(checkpointing=checkpointing)
+        load_matching(backbone, weights)
     sam = {n: t for n, t in state.items() if n.startswith(_OF_DECODER)}
     return Pretrained(backbone, sam, sha256(path), _describe(report))
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from zipfile import ZipFile, is_zipfile
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from medsaga.errors import MedsagaError
@@ -16,6 +15,7 @@ from medsaga.network.backbones.attention import (
     resize_positions,
     resize_relative_positions,
 )
+from medsaga.network.filling import alone, read_safetensors
 from medsaga.wording import shown
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ _LARGEST_STRETCHED = 2**28
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a SAM-format file into the CPU's memory.
+    """Read the tensors of a SAM-format file into the CPU's memory, each its own.
+
+    Floating-point numbers become fp32.
 
     Parameters
     ----------
@@ -52,7 +54,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise MedsagaError(f"There is no file {path}: {advice}")
     try:
         if _is_safetensors(path):
-            content = load_file(path)
+            content: object = {
+                name: tensor.clone() for name, tensor in read_safetensors(path)
+            }
         else:
             _check_size(path)
             with path.open("rb") as file:  # by a path it would go by the name
@@ -66,13 +70,21 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         for name, value in _unwrap(content).items()
         if isinstance(name, str) and isinstance(value, Tensor)
     }
+    del content  # what is converted shall not be kept beside
     if not any(name.startswith("image_encoder.") for name in state):
         raise MedsagaError(f"{path} has no SAM image encoder in it: {advice}")
     for name, tensor in state.items():
         if what := _oddity(tensor):
             raise MedsagaError(f"{shown(name)} in {path} is {what}: {advice}")
+    taken: set[int] = set()
+    for name, tensor in state.items():
+        state[name] = alone(_in_single(tensor), taken)
     check_is_finite(state, path)
     return state
+
+
+def _in_single(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -115,11 +127,13 @@ def check_is_finite(weights: Mapping[str, Tensor], path: Path) -> None:
         If there is one.
     """
     for name, tensor in weights.items():
-        if not tensor.is_floating_point():
+        if not (tensor.is_floating_point() and tensor.numel()):
             continue
+        # NaN is the least and the largest of all. That of each number is asked would
+        # take as much memory again.
+        ends = torch.stack(torch.aminmax(tensor))
         # The network counts in single precision, which ends earlier than double.
-        numbers = tensor.float() if tensor.element_size() > 4 else tensor
-        if not numbers.isfinite().all():
+        if not ends.float().isfinite().all():
             raise MedsagaError(
                 f"The weights in {path} are not finite (NaN or infinity) in "
                 f"{shown(name)}: "
@@ -215,9 +229,10 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
     Parameters
     ----------
     module
-        Its parameters and buffers are overwritten.
+        Its parameters and buffers are replaced.
     state
-        Tensors by the module's names for them.
+        Tensors by the module's names for them. Where it can be, they become the
+        module's own, and are not copied.
     """
     wanted = module.state_dict()
     fitted = {
@@ -225,8 +240,13 @@ def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> LoadReport:
         for name, tensor in wanted.items()
         if name in state
     }
-    loaded = {name: tensor for name, tensor in fitted.items() if tensor is not None}
-    module.load_state_dict(loaded, strict=False)
+    taken: set[int] = set()
+    loaded = {
+        name: alone(tensor.to(wanted[name].dtype), taken)
+        for name, tensor in fitted.items()
+        if tensor is not None
+    }
+    module.load_state_dict(loaded, strict=False, assign=True)
     return LoadReport(
         loaded=tuple(loaded),
         resized=tuple(n for n in loaded if state[n].shape != wanted[n].shape),

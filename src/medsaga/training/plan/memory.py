@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from medsaga.computing import allocates_leanly, free_memory, pick_device
+from medsaga.computing import free_memory, pick_device
 from medsaga.memory.counting import count_step
+from medsaga.memory.process import (
+    ON_GPU,
+    Foreseen,
+    Overhead,
+    may_be,
+    ways_to_allocate,
+)
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.medsaga import MedSAGa
 from medsaga.training.optim.galore import basis_shapes
@@ -19,25 +26,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from medsaga.computing import FixedPrecision
-    from medsaga.settings.fine_tune import FineTuneSettings, Switch
+    from medsaga.settings.fine_tune import FineTuneSettings
     from medsaga.windows import Size
 
 SAVE_MEMORY = "choose a smaller batch or long side, or close other programs"
 OUT_OF_MEMORY = f"The memory ran out: {SAVE_MEMORY}."
 _FLOAT = 4
-# What the tensors that are counted become in a process: a factor, and bytes beside it.
-# Kernels want scratch, and the allocator holds what it cannot use, unless it is lean
-# (docs/memory.md). Of a GPU's allocator nothing was measured.
-_ONCE, _TWICE, _LEAN = (1.22, 450e6), (1.8, 100e6), (1.0, 80e6)
-_ON_GPU = 1.15, 0.0
-_MARGIN = 0.85  # of what is free, for everything else that a training keeps
+# Of a step whose blocks are computed once, and twice; and by a lean allocator.
+_ONCE, _TWICE, _LEAN = Overhead(1.22, 450e6), Overhead(1.8, 100e6), Overhead(1.0, 80e6)
 # More than any backbone takes for a pixel of a batch, and than weights, moments and
 # subspaces are of the weights alone: what fits by these need not be counted.
 _MOST_PER_PIXEL, _MOST_PER_WEIGHT = 45_000, 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryPlan:
+class MemoryPlan(Foreseen):
     """What a training's steps are taken with, and what they will need.
 
     Attributes
@@ -46,22 +49,10 @@ class MemoryPlan:
         Slices in a step.
     checkpointing
         Whether blocks are computed twice to keep their activations out of memory.
-    lean
-        Whether memory is given back to the system as soon as it is free.
-    n_bytes
-        The peak that is foreseen, above what the process holds before.
-    free
-        Bytes that were free.
-    is_bound
-        Whether `n_bytes` is but a bound that is known to be too high.
     """
 
     batch_size: int
     checkpointing: bool
-    lean: bool
-    n_bytes: int
-    free: int
-    is_bound: bool = False
 
     def complete(self, settings: FineTuneSettings) -> FineTuneSettings:
         """Give settings that say what was chosen."""
@@ -71,11 +62,6 @@ class MemoryPlan:
             checkpointing="on" if self.checkpointing else "off",
             lean="on" if self.lean else "off",
         )
-
-    @property
-    def fits(self) -> bool:
-        """Whether it needs less than what is free, less a margin."""
-        return self.n_bytes <= _MARGIN * self.free
 
 
 def plan_memory(
@@ -173,11 +159,7 @@ def plan_step(
 
 def describe_memory(plan: MemoryPlan, settings: FineTuneSettings) -> str:
     """Say in a sentence what was chosen, and why."""
-    needs = "at most" if plan.is_bound else "about"
-    text = (
-        f"A step takes {needs} {plan.n_bytes / 1e9:.1f} GB of the "
-        f"{plan.free / 1e9:.1f} GB that are free"
-    )
+    text = plan.describe("A step")
     saved = []
     if plan.checkpointing and settings.checkpointing == "auto":
         saved.append("blocks are computed twice (checkpointing)")
@@ -203,9 +185,8 @@ class _Way(NamedTuple):
 def _ways(settings: FineTuneSettings, device: torch.device) -> Iterator[_Way]:
     """Give the ways to take a step, from the fastest to the smallest."""
     batch_size = settings.batch_size
-    computes_twice = [on for on in (False, True) if _may_be(settings.checkpointing, on)]
-    lean = [on for on in (False, True) if _may_be(settings.lean, on)]
-    lean = lean if allocates_leanly(device) else [False]
+    computes_twice = [on for on in (False, True) if may_be(settings.checkpointing, on)]
+    lean = ways_to_allocate(settings.lean, device)
     for checkpointing in computes_twice:
         yield _Way(batch_size, checkpointing, lean[0])
     if len(lean) > 1:
@@ -215,20 +196,14 @@ def _ways(settings: FineTuneSettings, device: torch.device) -> Iterator[_Way]:
         yield _Way(batch_size, computes_twice[-1], lean[-1])
 
 
-def _may_be(switch: Switch, on: bool) -> bool:
-    return switch in ("auto", "on" if on else "off")
-
-
 def _in_process(n_bytes: int, way: _Way, device: torch.device) -> int:
     """Give what a process will take for tensors of so many bytes."""
-    factor, beside = _ONCE
+    overhead = _TWICE if way.checkpointing else _ONCE
     if device.type != "cpu":
-        factor, beside = _ON_GPU
+        overhead = ON_GPU
     elif way.lean:
-        factor, beside = _LEAN
-    elif way.checkpointing:
-        factor, beside = _TWICE
-    return round(factor * n_bytes + beside)
+        overhead = _LEAN
+    return overhead.add_to(n_bytes)
 
 
 def _bound(
