@@ -22,7 +22,14 @@ if WORKER and hasattr(os, "sched_setaffinity"):
 
 _numbers = count()
 # So that no process is left with a minute's test when the others are done.
-SLOWEST = ("test_quality.py", "test_readme.py", "test_window.py")
+SLOWEST = (
+    "test_killed.py",
+    "test_quality.py",
+    "test_sharing.py",
+    "test_ranks.py",
+    "test_window.py",
+    "test_limits.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -11,10 +13,20 @@ from pathlib import Path
 
 import pytest
 from npe2 import PluginManifest
+from typer.testing import CliRunner
 
-TINY = (
-    "--backbone tiny --rank 8 --steps 2 --head-views 4 --head-steps 5 --precision fp32"
-)
+import medsaga
+from medsaga.cli import app
+
+# A training of seconds rather than minutes.
+SHORT = {
+    "backbone": "tiny",
+    "rank": 8,
+    "steps": 2,
+    "head_views": 4,
+    "head_steps": 5,
+    "precision": "fp32",
+}
 
 
 @pytest.fixture(scope="module")
@@ -23,22 +35,16 @@ def readme(repository) -> str:
 
 
 @pytest.fixture
-def folder(repository, tmp_path) -> Path:
-    """Hold the files that the README's commands name."""
+def folder(repository, tmp_path, monkeypatch) -> Path:
+    """Where one works: with the files that the README's commands name."""
     names = {"ct": "ct", "labels": "labels", "truth": "truth"}
     for source, target in names.items():
         shutil.copy(
             repository / "sample_data" / f"phantom_{source}.nii.gz",
             tmp_path / f"{target}.nii.gz",
         )
+    monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, *command], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_shell_commands_run_one_after_the_other(readme, folder):
@@ -54,18 +60,25 @@ def test_the_shell_commands_run_one_after_the_other(readme, folder):
     ]
     for command in commands:
         words = shlex.split(command)[1:]
-        if words[0] == "finetune":  # the same in seconds rather than minutes
-            words += shlex.split(TINY)
-        _run(["-m", "medsaga", *words], folder)
+        if words[0] == "finetune":
+            for name, value in SHORT.items():
+                words += [f"--{name.replace('_', '-')}", str(value)]
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
     assert (folder / "masks" / "ct.nii.gz").is_file()
     assert (folder / "filled.nii.gz").is_file()
     assert (folder / "doubts.nii.gz").is_file()
 
 
-def test_the_python_example_runs_as_it_stands(readme, folder):
+def test_the_python_example_runs_as_it_stands(readme, folder, monkeypatch):
+    preset = medsaga.preset
+    monkeypatch.setattr(
+        medsaga, "preset", lambda name: dataclasses.replace(preset(name), **SHORT)
+    )
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert "preset(" in example
     (folder / "example.py").write_text(example)
-    _run(["example.py"], folder)
+    runpy.run_path("example.py")
     assert (folder / "mask.nii.gz").is_file()
 
 

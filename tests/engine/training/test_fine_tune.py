@@ -59,8 +59,8 @@ def test_a_rank_that_projects_nothing_is_refused_before_anything_is_trained(
     assert not any(isinstance(event, Progress) for event in events)
 
 
-def test_events_come_in_order_and_count_up(image, labels, quick):
-    _, events = train(image, labels, quick)
+def test_events_come_in_order_and_count_up(unbroken):
+    _, events = unbroken
     stages = [e.stage for e in events if isinstance(e, Progress)]
     first = stages[: -stages[::-1].index("galore")]  # the head is then fitted anew
     assert first == sorted(first, key=["features", "head", "galore"].index)
@@ -78,8 +78,8 @@ def test_events_come_in_order_and_count_up(image, labels, quick):
     assert isinstance(events[-1], Validated)
 
 
-def test_few_slices_are_scored_on_themselves_and_it_is_said(image, labels, quick):
-    model, events = train(image, labels, quick)
+def test_few_slices_are_scored_on_themselves_and_it_is_said(unbroken):
+    model, events = unbroken
     scores = [e for e in events if isinstance(e, Validated)]
     assert {e.measured_on for e in scores} == {"training slices"}
     assert model.card.metrics["measured_on"] == "training slices"
@@ -119,18 +119,16 @@ def test_a_class_on_a_single_one_of_many_slices_is_scored(image, phantom, quick)
 
 @pytest.mark.usefixtures("on_cpu")
 def test_neither_the_callers_random_numbers_nor_threads_are_touched(
-    image, labels, quick
+    image, labels, quick, unbroken
 ):
     torch.manual_seed(5)
     expected = torch.rand(3)
     threads = torch.get_num_threads()
     torch.manual_seed(5)
-    first, _ = train(image, labels, quick)
+    model, _ = train(image, labels, quick)
     assert torch.equal(torch.rand(3), expected)
     assert torch.get_num_threads() == threads
-    torch.manual_seed(99)
-    second, _ = train(image, labels, quick)
-    assert weights_equal(first, second)
+    assert weights_equal(model, unbroken[0])  # which began with other numbers
 
 
 @pytest.mark.parametrize("stage", ["head preview", "galore"])
@@ -188,9 +186,8 @@ def test_the_head_stage_alone_and_the_paper_model_run(image, labels, quick):
     assert not paper.card.detail_head
 
 
-def test_the_card_says_what_galore_projected(image, labels, quick):
-    model, _ = train(image, labels, quick)
-    measured = model.card.measured
+def test_the_card_says_what_galore_projected(unbroken):
+    measured = unbroken[0].card.measured
     assert 0 < measured["projected_share"] < 1
     assert measured["optimizer_state_bytes"] > 0
     assert measured["peak_memory"] > 0
@@ -250,9 +247,8 @@ def test_bad_input_is_refused_at_once(image, labels, quick):
         train(image, labels, replace(quick, rank=4096))
 
 
-def test_a_loss_is_reported_as_nan_only_where_there_is_none(image, labels, quick):
-    _, events = train(image, labels, quick)
-    losses = [e.loss for e in events if isinstance(e, Progress)]
+def test_a_loss_is_reported_as_nan_only_where_there_is_none(unbroken):
+    losses = [e.loss for e in unbroken[1] if isinstance(e, Progress)]
     assert math.isnan(losses[0])
     assert not math.isnan(losses[-1])
 
@@ -281,11 +277,11 @@ class TestOutOfMemory:
         told = [e.message for e in events if isinstance(e, Notice)]
         assert any("memory ran out" in m and "smaller batch" in m for m in told)
 
+    @pytest.mark.usefixtures("on_cpu")
     @pytest.mark.parametrize("step", [1, 3])
     def test_the_step_is_taken_again_with_less(
-        self, image, labels, quick, fails_at, step
+        self, image, labels, quick, unbroken, fails_at, step
     ):
-        unbroken, _ = train(image, labels, quick)
         fails_at(step, RuntimeError("CUDA out of memory"), times=1)
         model, events = train(image, labels, quick)
         told = [e.message for e in events if isinstance(e, Notice)]
@@ -293,8 +289,7 @@ class TestOutOfMemory:
         assert model.card.settings["checkpointing"] == "on"
         assert model.card.metrics["step"] == quick.steps
         # Blocks that are computed twice change no result.
-        for name, weight in unbroken.network.state_dict().items():
-            assert torch.equal(model.network.state_dict()[name], weight), name
+        assert weights_equal(model, unbroken[0])
 
     def test_then_with_fewer_slices(self, image, labels, quick, fails_at):
         fails_at(3, MemoryError(), times=2 + allocates_leanly(pick_device()))
@@ -307,6 +302,7 @@ class TestOutOfMemory:
         assert model.card.settings["batch_size"] == 2
         assert model.card.metrics["step"] == quick.steps
 
+    @pytest.mark.usefixtures("on_cpu")
     @pytest.mark.parametrize(
         ("place", "what"),
         [
@@ -318,9 +314,8 @@ class TestOutOfMemory:
         ],
     )
     def test_other_work_is_done_again(
-        self, image, labels, quick, monkeypatch, place, what
+        self, image, labels, quick, unbroken, monkeypatch, place, what
     ):
-        unbroken, _ = train(image, labels, quick)
         errors = [RuntimeError("CUDA out of memory")]
         path = f"medsaga.training.{place}"
         work = resolve_name(path)
@@ -336,9 +331,8 @@ class TestOutOfMemory:
         assert any(f"The memory ran out in {what}, which" in one for one in told)
         is_lean = model.card.settings["lean"] == "on"
         assert is_lean == allocates_leanly(pick_device())
-        for name, weight in unbroken.network.state_dict().items():
-            assert torch.equal(model.network.state_dict()[name], weight), name
-        assert model.card.metrics == unbroken.card.metrics
+        assert weights_equal(model, unbroken[0])
+        assert model.card.metrics == unbroken[0].card.metrics
 
     def test_before_anything_is_learned_it_is_said(
         self, image, labels, quick, fails_at

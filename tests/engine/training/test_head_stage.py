@@ -57,6 +57,7 @@ def is_look(event) -> bool:
 def test_a_slow_head_stage_gives_an_early_look_that_changes_nothing(
     image, labels, settings, request, stage
 ):
+    settings = replace(settings, head_steps=60)
     plain, _ = train(image, labels, settings)
     request.getfixturevalue({"features": "slow_views", "head": "slow_fit"}[stage])
     looked, events = train(image, labels, settings)

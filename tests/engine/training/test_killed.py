@@ -39,7 +39,7 @@ from medsaga.frontend import ItemEnded, ModelTarget, keep_model
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux", reason="needs processes that start at once"
 )
-SETTINGS = replace(TINY, steps=6, head_steps=10, validations=1)
+SETTINGS = replace(TINY, steps=4, head_steps=10)
 
 
 def train_again_and_again(folder: str, connection) -> None:
@@ -61,6 +61,20 @@ def train_again_and_again(folder: str, connection) -> None:
             connection.send("saved")
 
 
+def keep_again_and_again(folder: str, connection) -> None:
+    """Keep a trained model as the end of a training does, until killed."""
+    os.environ["MEDSAGA_STATE"] = str(Path(folder) / "states")
+    os.environ["MEDSAGA_MODELS"] = str(Path(folder) / "models")
+    model = load_model(Path(folder) / "made" / "start")
+    connection.send("ready")
+    while True:
+        target = ModelTarget.choose(Path(folder) / "model", overwrite=True)
+        with Journal.begin("model", target) as journal:
+            ModelLibrary().add(model, "model")
+            keep_model(model, target.save, journal)
+            connection.send("saved")
+
+
 def write_again_and_again(folder: str, connection) -> None:
     """Write a mask and a model over those before, until killed."""
     _, labels = make_phantom()
@@ -76,7 +90,9 @@ def write_again_and_again(folder: str, connection) -> None:
 def start_and_kill(work, folder: Path, *, after: str, seconds: float) -> None:
     """Let a process work, and kill it so long after it has said a word."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["medsaga.training.fine_tune", __name__])
+    context.set_forkserver_preload(
+        ["medsaga.training.fine_tune", "monai.metrics", __name__]
+    )
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(str(folder), theirs), daemon=True)
     process.start()
@@ -101,7 +117,7 @@ def test_a_training_goes_on_to_the_same_weights_whenever_it_is_killed(
     rng, n_resumed = random.Random(0), 0
     moments = [("saved", 0.0)]  # once, that there is something to be replaced
     moments += [("ready", rng.uniform(0, 1.5)) for _ in range(12)]
-    moments += [("saving", rng.uniform(0, 0.1)) for _ in range(8)]
+    moments += [("saving", rng.uniform(0, 0.1)) for _ in range(3)]
     for after, seconds in moments:
         start_and_kill(train_again_and_again, tmp_path, after=after, seconds=seconds)
         for entry in interrupted_trainings():
@@ -110,24 +126,49 @@ def test_a_training_goes_on_to_the_same_weights_whenever_it_is_killed(
                     assert weights_equal(drain(resume(journal)), expected)
                 journal.discard()
             n_resumed += 1
-        if (tmp_path / "model").exists():
-            load_model(tmp_path / "model")
-    assert n_resumed >= 10
-    models = ModelLibrary(tmp_path / "models").entries()
+        load_model(tmp_path / "model")
+    assert n_resumed >= 8
+    assert_whole(tmp_path)
+
+
+def test_a_model_is_whole_whenever_its_keeping_is_killed(
+    tmp_path, monkeypatch, unbroken
+):
+    monkeypatch.setenv("MEDSAGA_STATE", str(tmp_path / "states"))
+    expected = load_model(save_model(unbroken[0], tmp_path / "made" / "start"))
+    rng, n_left_over = random.Random(2), 0
+    for _ in range(10):
+        start_and_kill(
+            keep_again_and_again,
+            tmp_path,
+            after="saved",
+            seconds=rng.uniform(0, 0.1),
+        )
+        n_left_over += bool(leftovers(tmp_path))
+        load_model(tmp_path / "model")
+        for entry in interrupted_trainings():
+            Journal.open(entry.folder).discard()
+    assert n_left_over
+    assert_whole(tmp_path)
+    assert weights_equal(load_model(tmp_path / "model"), expected)
+
+
+def assert_whole(folder: Path) -> None:
+    """Assert that all models can be read, and that the next work leaves no traces."""
+    library = ModelLibrary(folder / "models")
+    models = library.entries()
     assert models
     for entry in models:
         load_model(entry.path)
-    assert ModelTarget.choose(tmp_path / "model", overwrite=True).before is not None
-    library = ModelLibrary(tmp_path / "models")
-    library.add(load_model(tmp_path / "model"), "the next")
+    assert ModelTarget.choose(folder / "model", overwrite=True).before is not None
+    library.add(load_model(folder / "model"), "the next")
     Journal.begin("the next").close()
-    assert leftovers(tmp_path) == []
-    assert [path.name for path in (tmp_path / "states").iterdir()] == ["trainings.lock"]
+    assert leftovers(folder) == []
+    assert [path.name for path in (folder / "states").iterdir()] == ["trainings.lock"]
 
 
-def test_what_is_written_is_whole_whenever_it_is_killed(tmp_path, image, labels, quick):
-    model = drain(fine_tune(TrainingData(image, labels), replace(quick, steps=1)))
-    save_model(model, tmp_path / "made" / "start")
+def test_what_is_written_is_whole_whenever_it_is_killed(tmp_path, unbroken):
+    save_model(unbroken[0], tmp_path / "made" / "start")
     expected = load_model(tmp_path / "made" / "start")
     rng, n_left_over = random.Random(1), 0
     for _ in range(10):
@@ -155,9 +196,8 @@ def segment_all(folder: str, connection) -> None:
             connection.send(event.result.outputs.mask.name)
 
 
-def test_a_killed_batch_goes_on_with_what_is_missing(tmp_path, image, labels, quick):
-    model = drain(fine_tune(TrainingData(image, labels), replace(quick, steps=1)))
-    save_model(model, tmp_path / "model")
+def test_a_killed_batch_goes_on_with_what_is_missing(tmp_path, image, unbroken):
+    save_model(unbroken[0], tmp_path / "model")
     names = [f"{number}.nii.gz" for number in range(4)]
     for name in names:
         write_volume(image, tmp_path / "images" / name)

@@ -22,7 +22,7 @@ from medsaga.training.state import Pace
 
 @pytest.mark.usefixtures("on_cpu")
 def test_the_cards_settings_repeat_the_training_exactly(image, labels, quick):
-    planned = replace(quick, minutes=0.05, steps=0, head_views=0)
+    planned = replace(quick, minutes=0.05, steps=0, head_views=0, validations=0)
     first, _ = train(image, labels, planned)
     assert first.card.settings["steps"] > 0
     assert first.card.settings["head_views"] > 0
@@ -121,7 +121,7 @@ def test_measuring_takes_a_small_part_of_the_time(
 
     for module in (steps, outcome):
         monkeypatch.setattr(module, "validate", judge)
-    train(image, labels, replace(quick, steps=30, minutes=2.0))
+    train(image, labels, replace(quick, steps=30, minutes=2.0, validations=0))
     start, *on_the_way, end = counted
     assert (start, end) == (0, 30)
     assert len(on_the_way) == n_on_the_way

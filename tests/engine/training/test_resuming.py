@@ -82,19 +82,19 @@ def interrupt(stream, *, at: int) -> None:
     ],
 )
 def test_goes_on_to_the_same_weights(image, labels, quick, changes):
-    settings = replace(quick, steps=20, head_steps=20, **{"validations": 3} | changes)
+    settings = replace(quick, steps=12, **{"validations": 3} | changes)
     unbroken = drain(train(image, labels, settings))
 
     with Journal.begin("phantom") as journal:
         journal.interval = 0.0  # a state before each step
-        interrupt(train(image, labels, settings, journal=journal), at=11)
+        interrupt(train(image, labels, settings, journal=journal), at=7)
     (entry,) = interrupted_trainings()
-    assert entry.describe() == "A training of phantom was interrupted at step 10 of 20"
+    assert entry.describe() == "A training of phantom was interrupted at step 6 of 12"
     with Journal.open(entry.folder) as journal:
         events = []
         model = drain(resume(journal), events.append)
         first = next(e for e in events if isinstance(e, Progress))
-        assert (first.stage, first.step) == ("galore", 11)
+        assert (first.stage, first.step) == ("galore", 7)
         assert weights_equal(model, unbroken)
         for name in ("settings", "training_slices", "classes", "data_fingerprint"):
             assert getattr(model.card, name) == getattr(unbroken.card, name)

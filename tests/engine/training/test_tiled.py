@@ -28,7 +28,7 @@ from medsaga import (
 )
 from medsaga.events import Preview, Progress
 
-TILED = replace(TINY, long_side=0, max_long_side=64, head_views=24)
+TILED = replace(TINY, long_side=0, max_long_side=64, head_views=24, head_steps=60)
 
 
 def lines(seed: int, side: int = 256) -> tuple[Volume, Volume]:

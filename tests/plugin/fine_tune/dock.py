@@ -14,7 +14,7 @@ NAMES = {1: "bright", 5: "dark", 117: "white"}
 COLOURS = {1: "#ff0000", 5: "#00ff00", 117: "#0000ff", None: "#ffffff", 0: "#00000000"}
 TIMEOUT = 60_000
 
-TINY = replace(TINY, steps=4, head_steps=40, validations=1)
+TINY = replace(TINY, steps=3)
 # So many steps that a test always comes before the end.
 LONG = replace(TINY, steps=5000)
 
