@@ -143,7 +143,7 @@ def test_the_copies_of_the_weights_are_as_large_as_foreseen():
     without = plan(tiny, 100_000, average_weights=False).n_bytes
     n_bytes = sum(tensor.nbytes for tensor in kept)
     assert with_average - without == n_bytes / 2
-    assert memory._copied_bytes(tiny, SETTINGS) == n_bytes
+    assert memory._copied_bytes(tiny, SETTINGS, CPU) == n_bytes
 
 
 def test_a_bound_is_no_less_than_what_is_counted(network):

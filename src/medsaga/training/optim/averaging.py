@@ -52,7 +52,10 @@ class WeightAverage:
 
 
 class BestWeights:
-    """The parameters that scored best, and their scores; None before the first."""
+    """The parameters that scored best, and their scores; None before the first.
+
+    They are kept in the computer's memory: a GPU's is short, and they are seldom moved.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self._parameters: list[Tensor] = list(network.parameters())
@@ -69,7 +72,7 @@ class BestWeights:
         """Keep the parameters as they are if they are the best so far."""
         if scores.mean_dice > self.score:
             self.scores = scores
-            self._kept = [parameter.clone() for parameter in self._parameters]
+            self._kept = [p.detach().to("cpu", copy=True) for p in self._parameters]
 
     @torch.no_grad()
     def write(self) -> None:
@@ -89,7 +92,7 @@ class BestWeights:
         self, state: Mapping[str, Tensor], notes: Mapping[str, Any] | None
     ) -> None:
         """Take over the best of a training, with what `notes` gave."""
-        self._kept = _in_order(state, self._parameters)
+        self._kept = _in_order(state, self._parameters, torch.device("cpu"))
         if notes is not None:
             by_class = {
                 name: {int(value): score for value, score in notes[name].items()}
@@ -102,9 +105,16 @@ def _numbered(tensors: list[Tensor]) -> dict[str, Tensor]:
     return {str(number): tensor for number, tensor in enumerate(tensors)}
 
 
-def _in_order(state: Mapping[str, Tensor], like: list[Tensor]) -> list[Tensor]:
-    """Give tensors by their numbers, where and as the parameters lie in memory."""
+def _in_order(
+    state: Mapping[str, Tensor],
+    like: list[Tensor],
+    device: torch.device | None = None,
+) -> list[Tensor]:
+    """Give tensors by their numbers, as the parameters lie in memory.
+
+    They are on the parameters' device, or on another one.
+    """
     return [
-        torch.empty_like(parameter).copy_(state[str(number)])
+        torch.empty_like(parameter, device=device).copy_(state[str(number)])
         for number, parameter in enumerate(like if state else ())
     ]

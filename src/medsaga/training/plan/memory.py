@@ -32,11 +32,14 @@ if TYPE_CHECKING:
 SAVE_MEMORY = "choose a smaller batch or long side, or close other programs"
 OUT_OF_MEMORY = f"The memory ran out: {SAVE_MEMORY}."
 _FLOAT = 4
-# Of a step whose blocks are computed once, and twice; and by a lean allocator.
-_ONCE, _TWICE, _LEAN = Overhead(1.22, 450e6), Overhead(1.8, 100e6), Overhead(1.0, 80e6)
+# Of the activations of a step whose blocks are computed once, and twice: convolutions
+# and windows leave other pieces than the long rows of a plain ViT. And of a lean one.
+_TINY_VIT = Overhead(1.20, 230e6), Overhead(1.92, 160e6)
+_VIT = Overhead(1.58, 50e6), Overhead(2.78, 190e6)
+_LEAN = Overhead(1.0, 80e6)
 # More than any backbone takes for a pixel of a batch, and than weights, moments and
 # subspaces are of the weights alone: what fits by these need not be counted.
-_MOST_PER_PIXEL, _MOST_PER_WEIGHT = 45_000, 4
+_MOST_PER_PIXEL, _MOST_PER_WEIGHT, _MOST_BESIDE = 55_000, 5, 450e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,15 +144,17 @@ def plan_step(
     bound = _bound(network, settings, size, device, free)
     if "on" not in (settings.checkpointing, settings.lean) and bound.fits:
         return bound
-    kept, copies = optimizer_bytes(network, settings), _copied_bytes(network, settings)
-    plan = bound
+    copies, plan = _copied_bytes(network, settings, device), bound
+    weights, kept = weight_bytes(network), optimizer_bytes(network, settings)
     for way in _ways(settings, device):
         counted = count_step(
             network, way.batch_size, size, precision, checkpointing=way.checkpointing
         )
+        tensors = Tensors(weights + kept, counted - weights)
+        n_bytes = in_process(tensors, way, network.backbone.name, device)
         plan = MemoryPlan(
             **way._asdict(),
-            n_bytes=_in_process(counted + kept, way, device) + copies,
+            n_bytes=n_bytes + copies,
             free=free,
         )
         if plan.fits:
@@ -176,34 +181,42 @@ def describe_memory(plan: MemoryPlan, settings: FineTuneSettings) -> str:
     return f"{text}."
 
 
-class _Way(NamedTuple):
+class Way(NamedTuple):
+    """How a step is taken."""
+
     batch_size: int
     checkpointing: bool
     lean: bool
 
 
-def _ways(settings: FineTuneSettings, device: torch.device) -> Iterator[_Way]:
+class Tensors(NamedTuple):
+    """Bytes of what stays from step to step, and of what a step needs at its peak."""
+
+    staying: int
+    passing: int
+
+
+def _ways(settings: FineTuneSettings, device: torch.device) -> Iterator[Way]:
     """Give the ways to take a step, from the fastest to the smallest."""
     batch_size = settings.batch_size
     computes_twice = [on for on in (False, True) if may_be(settings.checkpointing, on)]
     lean = ways_to_allocate(settings.lean, device)
     for checkpointing in computes_twice:
-        yield _Way(batch_size, checkpointing, lean[0])
+        yield Way(batch_size, checkpointing, lean[0])
     if len(lean) > 1:
-        yield _Way(batch_size, computes_twice[-1], lean=True)
+        yield Way(batch_size, computes_twice[-1], lean=True)
     while batch_size > 1:
         batch_size //= 2
-        yield _Way(batch_size, computes_twice[-1], lean[-1])
+        yield Way(batch_size, computes_twice[-1], lean[-1])
 
 
-def _in_process(n_bytes: int, way: _Way, device: torch.device) -> int:
-    """Give what a process will take for tensors of so many bytes."""
-    overhead = _TWICE if way.checkpointing else _ONCE
+def in_process(tensors: Tensors, way: Way, backbone: str, device: torch.device) -> int:
+    """Give what a process will take for these tensors, in bytes."""
     if device.type != "cpu":
-        overhead = ON_GPU
-    elif way.lean:
-        overhead = _LEAN
-    return overhead.add_to(n_bytes)
+        return ON_GPU.add_to(sum(tensors))
+    once, twice = _TINY_VIT if backbone == "lite_medsam" else _VIT
+    overhead = _LEAN if way.lean else twice if way.checkpointing else once
+    return tensors.staying + overhead.add_to(tensors.passing)
 
 
 def _bound(
@@ -213,22 +226,31 @@ def _bound(
     device: torch.device,
     free: int,
 ) -> MemoryPlan:
-    weights = sum(p.nbytes for p in network.parameters())
     pixels = settings.batch_size * size[0] * size[1]
-    way = _Way(settings.batch_size, checkpointing=False, lean=False)
-    most = _MOST_PER_WEIGHT * weights + _MOST_PER_PIXEL * pixels
+    way = Way(settings.batch_size, checkpointing=False, lean=False)
+    most = _MOST_PER_WEIGHT * weight_bytes(network) + _MOST_PER_PIXEL * pixels
     return MemoryPlan(
         **way._asdict(),
-        n_bytes=_in_process(most, way, device) + _copied_bytes(network, settings),
+        n_bytes=round(most + _MOST_BESIDE) + _copied_bytes(network, settings, device),
         free=free,
         is_bound=True,
     )
 
 
-def _copied_bytes(network: MedSAGa, settings: FineTuneSettings) -> int:
-    """Count what a training keeps of weights besides: the best, and the average."""
-    n_copies = 1 + settings.average_weights
-    return n_copies * sum(p.nbytes for p in network.parameters())
+def _copied_bytes(
+    network: MedSAGa, settings: FineTuneSettings, device: torch.device
+) -> int:
+    """Count what a training keeps of weights besides: the average, and the best.
+
+    The best are in the computer's memory whatever computes.
+    """
+    n_copies = settings.average_weights + (device.type == "cpu")
+    return n_copies * weight_bytes(network)
+
+
+def weight_bytes(network: MedSAGa) -> int:
+    """Count the weights."""
+    return sum(p.nbytes for p in network.parameters())
 
 
 def optimizer_bytes(network: MedSAGa, settings: FineTuneSettings) -> int:
