@@ -23,7 +23,9 @@ from medsaga import (
     segment,
 )
 
-SETTINGS = replace(FineTuneSettings(), steps=20, head_views=16, head_steps=400)
+SETTINGS = replace(
+    FineTuneSettings(), steps=20, head_views=16, head_steps=400, validations=1
+)
 
 
 def _mean_dice(
