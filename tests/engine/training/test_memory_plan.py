@@ -121,7 +121,11 @@ def test_it_is_foreseen_without_weights():
     assert found.checkpointing
     assert 600 * MB < found.n_bytes < 2500 * MB
     large = plan_memory(
-        replace(settings, backbone="vit_h"), (512, 512), 4, device=CPU, free=4000 * MB
+        replace(settings, backbone="vit_h", checkpointing="on"),
+        (256, 256),
+        4,
+        device=CPU,
+        free=4000 * MB,
     )
     assert not large.fits
 

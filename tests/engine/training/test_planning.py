@@ -205,11 +205,10 @@ class TestTheHead:
         assert any("the head alone, 0.05 minutes" in message for message in said)
 
     def test_where_no_head_stage_was_its_last_fit_is_planned(
-        self, image, labels, quick
+        self, image, labels, quick, unbroken
     ):
         settings = replace(quick, head_views=0, head_steps=0, minutes=0.05)
-        trained, _ = train(image, labels, settings)
-        model, _ = train(image, labels, settings, start=trained)
+        model, _ = train(image, labels, settings, start=unbroken[0])
         assert model.card.settings["head_views"] >= 4
         assert model.card.settings["head_steps"] >= 200
 

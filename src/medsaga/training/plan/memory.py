@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -146,10 +147,9 @@ def plan_step(
         return bound
     copies, plan = _copied_bytes(network, settings, device), bound
     weights, kept = weight_bytes(network), optimizer_bytes(network, settings)
+    count = cache(partial(count_step, network, size=size, precision=precision))
     for way in _ways(settings, device):
-        counted = count_step(
-            network, way.batch_size, size, precision, checkpointing=way.checkpointing
-        )
+        counted = count(way.batch_size, checkpointing=way.checkpointing)
         tensors = Tensors(weights + kept, counted - weights)
         n_bytes = in_process(tensors, way, network.backbone.name, device)
         plan = MemoryPlan(
