@@ -6,7 +6,10 @@ import json
 import sys
 
 import pytest
+import torch
 from PIL import Image
+
+from medsaga.training.plan.memory import Tensors, Way, in_process
 
 
 @pytest.fixture
@@ -48,6 +51,31 @@ def test_the_parts_make_up_what_was_taken(report):
             parts = report.parts(cell)
             assert sum(parts.values()) == cell["bytes"]
             assert min(parts.values()) >= 0, cell["method"]
+
+
+def test_the_plan_foresees_what_was_measured(report, page):
+    """Of every backbone, size, batch and way that was."""
+    cells = [cell for cells in report.read_results().values() for cell in cells]
+    cells += json.loads((report.RESULTS / "plans.json").read_text())["figures"]
+    ours = [c for c in cells if c["optimizer"] == "galore" and "stock" not in c]
+    errors = []
+    for cell in ours:
+        counted = cell["counted"]
+        tensors = Tensors(
+            counted["weights"],
+            counted["optimiser state"],
+            counted["gradients"] + counted["activations"],
+        )
+        is_twice, is_lean = (
+            cell.get(name, False) for name in ("checkpointing", "lean")
+        )
+        way = Way(cell["batch"], is_twice, is_lean)
+        foreseen = in_process(
+            tensors, way, cell["backbone"], cell["precision"], torch.device("cpu")
+        )
+        errors.append(abs(foreseen / cell["bytes"] - 1))
+    assert max(errors) <= 0.1
+    assert f"{len(errors)} combinations" in page
 
 
 def test_the_sentences_have_the_numbers_of_the_files(taken, page, repository):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -13,7 +14,6 @@ from medsaga.memory.counting import count_step
 from medsaga.memory.process import (
     ON_GPU,
     Foreseen,
-    Overhead,
     may_be,
     ways_to_allocate,
 )
@@ -24,7 +24,7 @@ from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.strategy import apply_strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from medsaga.computing import FixedPrecision
     from medsaga.settings.fine_tune import FineTuneSettings
@@ -33,11 +33,27 @@ if TYPE_CHECKING:
 SAVE_MEMORY = "choose a smaller batch or long side, or close other programs"
 OUT_OF_MEMORY = f"The memory ran out: {SAVE_MEMORY}."
 _FLOAT = 4
-# Of the activations of a step whose blocks are computed once, and twice: convolutions
-# and windows leave other pieces than the long rows of a plain ViT. And of a lean one.
-_TINY_VIT = Overhead(1.20, 230e6), Overhead(1.92, 160e6)
-_VIT = Overhead(1.58, 50e6), Overhead(2.78, 190e6)
-_LEAN = Overhead(1.0, 80e6)
+
+
+class _Scratch(NamedTuple):
+    """What a process takes beside a step's tensors: parts of these, and bytes.
+
+    Kernels want some, and the allocator holds what it cannot use, unless it is lean
+    (docs/memory.md).
+    """
+
+    of_passing: float
+    of_weights: float
+    besides: float
+
+
+# Where blocks are computed once, and twice: convolutions and windows leave other pieces
+# than the long rows of a plain ViT.
+_OF_TINY_VIT = _Scratch(0.15, 0, 260e6), _Scratch(0.75, 0, 200e6)
+_OF_VIT = _Scratch(0.55, 0, 90e6), _Scratch(1.55, 0.44, 60e6)
+_LEAN: Mapping[FixedPrecision, _Scratch] = MappingProxyType(
+    {"fp32": _Scratch(0, 0, 80e6), "bf16": _Scratch(0, 0, 150e6)}
+)
 # More than any backbone takes for a pixel of a batch, and than weights, moments and
 # subspaces are of the weights alone: what fits by these need not be counted.
 _MOST_PER_PIXEL, _MOST_PER_WEIGHT, _MOST_BESIDE = 55_000, 5, 450e6
@@ -150,8 +166,8 @@ def plan_step(
     count = cache(partial(count_step, network, size=size, precision=precision))
     for way in _ways(settings, device):
         counted = count(way.batch_size, checkpointing=way.checkpointing)
-        tensors = Tensors(weights + kept, counted - weights)
-        n_bytes = in_process(tensors, way, network.backbone.name, device)
+        tensors = Tensors(weights, kept, counted - weights)
+        n_bytes = in_process(tensors, way, network.backbone.name, precision, device)
         plan = MemoryPlan(
             **way._asdict(),
             n_bytes=n_bytes + copies,
@@ -192,7 +208,8 @@ class Way(NamedTuple):
 class Tensors(NamedTuple):
     """Bytes of what stays from step to step, and of what a step needs at its peak."""
 
-    staying: int
+    weights: int
+    optimizer: int
     passing: int
 
 
@@ -210,13 +227,21 @@ def _ways(settings: FineTuneSettings, device: torch.device) -> Iterator[Way]:
         yield Way(batch_size, computes_twice[-1], lean[-1])
 
 
-def in_process(tensors: Tensors, way: Way, backbone: str, device: torch.device) -> int:
+def in_process(
+    tensors: Tensors,
+    way: Way,
+    backbone: str,
+    precision: FixedPrecision,
+    device: torch.device,
+) -> int:
     """Give what a process will take for these tensors, in bytes."""
     if device.type != "cpu":
         return ON_GPU.add_to(sum(tensors))
-    once, twice = _TINY_VIT if backbone == "lite_medsam" else _VIT
-    overhead = _LEAN if way.lean else twice if way.checkpointing else once
-    return tensors.staying + overhead.add_to(tensors.passing)
+    once, twice = _OF_TINY_VIT if backbone == "lite_medsam" else _OF_VIT
+    scratch = _LEAN[precision] if way.lean else twice if way.checkpointing else once
+    of_passing = scratch.of_passing * tensors.passing
+    of_weights = scratch.of_weights * tensors.weights
+    return round(sum(tensors) + of_passing + of_weights + scratch.besides)
 
 
 def _bound(
