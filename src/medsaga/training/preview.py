@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from medsaga.computing import evaluating
 from medsaga.data.samples import working_image
-from medsaga.errors import MedsagaError
+from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import Notice, Preview
 from medsaga.network.inference import predict_image
 from medsaga.propagation.fusion import fuse
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PreviewTarget: TypeAlias = tuple[int, int]
 """Image and slice of a preview."""
 
+_NOT_ENOUGH_MEMORY = "The memory is not enough to show one."
 # The slice that the user turns to is previewed sooner than the interval says.
 _SOONEST_PREVIEW = 0.5
 # After one of many tiles, so many times as long nothing is previewed.
@@ -61,7 +62,7 @@ class Previewer:
         self._last_target: PreviewTarget | None = None
         self._limits: dict[int, tuple[float, float]] = {}
         self._carried: dict[PreviewTarget, CarriedMaps] = {}
-        self._gone: set[int] = set()  # images whose files cannot be read any more
+        self._gone: set[int] = set()  # images that cannot be shown any more
 
     @property
     def is_due(self) -> bool:
@@ -79,10 +80,13 @@ class Previewer:
         if self._last_target is None or self._last_target[0] in self._gone:
             return
         try:
-            yield self._preview(*self._last_target, stage)
+            with memory_explained(_NOT_ENOUGH_MEMORY):
+                preview = self._preview(*self._last_target, stage)
         except MedsagaError as error:  # a preview is not worth the training
             self._gone.add(self._last_target[0])
-            yield Notice(message=f"No slice of this image can be shown: {error}")
+            yield Notice(message=f"No more slices of this image are shown: {error}")
+            return
+        yield preview
 
     def _preview(self, image: int, index: int, stage: Stage) -> Preview:
         setup = self._setup

@@ -51,6 +51,6 @@ def test_a_training_outlives_the_file_that_is_previewed(folders, quick):
     model, events = train(images, labels, quick, preview=preview)
     assert model.card.training_slices
     notices = [e.message for e in events if isinstance(e, Notice)]
-    assert len([one for one in notices if "can be shown" in one]) == 1
+    assert len([one for one in notices if "are shown" in one]) == 1
     assert any("without the paint beside it" in one for one in notices)
     assert not any(isinstance(e, Preview) for e in events)
