@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from medsaga.data.on_demand import remembered
 from medsaga.data.volume import AXIS_NAMES, Volume, check_axis
 from medsaga.errors import MedsagaError
 from medsaga.wording import count, verb
@@ -127,7 +128,7 @@ def annotated_slices(
         check_axis(axis)
         axis = int(axis)  # numpy's integers are not in JSON
     # For each volume and axis, whether each slice carries a label.
-    labelled = [_labelled_slices(label) for label in labels]
+    labelled = [labelled_slices(label) for label in labels]
     may_be_empty = may_be_empty and (slices is not None or bool(empty_slices))
     if not (may_be_empty or any(flags[0].any() for flags in labelled)):
         raise MedsagaError(
@@ -172,9 +173,14 @@ def iterate_slices(
         yield annotation.read(labels[v], s)
 
 
-def _labelled_slices(label: Volume) -> list[NDArray[np.bool_]]:
-    labelled = np.asarray(label.array) != 0
-    return [labelled.any(axis=tuple({0, 1, 2} - {a})) for a in range(3)]
+def labelled_slices(label: Volume) -> Sequence[NDArray[np.bool_]]:
+    """Tell whether each slice carries a label: (n,) for each axis of (z, y, x)."""
+
+    def find() -> Sequence[NDArray[np.bool_]]:
+        labelled = np.asarray(label.array) != 0
+        return [labelled.any(axis=tuple({0, 1, 2} - {a})) for a in range(3)]
+
+    return remembered(label.array, "labelled slices", find)
 
 
 def _labelled(along: Sequence[NDArray[np.bool_]]) -> tuple[tuple[int, int], ...]:

@@ -107,9 +107,8 @@ def as_volume_pairs(
             "give one label image for each image."
         )
     found = PairReader(len(pictures), wanted)
-    for picture, mask in zip(pictures, masks, strict=True):
-        image = picture if isinstance(picture, (str, Path)) else as_volume(picture)
-        image = Path(image) if isinstance(image, str) else image
+    for one, mask in zip(pictures, masks, strict=True):
+        image = Path(one) if isinstance(one, (str, Path)) else as_volume(one)
         found.take(image, _as_labels(mask, image), packs=isinstance(mask, (str, Path)))
     return found.images, found.labels, found.doubts
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from medsaga.data.annotation import labelled_slices
 from medsaga.data.files import read_volume
 from medsaga.data.intensity.doubts import remember_values
 from medsaga.data.matching import match_labels
@@ -48,11 +49,10 @@ class WantedSlices:
     with_neighbours: bool = False
 
     def places(
-        self, labels: NDArray[Any]
+        self, labels: Volume
     ) -> tuple[list[tuple[slice | int, ...]], list[tuple[slice | int, ...]]]:
-        """Give where the slices are in labels (z, y, x), and where in the image."""
-        labelled = labels != 0
-        flags = [labelled.any(axis=tuple({0, 1, 2} - {a})) for a in range(3)]
+        """Give where the slices are in an image's labels, and where in the image."""
+        flags = labelled_slices(labels)
         axis = self.axis
         if axis is None:
             axis = min(range(3), key=lambda a: int(flags[a].sum()))
@@ -115,17 +115,15 @@ class PairReader:
         volume = read_volume(image) if isinstance(image, Path) else image
         labels, doubt = match_labels(volume, labels)
         self.doubts += [] if doubt is None else [doubt]
-        if self._held is not None:
-            in_labels, in_image = self._wanted.places(np.asarray(labels.array))
-            if packs:
-                packed = _packed_on_demand(labels.array, self._held)
-                packed.keep_slices(in_labels)
-                labels = replace(labels, array=cast("NDArray[Any]", packed))
-            if isinstance(image, Path):
-                array = _file_on_demand(image, volume, self._held)
-                array.keep_slices(in_image)
-                volume = replace(volume, array=cast("NDArray[Any]", array))
-                remember_values(volume)
+        if self._held is not None and packs:
+            packed = _packed_on_demand(labels.array, self._held)
+            labels = replace(labels, array=cast("NDArray[Any]", packed))
+            packed.keep_slices(self._wanted.places(labels)[0])
+        if self._held is not None and isinstance(image, Path):
+            array = _file_on_demand(image, volume, self._held)
+            volume = replace(volume, array=cast("NDArray[Any]", array))
+            array.keep_slices(self._wanted.places(labels)[1])
+            remember_values(volume)
         self.images.append(self._told_apart(volume))
         self.labels.append(labels)
 

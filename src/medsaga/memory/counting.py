@@ -72,7 +72,7 @@ def count_look(network: MedSAGa, size: Size, precision: FixedPrecision = "fp32")
     return _count(_Look(network, precision), (1, 3, *size)) - weights
 
 
-def _count(work: _Step | _Look, shape: tuple[int, ...]) -> int:
+def _count(work: _Look, shape: tuple[int, ...]) -> int:
     """Count the peak of the tensors of some work on images, weights among them."""
     # Some of torch that nothing else needs: a second of importing.
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -96,21 +96,6 @@ def _count(work: _Step | _Look, shape: tuple[int, ...]) -> int:
     return live.peak
 
 
-class _Step(nn.Module):
-    """A network with its loss and the backward pass, which computes blocks again."""
-
-    learns = True
-
-    def __init__(self, network: MedSAGa, precision: FixedPrecision) -> None:
-        super().__init__()
-        self.network, self._precision = network, precision
-
-    def forward(self, images: Tensor) -> None:
-        with autocast(images.device, self._precision):
-            logits = self.network(images)
-        _loss(logits).backward()  # type: ignore[no-untyped-call]
-
-
 class _Look(nn.Module):
     """A network that looks at images as a segmentation does."""
 
@@ -123,6 +108,17 @@ class _Look(nn.Module):
     def forward(self, images: Tensor) -> None:
         with torch.no_grad(), autocast(images.device, self._precision):
             self.network(images).float()
+
+
+class _Step(_Look):
+    """A network with its loss and the backward pass, which computes blocks again."""
+
+    learns = True
+
+    def forward(self, images: Tensor) -> None:
+        with autocast(images.device, self._precision):
+            logits = self.network(images)
+        _loss(logits).backward()  # type: ignore[no-untyped-call]
 
 
 def _tensors_of(network: nn.Module) -> dict[str, Tensor]:

@@ -19,15 +19,16 @@ class Overhead(NamedTuple):
     """What tensors become in a process: a factor, and bytes beside it.
 
     Kernels want scratch, and the allocator holds what it cannot use, unless it is lean
-    (docs/memory.md).
+    (docs/memory.md). Some of that is a part of the weights that are updated.
     """
 
     factor: float
     beside: float
+    of_weights: float = 0.0
 
-    def add_to(self, n_bytes: int) -> int:
+    def add_to(self, n_bytes: int, weights: int = 0) -> int:
         """Give what a process takes for tensors of so many bytes."""
-        return round(self.factor * n_bytes + self.beside)
+        return round(self.factor * n_bytes + self.of_weights * weights + self.beside)
 
 
 # Of a GPU's allocator nothing was measured.

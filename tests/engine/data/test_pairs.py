@@ -16,6 +16,7 @@ from medsaga.data.intensity.rule import PERCENTILES, looks_like_hounsfield
 from medsaga.data.intensity.values import extremes, sample_values
 from medsaga.data.on_demand import ArrayOnDemand, HeldArrays
 from medsaga.data.pairs import WantedSlices, forget_slices
+from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError
 
 LABELLED = (2, 5)
@@ -91,8 +92,8 @@ def test_what_is_on_demand_is_what_is_in_memory(folders, reads):
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_slices_are_kept_along_the_axis_with_the_fewest_labels(axis):
-    labels = np.zeros((6, 7, 8), np.uint8)
-    np.moveaxis(labels, axis, 0)[3, 1:5, 1:5] = 1
+    labels = Volume(array=np.zeros((6, 7, 8), np.uint8))
+    np.moveaxis(labels.array, axis, 0)[3, 1:5, 1:5] = 1
     of_labels, of_image = WantedSlices().places(labels)
     assert of_labels == of_image == [(slice(None),) * axis + (3,)]
     beside = WantedSlices(besides=(0,), with_neighbours=True)

@@ -11,6 +11,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -103,6 +104,14 @@ def start_and_kill(work, folder: Path, *, after: str, seconds: float) -> None:
     process.join()
 
 
+def kill_ten_times(work, folder: Path, after: str, seed: int) -> Iterator[int]:
+    """Kill work soon after it says something, and tell how much each left over."""
+    rng = random.Random(seed)
+    for _ in range(10):
+        start_and_kill(work, folder, after=after, seconds=rng.uniform(0, 0.1))
+        yield len(leftovers(folder))
+
+
 def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.name.startswith(".")]
 
@@ -136,15 +145,9 @@ def test_a_model_is_whole_whenever_its_keeping_is_killed(
 ):
     monkeypatch.setenv("MEDSAGA_STATE", str(tmp_path / "states"))
     expected = load_model(save_model(unbroken[0], tmp_path / "made" / "start"))
-    rng, n_left_over = random.Random(2), 0
-    for _ in range(10):
-        start_and_kill(
-            keep_again_and_again,
-            tmp_path,
-            after="saved",
-            seconds=rng.uniform(0, 0.1),
-        )
-        n_left_over += bool(leftovers(tmp_path))
+    n_left_over = 0
+    for n_files in kill_ten_times(keep_again_and_again, tmp_path, "saved", 2):
+        n_left_over += n_files
         load_model(tmp_path / "model")
         for entry in interrupted_trainings():
             Journal.open(entry.folder).discard()
@@ -170,15 +173,9 @@ def assert_whole(folder: Path) -> None:
 def test_what_is_written_is_whole_whenever_it_is_killed(tmp_path, unbroken):
     save_model(unbroken[0], tmp_path / "made" / "start")
     expected = load_model(tmp_path / "made" / "start")
-    rng, n_left_over = random.Random(1), 0
-    for _ in range(10):
-        start_and_kill(
-            write_again_and_again,
-            tmp_path,
-            after="written",
-            seconds=rng.uniform(0, 0.1),
-        )
-        n_left_over += bool(leftovers(tmp_path))
+    n_left_over = 0
+    for n_files in kill_ten_times(write_again_and_again, tmp_path, "written", 1):
+        n_left_over += n_files
         assert read_labels(tmp_path / "mask.nii.gz").array.any()
     assert n_left_over
     assert ModelTarget.choose(tmp_path / "model", overwrite=True).before is not None

@@ -14,6 +14,7 @@ from medsaga.memory.counting import count_step
 from medsaga.memory.process import (
     ON_GPU,
     Foreseen,
+    Overhead,
     may_be,
     ways_to_allocate,
 )
@@ -33,26 +34,12 @@ if TYPE_CHECKING:
 SAVE_MEMORY = "choose a smaller batch or long side, or close other programs"
 OUT_OF_MEMORY = f"The memory ran out: {SAVE_MEMORY}."
 _FLOAT = 4
-
-
-class _Scratch(NamedTuple):
-    """What a process takes beside a step's tensors: parts of these, and bytes.
-
-    Kernels want some, and the allocator holds what it cannot use, unless it is lean
-    (docs/memory.md).
-    """
-
-    of_passing: float
-    of_weights: float
-    besides: float
-
-
-# Where blocks are computed once, and twice: convolutions and windows leave other pieces
-# than the long rows of a plain ViT.
-_OF_TINY_VIT = _Scratch(0.15, 0, 260e6), _Scratch(0.75, 0, 200e6)
-_OF_VIT = _Scratch(0.55, 0, 90e6), _Scratch(1.55, 0.44, 60e6)
-_LEAN: Mapping[FixedPrecision, _Scratch] = MappingProxyType(
-    {"fp32": _Scratch(0, 0, 80e6), "bf16": _Scratch(0, 0, 150e6)}
+# Of what passes in a step whose blocks are computed once, and twice: convolutions and
+# windows leave other pieces than the long rows of a plain ViT. And of a lean one.
+_OF_TINY_VIT = Overhead(1.15, 260e6), Overhead(1.75, 200e6)
+_OF_VIT = Overhead(1.55, 90e6), Overhead(2.55, 60e6, of_weights=0.44)
+_LEAN: Mapping[FixedPrecision, Overhead] = MappingProxyType(
+    {"fp32": Overhead(1.0, 80e6), "bf16": Overhead(1.0, 150e6)}
 )
 # More than any backbone takes for a pixel of a batch, and than weights, moments and
 # subspaces are of the weights alone: what fits by these need not be counted.
@@ -238,10 +225,9 @@ def in_process(
     if device.type != "cpu":
         return ON_GPU.add_to(sum(tensors))
     once, twice = _OF_TINY_VIT if backbone == "lite_medsam" else _OF_VIT
-    scratch = _LEAN[precision] if way.lean else twice if way.checkpointing else once
-    of_passing = scratch.of_passing * tensors.passing
-    of_weights = scratch.of_weights * tensors.weights
-    return round(sum(tensors) + of_passing + of_weights + scratch.besides)
+    overhead = _LEAN[precision] if way.lean else twice if way.checkpointing else once
+    staying = tensors.weights + tensors.optimizer
+    return staying + overhead.add_to(tensors.passing, tensors.weights)
 
 
 def _bound(
