@@ -47,6 +47,11 @@ def pick_device() -> torch.device:
     return torch.device("cuda" if is_wanted and torch.cuda.is_available() else "cpu")
 
 
+def has_gpu() -> bool:
+    """Say whether a GPU computes."""
+    return pick_device().type != "cpu"
+
+
 def processes_here() -> int:
     """Count the processes that torchrun has started on this computer; mostly one."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -1,4 +1,5 @@
 from .computing import describe_computer as describe_computer
+from .computing import has_gpu as has_gpu
 from .data.annotation import annotated_slices as annotated_slices
 from .data.canvas import Canvas as Canvas
 from .data.classes import ClassTable as ClassTable

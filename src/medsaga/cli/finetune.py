@@ -250,6 +250,8 @@ def _check_alone(*, resume: bool, has_image: bool, has_options: bool) -> None:
 def make_settings(preset_name: str, given: Mapping[str, Any]) -> FineTuneSettings:
     """Give a preset's settings with those changed that were given as options.
 
+    The preset is that of the device that computes.
+
     Raises
     ------
     MedsagaError
@@ -257,7 +259,9 @@ def make_settings(preset_name: str, given: Mapping[str, Any]) -> FineTuneSetting
     """
     if {"minutes", "steps"} <= given.keys():
         raise MedsagaError("--minutes and --steps exclude one another: give one.")
-    return replace(preset(preset_name), **given)
+    from medsaga.frontend import has_gpu
+
+    return replace(preset(preset_name, on_gpu=has_gpu()), **given)
 
 
 def _tell_of_result(

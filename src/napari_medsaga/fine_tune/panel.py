@@ -97,6 +97,7 @@ class FineTunePanel(DockPanel):
         self.run.advanced.connect(
             lambda part: self._tell_job(lambda job: job.show_progress(part))
         )
+        self.computer.gpu_found.connect(self.plan.suit_gpu)
         self.computer.changed.connect(self._show_plan)
         self.run.segments.toggled.connect(self._show_plan)
         self._viewer.dims.events.point.connect(self._on_point_changed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from medsaga import PRESETS, FineTuneSettings, preset
+from medsaga import PRESETS, FineTuneSettings, MedsagaError, preset
 from medsaga.frontend import duration, missing_weights
 from napari_medsaga.fine_tune.advanced_dialog import AdvancedDialog
 from napari_medsaga.fine_tune.annotated.sparse_form import SPARSE_SETTINGS
@@ -41,6 +42,7 @@ _FOR = {
     "thorough": "Larger images, more slices.",
     "paper": "MedSAGa's own values (arXiv 2407.15042): vit_b, one stage.",
 }
+_ON_GPU = "On this GPU images are seen at up to 256 pixels, four in a step."
 # No two controls of the dock have the same, nor one that a menu of napari has.
 _MNEMONICS = {"quick": "q", "balanced": "c", "thorough": "g", "paper": "a"}
 
@@ -64,6 +66,7 @@ class PlanBox(QWidget):
         self._before = self._continued = self.origin.origin()
         self._followed: Path | None = None
         self._preset_backbone = _DEFAULT_BACKBONE
+        self._on_gpu = False
 
         self._lay_out()
         self._describe()
@@ -105,6 +108,19 @@ class PlanBox(QWidget):
         if card is None or self.settings().long_side:
             return None
         return card.canvas
+
+    def suit_gpu(self) -> None:
+        """Offer the presets as they are on a GPU; what was changed by hand stays."""
+        if self._on_gpu:
+            return
+        plain = self._preset()
+        self._on_gpu = True
+        for name, text in _FOR.items():
+            if name != "paper":
+                self._presets[name].setToolTip(f"{text} {_ON_GPU}")
+        with suppress(MedsagaError):
+            if self.form.value() == plain:
+                self.form.set_value(self._preset())
 
     def set_settings(self, settings: FineTuneSettings) -> None:
         """Show other settings, and start from their backbone."""
@@ -185,11 +201,14 @@ class PlanBox(QWidget):
         self.origin.look_again()
         super().enterEvent(event)
 
+    def _preset(self) -> FineTuneSettings:
+        return preset(self._preset_name(), on_gpu=self._on_gpu)
+
     def _preset_name(self) -> str:
         return next(n for n, b in self._presets.items() if b.isChecked())
 
     def _on_preset_clicked(self, _: object) -> None:
-        settings = preset(self._preset_name())
+        settings = self._preset()
         self.form.set_value(settings)
         # What the user chose stays; only what came with the last preset goes with it.
         if self.origin.origin().backbone == self._preset_backbone:
@@ -197,7 +216,7 @@ class PlanBox(QWidget):
         self._preset_backbone = settings.backbone
 
     def _on_reset_clicked(self) -> None:
-        self.form.set_value(preset(self._preset_name()))
+        self.form.set_value(self._preset())
 
 
 def _preset_title(name: str) -> str:

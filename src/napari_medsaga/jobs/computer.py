@@ -33,6 +33,8 @@ class ComputerWatch(QObject):
 
     changed = Signal()
     """Emitted when the computer, and then its speed, has been looked at."""
+    gpu_found = Signal()
+    """Emitted before that where there is a GPU."""
 
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
@@ -58,6 +60,8 @@ class ComputerWatch(QObject):
         import_engine()
         self.computer = frontend.describe_computer()
         try:
+            if frontend.has_gpu():
+                self.gpu_found.emit()
             self.changed.emit()
             # A job that was started meanwhile has its preview first, and imports then.
             if not (is_computing() or _is_closing.is_set()):
@@ -82,7 +86,8 @@ def _measure() -> None:
     with idle_computer() as is_wanted:  # one at a time
         if known_speed is not None or is_wanted is None:
             return
-        stream = frontend.measure_speed(preset("balanced"))
+        settings = preset("balanced", on_gpu=frontend.has_gpu())
+        stream = frontend.measure_speed(settings)
         try:
             while not (is_wanted() or _is_closing.is_set()):
                 next(stream)

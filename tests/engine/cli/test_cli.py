@@ -759,6 +759,14 @@ def test_without_options_the_preset_is_used_as_it_is(name):
     assert make_settings(name, {}) == PRESETS[name]
 
 
+def test_on_a_gpu_images_are_larger_and_more_unless_told_otherwise(monkeypatch):
+    monkeypatch.setattr(medsaga.frontend, "has_gpu", lambda: True)
+    settings = make_settings("balanced", {"batch_size": 3})
+    expected = dataclasses.replace(PRESETS["balanced"], max_long_side=256, batch_size=3)
+    assert settings == expected
+    assert make_settings("paper", {}) == PRESETS["paper"]
+
+
 def test_paper_takes_the_paper_s_backbone_unless_another_is_given():
     assert make_settings("paper", {}).backbone == "vit_b"
     assert make_settings("paper", {"backbone": "vit_l"}).backbone == "vit_l"

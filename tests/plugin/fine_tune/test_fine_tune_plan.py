@@ -209,6 +209,25 @@ class TestPlan:
         # The backbone that the user chose stays.
         assert panel.plan.settings() == replace(PRESETS["thorough"], backbone="tiny")
 
+    def test_presets_are_those_of_the_gpu_and_what_was_changed_stays(self, panel):
+        plan = panel.plan
+        plan.form.set_value(preset("balanced"))
+        panel.computer.gpu_found.emit()
+        of_gpu = preset("balanced", on_gpu=True)
+        assert of_gpu.max_long_side > preset("balanced").max_long_side
+        assert plan.form.value() == of_gpu
+        panel.findChild(QAbstractButton, "quick").click()
+        assert plan.form.value() == preset("quick", on_gpu=True)
+        plan.form.control("rank").setValue(7)
+        panel.computer.gpu_found.emit()
+        assert plan.form.value() == replace(preset("quick", on_gpu=True), rank=7)
+
+    def test_what_was_changed_before_the_gpu_was_found_stays(self, panel):
+        changed = replace(preset("balanced"), max_long_side=96)
+        panel.plan.form.set_value(changed)
+        panel.computer.gpu_found.emit()
+        assert panel.plan.form.value() == changed
+
     def test_a_model_to_continue_from_is_planned_as_what_it_is(self, panel, qtbot):
         """Not at the speed of the preset's backbone, which is not what trains."""
         qtbot.waitUntil(lambda: panel.computer.speed is not None, timeout=TIMEOUT)
