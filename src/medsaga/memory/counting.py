@@ -90,7 +90,6 @@ def _count(work: _Look, shape: tuple[int, ...]) -> int:
         images = torch.empty(shape, device=device)
         images = images.contiguous(memory_format=torch.channels_last)
         network.train(work.learns)
-        network.backbone.train()  # else timm's attention would keep what it made
         torch.func.functional_call(work, tensors, (images,))
     network.train(was_training)
     return live.peak

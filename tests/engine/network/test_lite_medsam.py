@@ -5,13 +5,14 @@ import warnings
 
 import pytest
 import torch
-from timm.models.tiny_vit import ConvNorm
+from timm.models.tiny_vit import ConvNorm, TinyVitBlock
 
 from medsaga.network.backbones.catalogue import find_checkpoint
 from medsaga.network.backbones.folded_norm import FoldedConvNorm
 from medsaga.network.backbones.lite_medsam import build_lite_medsam
 from medsaga.network.backbones.pretrained import load_pretrained
 from medsaga.network.backbones.sam_format import read_checkpoint
+from medsaga.network.backbones.unpadded_windows import UnpaddedBlock
 from medsaga.network.medsaga import MedSAGa
 from medsaga.settings.fine_tune import FineTuneSettings
 from medsaga.training.optim.groups import parameter_groups
@@ -148,3 +149,24 @@ def test_checkpointing_changes_neither_output_nor_gradient():
     ):
         if p.grad is not None:
             torch.testing.assert_close(p.grad, q.grad, msg=name)
+
+
+@pytest.mark.parametrize("size", [(14, 28), (8, 8), (16, 23), (3, 40), (30, 14)])
+def test_blocks_without_padding_give_the_same_and_the_same_gradients(size):
+    torch.manual_seed(0)
+    plain = TinyVitBlock(12, 2, window_size=14).double().eval().requires_grad_()
+    for parameter in plain.parameters():  # timm's biases begin at zero
+        torch.nn.init.normal_(parameter, std=0.5)
+    plain.attn.train()  # else its biases are kept from call to call
+    unpadded = UnpaddedBlock(copy.deepcopy(plain)).eval()
+    assert unpadded.state_dict().keys() == plain.state_dict().keys()
+    tokens = torch.randn(2, *size, 12, dtype=torch.float64)
+    outputs = []
+    for block in (plain, unpadded):
+        outputs.append(block(tokens))
+        outputs[-1].square().sum().backward()
+    torch.testing.assert_close(*outputs)
+    for of_plain, of_unpadded in zip(
+        plain.parameters(), unpadded.parameters(), strict=True
+    ):
+        torch.testing.assert_close(of_unpadded.grad, of_plain.grad)

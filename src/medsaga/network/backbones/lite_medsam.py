@@ -23,6 +23,7 @@ from medsaga.network.backbones.base import (
     check_size,
 )
 from medsaga.network.backbones.folded_norm import fold_batch_norms
+from medsaga.network.backbones.unpadded_windows import UnpaddedBlock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -138,11 +139,8 @@ def _build_tiny_vit() -> TinyVit:
     encoder.patch_embed.conv1 = ConvNorm(3, _WIDTHS[0] // 2)
     encoder.patch_embed.conv2 = ConvNorm(_WIDTHS[0] // 2, _WIDTHS[0])
     encoder.stages[-1].downsample.conv2.conv.stride = (1, 1)
-    for module in encoder.modules():
-        if isinstance(module, Attention):
-            # Measured on CPUs: with a learned bias torch's fused attention takes its
-            # slow path, and a training step is a tenth faster without it.
-            module.fused_attn = False
+    for stage in encoder.stages[1:]:
+        stage.blocks = nn.Sequential(*map(UnpaddedBlock, stage.blocks))
     fold_batch_norms(encoder)
     encoder.head = nn.Identity()  # its norm would be a parameter that never trains
     return encoder
