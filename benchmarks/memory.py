@@ -44,6 +44,14 @@ METHODS: dict[str, dict[str, Any]] = {
         "optimizer": "galore",
         "checkpointing": True,
     },
+    "Fira, our attention and checkpointing": {
+        "optimizer": "fira",
+        "checkpointing": True,
+    },
+    "APOLLO-Mini, our attention and checkpointing": {
+        "optimizer": "apollo-mini",
+        "checkpointing": True,
+    },
     "GaLore, our attention and checkpointing, lean": {
         "optimizer": "galore",
         "checkpointing": True,

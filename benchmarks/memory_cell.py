@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from segment_anything.modeling.image_encoder import Attention
@@ -22,7 +22,7 @@ from medsaga.computing import allocate_leanly, autocast, computing_threads
 from medsaga.memory.counting import _LiveBytes
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.medsaga import MedSAGa
-from medsaga.settings.fine_tune import FineTuneSettings
+from medsaga.settings.fine_tune import FineTuneSettings, OptimizerName
 from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.layerwise import LayerwiseOptimizer
 from medsaga.training.optim.losses import SegmentationLoss
@@ -86,10 +86,19 @@ def loss_of(network: MedSAGa, batch: tuple[Tensor, Tensor], cell: Cell) -> Tenso
     return SegmentationLoss(0.8)(logits, targets)
 
 
+def is_layerwise(cell: Cell) -> bool:
+    """Whether a method's optimiser is one of a training's, a layer after the other."""
+    return cell["optimizer"] in get_args(OptimizerName)
+
+
+def _settings(cell: Cell) -> FineTuneSettings:
+    return FineTuneSettings(optimizer=cell["optimizer"])
+
+
 def stepper(network: MedSAGa, cell: Cell) -> Callable[[Tensor], None]:
     """Give what a method does with a loss."""
-    if cell["optimizer"] == "galore":
-        layerwise = LayerwiseOptimizer(parameter_groups(network, FineTuneSettings()))
+    if is_layerwise(cell):
+        layerwise = LayerwiseOptimizer(parameter_groups(network, _settings(cell)))
         layerwise.attach()
 
         def step(loss: Tensor) -> None:
@@ -144,7 +153,7 @@ def count(cell: Cell) -> dict[str, int]:
 
     with torch.device("meta"):
         network = build(cell)
-    frees = cell["optimizer"] == "galore"
+    frees = is_layerwise(cell)
     with FakeTensorMode(allow_non_fake_inputs=True), _AtPeak() as live:
         tensors = {
             f"network.{name}": _without_contents(tensor, frees)
@@ -154,7 +163,7 @@ def count(cell: Cell) -> dict[str, int]:
         torch.func.functional_call(_Step(network, cell), tensors, ())
     weights = sum(tensor.nbytes for tensor in tensors.values())
     if frees:
-        kept = optimizer_bytes(network, FineTuneSettings())
+        kept = optimizer_bytes(network, _settings(cell))
     else:
         kept = sum(_MOMENT_BYTES * p.numel() for p in _learning(network))
     return {

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import argparse
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 from tables import markdown
 
 from medsaga import FineTuneSettings
+from medsaga.memory.counting import count_step
+from medsaga.network.backbones import attending, attention
 from medsaga.network.backbones.pretrained import build_backbone
 from medsaga.network.medsaga import MedSAGa
 from medsaga.training.optim.strategy import apply_strategy
@@ -24,9 +27,6 @@ from medsaga.training.plan import memory
 
 if TYPE_CHECKING:
     from medsaga.frontend import MemoryPlan
-
-# The machines of a row want the same counts, which take seconds each.
-memory.count_step = cache(memory.count_step)
 
 BACKBONES = ("lite_medsam", "vit_b", "vit_l", "vit_h")
 SIDES = (256, 512, 1024)
@@ -37,6 +37,24 @@ MACHINES = {
     "8 GB free, no GPU": (torch.device("cpu"), 8 * _GB),
     "4 GB free, no GPU": (torch.device("cpu"), 4 * _GB),
 }
+
+
+def _count_on_gpu(*given: Any, **named: Any) -> int:
+    """Count a step with the attention that a GPU has, though there is none."""
+    with patch.object(attention, "attend", attending.attend_fused):
+        return count_step(*given, **named)
+
+
+# The machines of a row want the same counts, which take seconds each.
+_COUNTS = {"cuda": cache(_count_on_gpu), "cpu": cache(count_step)}
+
+
+def plan_on(
+    device: torch.device, free: int, network: MedSAGa, settings: Any, side: int
+) -> MemoryPlan:
+    """Give the plan of a kind of machine."""
+    with patch.object(memory, "count_step", _COUNTS[device.type]):
+        return memory.plan_step(network, settings, (side, side), "fp32", device, free)
 
 
 def describe(plan: MemoryPlan) -> str:
@@ -67,7 +85,7 @@ def main() -> None:
             apply_strategy(network, settings.strategy, settings.seed)
         for side in options.sides:
             plans = [
-                memory.plan_step(network, settings, (side, side), "fp32", *machine)
+                plan_on(*machine, network, settings, side)
                 for machine in MACHINES.values()
             ]
             row = [f"`{backbone}`", str(side), *map(describe, plans)]

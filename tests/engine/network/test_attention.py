@@ -8,6 +8,7 @@ from segment_anything.modeling.image_encoder import Attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from medsaga.network.backbones import attending
 from medsaga.network.backbones.attention import (
     LinearMemoryAttention,
     resize_positions,
@@ -102,6 +103,52 @@ def test_never_builds_the_matrix_of_all_pairs(dtype, width):
             module(tokens).sum().backward()
         assert (largest.numel >= n_pairs) == builds_it
     assert largest.numel < n_pairs / 2
+
+
+def _heads(
+    rows: int, columns: int, *, heads: int = 3, width: int = 6
+) -> tuple[torch.Tensor, ...]:
+    """Queries, keys, values and the biases of both axes, at random."""
+    generator = torch.Generator().manual_seed(0)
+    widths = (width, width, width, rows, columns)
+    return tuple(
+        torch.randn(heads, rows * columns, n, dtype=torch.float64, generator=generator)
+        for n in widths
+    )
+
+
+def _gradients(attend, given, direction):
+    leaves = [part.clone().requires_grad_() for part in given]
+    attended = attend(*leaves)
+    (attended * direction).sum().backward()
+    return attended.detach(), [leaf.grad for leaf in leaves]
+
+
+@pytest.mark.parametrize("at_once", [1, 100, 35 * 35, 2 * 35 * 35 + 1, 10**6])
+def test_parts_of_any_size_give_what_the_fused_kernel_gives(monkeypatch, at_once):
+    given = _heads(5, 7)
+    direction = torch.randn_like(given[2])
+    expected = _gradients(attending.attend_fused, given, direction)
+    monkeypatch.setattr(attending, "_PAIRS_AT_ONCE", at_once)
+    result = _gradients(attending.attend_in_parts, given, direction)
+    torch.testing.assert_close(result[0], expected[0])
+    for gradient, of_fused in zip(result[1], expected[1], strict=True):
+        assert of_fused.abs().max() > 1e-6
+        torch.testing.assert_close(gradient, of_fused)
+
+
+def test_a_part_has_no_more_pairs_than_it_may(monkeypatch):
+    given = _heads(5, 7)
+    monkeypatch.setattr(attending, "_PAIRS_AT_ONCE", 100)
+    attended = attending.attend_in_parts(*given)
+    for work, inputs in (
+        (attending.attend_in_parts, given),
+        (attending._attend_backward, (torch.ones_like(attended), attended, *given)),
+    ):
+        with _LargestTensor() as largest:
+            work._init_fn(*inputs)  # an operation's own work is seen by no mode
+        assert largest.numel <= max(part.numel() for part in given) + 3 * 35
+    assert largest.numel < 35 * 35
 
 
 def test_state_dict_is_sams():

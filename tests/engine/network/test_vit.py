@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from functools import partial
 
@@ -8,6 +9,7 @@ import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import nn
 
+from medsaga.network.backbones import attending
 from medsaga.network.backbones.attention import LinearMemoryAttention
 from medsaga.network.backbones.base import Level
 from medsaga.network.backbones.catalogue import BACKBONES
@@ -189,6 +191,22 @@ def test_checkpointing_changes_no_result():
     assert runs[False][1].keys() == runs[True][1].keys()
     for name, gradient in runs[False][1].items():
         torch.testing.assert_close(runs[True][1][name], gradient, rtol=0, atol=0)
+
+
+def test_checkpointing_attends_globally_but_once(monkeypatch):
+    n_tokens = []
+
+    class Parts(attending._Parts):
+        def __init__(self, query, key):
+            n_tokens.append(query.shape[1])
+            super().__init__(query, key)
+
+    monkeypatch.setattr(attending, "_Parts", Parts)
+    backbone = _small(global_blocks=(1, 2))
+    backbone.checkpointing = True
+    sum(m.sum() for m in backbone(torch.rand(1, 3, 64, 96))).backward()
+    # Forward and backward; the window block's is computed twice before it.
+    assert Counter(n_tokens) == {4 * 6: 4, 3 * 3: 3}
 
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])

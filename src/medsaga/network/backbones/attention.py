@@ -1,10 +1,7 @@
 """SAM's attention in memory linear in the number of tokens, exact.
 
 SAM adds to the logit of query q and key k a bias that is a sum over the two axes,
-``rel_h[q, row(k)] + rel_w[q, col(k)]``. That sum is an inner product of the query's
-biases with one-hot vectors of the key's row and column, so it can be appended to the
-queries and keys, and a fused attention kernel gives the same result without ever
-building the (tokens x tokens) matrix.
+``rel_h[q, row(k)] + rel_w[q, col(k)]``.
 """
 
 from __future__ import annotations
@@ -13,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad, scaled_dot_product_attention
+from torch.nn.functional import interpolate
 
-_WIDTH_MULTIPLE = 8
-"""The fused kernels want head widths that are multiples of it."""
+from medsaga.network.backbones.attending import attend
 
 
 class LinearMemoryAttention(nn.Module):
@@ -79,43 +75,25 @@ class LinearMemoryAttention(nn.Module):
         """
         batch, rows, columns, channels = tokens.shape
         qkv = self.qkv(tokens).view(batch, rows * columns, 3, self.num_heads, -1)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, tokens, width)
-        width = query.shape[-1]
-        query = torch.cat(
-            [query * width**-0.5, *self._biases(query, rows, columns)], dim=-1
-        )
-        places = _one_hot_places(rows, columns, like=key).expand(*key.shape[:3], -1)
-        key = torch.cat([key, places], dim=-1)
-
-        # The CPU's fused kernel, and flash attention, want one width for all three:
-        # without the zeros torch falls back to building the matrix.
-        padded = -(-query.shape[-1] // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+        # Each (heads of all images, tokens, width), and freed by itself.
         query, key, value = (
-            pad(part, (0, padded - part.shape[-1])) for part in (query, key, value)
+            part.flatten(0, 1).contiguous() for part in qkv.permute(2, 0, 3, 1, 4)
         )
-        attended = scaled_dot_product_attention(query, key, value, scale=1.0)
-        attended = attended[..., :width]
+        biases = self._biases(query, rows, columns)
+        attended = attend(query * query.shape[-1] ** -0.5, key, value, *biases)
+        attended = attended.view(batch, self.num_heads, rows * columns, -1)
         merged = attended.transpose(1, 2).reshape(batch, rows, columns, channels)
         projected: Tensor = self.proj(merged)
         return projected
 
     def _biases(self, query: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
         """Each query's bias for every row and for every column of keys."""
-        grid = query.view(*query.shape[:2], rows, columns, query.shape[-1])
-        for_rows = torch.einsum("bnhwc,hkc->bnhwk", grid, _table(self.rel_pos_h, rows))
+        grid = query.view(len(query), rows, columns, -1)
+        for_rows = torch.einsum("nhwc,hkc->nhwk", grid, _table(self.rel_pos_h, rows))
         for_columns = torch.einsum(
-            "bnhwc,wkc->bnhwk", grid, _table(self.rel_pos_w, columns)
+            "nhwc,wkc->nhwk", grid, _table(self.rel_pos_w, columns)
         )
-        return for_rows.flatten(2, 3), for_columns.flatten(2, 3)
-
-
-def _one_hot_places(rows: int, columns: int, like: Tensor) -> Tensor:
-    """Row and column of each token as one-hot vectors, (tokens, rows + columns)."""
-    row = torch.eye(rows, dtype=like.dtype, device=like.device)
-    column = torch.eye(columns, dtype=like.dtype, device=like.device)
-    return torch.cat(
-        [row.repeat_interleave(columns, dim=0), column.repeat(rows, 1)], dim=1
-    )
+        return for_rows.flatten(1, 2), for_columns.flatten(1, 2)
 
 
 def _table(relative: Tensor, size: int) -> Tensor:

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import (
+    checkpoint,
+    create_selective_checkpoint_contexts,
+    noop_context_fn,
+)
 
+from medsaga.network.backbones.attending import attend_in_parts
 from medsaga.network.backbones.attention import LinearMemoryAttention, resize_positions
 from medsaga.network.backbones.base import (
     AttentionLayer,
@@ -117,7 +122,19 @@ class ViTBackbone(Backbone):
 
     def _run(self, block: Any, tokens: Tensor) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled():
-            result: Tensor = checkpoint(block, tokens, use_reentrant=False)
+            keeps_attended = tokens.is_cpu and not block.window_size
+            result: Tensor = checkpoint(
+                block,
+                tokens,
+                use_reentrant=False,
+                context_fn=_keep_attended if keeps_attended else noop_context_fn,
+            )
         else:
             result = block(tokens)
         return result
+
+
+def _keep_attended() -> Any:
+    """Keep what is small and dear: what was attended among all tokens of an image."""
+    create: Any = create_selective_checkpoint_contexts  # torch leaves it untyped
+    return create([attend_in_parts._opoverload])

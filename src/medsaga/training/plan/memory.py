@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -25,7 +24,7 @@ from medsaga.training.optim.groups import parameter_groups
 from medsaga.training.optim.strategy import apply_strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from medsaga.computing import FixedPrecision
     from medsaga.settings.fine_tune import FineTuneSettings
@@ -36,11 +35,10 @@ OUT_OF_MEMORY = f"The memory ran out: {SAVE_MEMORY}."
 _FLOAT = 4
 # Of what passes in a step whose blocks are computed once, and twice: convolutions and
 # windows leave other pieces than the long rows of a plain ViT. And of a lean one.
-_OF_TINY_VIT = Overhead(1.15, 260e6), Overhead(1.75, 200e6)
-_OF_VIT = Overhead(1.55, 90e6), Overhead(2.55, 60e6, of_weights=0.44)
-_LEAN: Mapping[FixedPrecision, Overhead] = MappingProxyType(
-    {"fp32": Overhead(1.0, 80e6), "bf16": Overhead(1.0, 150e6)}
-)
+_OF_TINY_VIT = Overhead(1.1, 120e6), Overhead(1.6, 170e6)
+_OF_VIT = Overhead(1.25, 70e6, of_weights=0.08), Overhead(2.45, 0.0, of_weights=0.48)
+_LEAN = Overhead(1.0, 100e6)
+_IN_BF16 = 70_000_000  # besides, whatever the way
 # More than any backbone takes for a pixel of a batch, and than weights, moments and
 # subspaces are of the weights alone: what fits by these need not be counted.
 _MOST_PER_PIXEL, _MOST_PER_WEIGHT, _MOST_BESIDE = 55_000, 5, 450e6
@@ -225,8 +223,9 @@ def in_process(
     if device.type != "cpu":
         return ON_GPU.add_to(sum(tensors))
     once, twice = _OF_TINY_VIT if backbone == "lite_medsam" else _OF_VIT
-    overhead = _LEAN[precision] if way.lean else twice if way.checkpointing else once
+    overhead = _LEAN if way.lean else twice if way.checkpointing else once
     staying = tensors.weights + tensors.optimizer
+    staying += _IN_BF16 if precision == "bf16" else 0
     return staying + overhead.add_to(tensors.passing, tensors.weights)
 
 
