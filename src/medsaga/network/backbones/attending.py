@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 _PAIRS_AT_ONCE = 2**21
 """Measured on 196, 1024 and 4096 tokens: half and a quarter of it are slower."""
 
+# Schemas, as not every version of PyTorch infers them from postponed annotations.
+_GIVEN = "Tensor query, Tensor key, Tensor value, Tensor row_bias, Tensor column_bias"
+_GRADIENTS = "Tensor, Tensor, Tensor, Tensor, Tensor"
+
 _WIDTH_MULTIPLE = 8
 """The fused kernels want head widths that are multiples of it."""
 
@@ -73,7 +77,9 @@ def attend_fused(
     return attended[0, ..., :width]
 
 
-@torch.library.custom_op("medsaga::attend_in_parts", mutates_args=())
+@torch.library.custom_op(
+    "medsaga::attend_in_parts", mutates_args=(), schema=f"({_GIVEN}) -> Tensor"
+)
 def attend_in_parts(
     query: Tensor, key: Tensor, value: Tensor, row_bias: Tensor, column_bias: Tensor
 ) -> Tensor:
@@ -91,7 +97,11 @@ def attend_in_parts(
     return attended
 
 
-@torch.library.custom_op("medsaga::attend_in_parts_backward", mutates_args=())
+@torch.library.custom_op(
+    "medsaga::attend_in_parts_backward",
+    mutates_args=(),
+    schema=f"(Tensor gradient, Tensor attended, {_GIVEN}) -> ({_GRADIENTS})",
+)
 def _attend_backward(
     gradient: Tensor,
     attended: Tensor,
