@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medsaga import PRESETS, MedsagaError
+from medsaga import PRESETS, MedsagaError, preset
 from medsaga.frontend import Setting, describe
 
 AsJson = Annotated[
@@ -26,9 +26,11 @@ Axis = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what is there already.")
 ]
+_ON_GPU = preset("balanced", on_gpu=True)
 PRESET_HELP = (
     f"Settings to start from, changed by others: {', '.join(PRESETS)}. On a GPU all "
-    "but paper see images at up to 256 pixels and four slices in a step."
+    f"but paper see images at up to {_ON_GPU.max_long_side} pixels, "
+    f"{_ON_GPU.batch_size} in a step."
 )
 PresetName = Annotated[str, typer.Option("--preset", help=PRESET_HELP)]
 

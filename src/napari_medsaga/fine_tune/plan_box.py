@@ -42,7 +42,6 @@ _FOR = {
     "thorough": "Larger images, more slices.",
     "paper": "MedSAGa's own values (arXiv 2407.15042): vit_b, one stage.",
 }
-_ON_GPU = "On this GPU images are seen at up to 256 pixels, four in a step."
 # No two controls of the dock have the same, nor one that a menu of napari has.
 _MNEMONICS = {"quick": "q", "balanced": "c", "thorough": "g", "paper": "a"}
 
@@ -116,8 +115,12 @@ class PlanBox(QWidget):
         plain = self._preset()
         self._on_gpu = True
         for name, text in _FOR.items():
-            if name != "paper":
-                self._presets[name].setToolTip(f"{text} {_ON_GPU}")
+            of_gpu = preset(name, on_gpu=True)
+            if of_gpu != preset(name):
+                self._presets[name].setToolTip(
+                    f"{text} On this GPU images are seen at up to "
+                    f"{of_gpu.max_long_side} pixels, {of_gpu.batch_size} in a step."
+                )
         with suppress(MedsagaError):
             if self.form.value() == plain:
                 self.form.set_value(self._preset())

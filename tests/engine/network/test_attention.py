@@ -8,7 +8,7 @@ from segment_anything.modeling.image_encoder import Attention
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from medsaga.network.backbones import attending
+from medsaga.network.backbones import attending, attention
 from medsaga.network.backbones.attention import (
     LinearMemoryAttention,
     resize_positions,
@@ -93,7 +93,9 @@ def test_gradients_equal_sams():
 
 @pytest.mark.parametrize("width", [24, 30])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
-def test_never_builds_the_matrix_of_all_pairs(dtype, width):
+@pytest.mark.parametrize("way", ["attend", "attend_fused"])
+def test_never_builds_the_matrix_of_all_pairs(monkeypatch, way, dtype, width):
+    monkeypatch.setattr(attention, "attend", getattr(attending, way))
     sam, ours = _pair((20, 20), width=width)
     n_pairs = 400 * 400
     for module, builds_it in ((sam, True), (ours, False)):

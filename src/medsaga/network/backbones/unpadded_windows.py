@@ -36,7 +36,6 @@ class UnpaddedBlock(nn.Module):
         """Return the block's output for (batch, rows, columns, channels)."""
         tokens = tokens + self._attend(tokens)
         local: Tensor = self.local_conv(tokens.permute(0, 3, 1, 2))
-        # One row of tokens each, as contiguous as the layers after it want them.
         tokens = local.flatten(2).transpose(1, 2)
         tokens = tokens + self.mlp(tokens)
         return tokens.view(len(tokens), *local.shape[2:], -1)
