@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractButton, QComboBox, QWidget
+from qtpy.QtWidgets import QAbstractButton, QComboBox, QListWidget, QWidget
 from tests.phantom import VALUES, keep_slices
 from tests.plugin.fine_tune.dock import (
     ANNOTATED,
@@ -115,6 +115,15 @@ class TestWhatIsAnnotated:
         axis.setCurrentIndex(2)
         axis.activated.emit(2)
         qtbot.waitUntil(lambda: "axis 1" in sentence(panel))
+
+
+def test_the_numbers_of_the_slices_are_shown_whole(panel, viewer, layers, qtbot):
+    layers[1].data = np.roll(layers[1].data, 1, axis=0)  # slice 11 among them
+    qtbot.waitUntil(lambda: listed(panel) == ["2", "5", "8", "11"])
+    shown = panel.findChild(QListWidget, "slices")
+    as_it_is = shown.grab().toImage()
+    shown.setTextElideMode(Qt.TextElideMode.ElideNone)
+    assert shown.grab().toImage() == as_it_is
 
 
 class TestEmptySlices:

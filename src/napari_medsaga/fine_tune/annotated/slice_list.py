@@ -46,6 +46,8 @@ class SliceList(QListWidget):
         self.setWrapping(True)
         self.setResizeMode(QListWidget.ResizeMode.Adjust)
         self.setSpacing(2)
+        # Qt gives rows some pixels less than it needs not to elide a short number.
+        self.setTextElideMode(Qt.TextElideMode.ElideNone)
         self.setStyleSheet(
             f"QListWidget::indicator {{ width: {_TICK}px; height: {_TICK}px; }}"
         )
