@@ -74,9 +74,11 @@ def segment_images(
     check_writable(out)
     with start_run() as run:
         from medsaga import load_model, segment_batch
-        from medsaga.frontend import batch_items, connect_cluster
+        from medsaga.frontend import batch_items, connect_cluster, left_out
 
         trained, items = load_model(model), batch_items(image, labels)
+        for sentence in left_out(image, labels, out):
+            run.display.say(sentence)
         with nullcontext() if dask is None else connect_cluster(dask) as client:
             batch = segment_batch(
                 trained, items, settings, out=out, replaces=overwrite, client=client

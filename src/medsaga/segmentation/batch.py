@@ -14,7 +14,7 @@ from medsaga.data.volume import Volume
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import Event, ItemEvent, ItemStarted, Notice, Relay, Stop
 from medsaga.models.loading import load_model
-from medsaga.segmentation.items import BatchItem, batch_items, unused_in_folders
+from medsaga.segmentation.items import BatchItem, batch_items, left_out
 from medsaga.segmentation.outputs import OutputNames, actual_path
 from medsaga.segmentation.segment import NOT_ENOUGH_MEMORY, segment
 from medsaga.settings.segment import SegmentSettings
@@ -159,7 +159,7 @@ def segment_batch(
     work = list(zip(items, planned, strict=True))
     batch = Batch(model, settings, replaces)
     relay = Relay()
-    yield from relay(_tell(unused_in_folders(images)))
+    yield from relay(_tell(left_out(images, out=out)))
     if client is not None:
         from medsaga.segmentation.sharing import SharedBatch
 

@@ -52,14 +52,43 @@ class BatchItem:
         return replace(self, image=image, labels=labels)
 
 
-def unused_in_folders(
+def left_out(
     images: ImageLike | BatchItem | Sequence[ImageLike | BatchItem],
+    labels: Path | str | None = None,
+    out: Path | str | None = None,
 ) -> Iterator[str]:
-    """Name what folders hold that no batch looks at, in a sentence a folder."""
-    for folder in _as_sequence(images):
-        others = other_files(folder) if isinstance(folder, (str, Path)) else []
+    """Name what folders hold that a batch of them does not use, in sentences.
+
+    Parameters
+    ----------
+    images, labels
+        What :func:`batch_items` makes the batch of.
+    out
+        The folder of the results, which may lie in one of the images.
+    """
+    given = [one for one in _as_sequence(images) if isinstance(one, (str, Path))]
+    expected = {Path(one).resolve() for one in (*given, labels, out) if one is not None}
+    for folder in given if labels is None else (*given, labels):
+        others = [f for f in other_files(folder) if f.resolve() not in expected]
         if others:
             yield f"Not looked at in {folder}, as it is no image: {listed(others)}."
+    if labels is not None and Path(labels).is_dir():
+        yield from _without_partner(given, Path(labels))
+
+
+def _without_partner(images: Sequence[Path | str], labels: Path) -> Iterator[str]:
+    image_list = [file for one in images for file in image_files(one)]
+    label_list = image_files(labels)
+    of_images, of_labels = set(map(stem, image_list)), set(map(stem, label_list))
+    unused = [file for file in label_list if stem(file) not in of_images]
+    if unused:
+        yield f"Labels without an image of their name are not used: {listed(unused)}."
+    alone = [file for file in image_list if stem(file) not in of_labels]
+    if alone:
+        yield (
+            f"Images without labels in {labels}, of which what the model knows is "
+            f"carried: {listed(alone)}."
+        )
 
 
 def batch_items(

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from napari_medsaga.segment.sources import FileTarget
 
 _SCALE = 1000
+_NO_FILES = "No files are chosen: choose a folder or files, or drop them here."
+_NO_TARGET = "There is no folder for the results: give one."
 
 
 class SegmentPanel(DockPanel):
@@ -48,6 +50,7 @@ class SegmentPanel(DockPanel):
         super().__init__()
         self._viewer = napari_viewer
         self._rows: list[Row] = []
+        self._left_out: list[str] = []
         self.run: SegmentRun | None = None
 
         self._computer = ComputerWatch(self)
@@ -164,12 +167,20 @@ class SegmentPanel(DockPanel):
         MedsagaError
             If there is nothing to do.
         """
+        from medsaga.frontend import left_out
+
         if self._tabs.currentWidget() is self._layers:
             layers = self._layers.layers()
             self._rows = layer_rows(self._viewer, layers, self._rows, model)
+            self._left_out = []
             return None
-        target = self._files.target()
-        self._rows = file_rows(self._files.paths(), target)
+        paths, target = self._files.paths(), self._files.target()
+        if not paths:
+            raise MedsagaError(_NO_FILES)
+        if target is None:
+            raise MedsagaError(_NO_TARGET)
+        self._rows = file_rows(paths)
+        self._left_out = list(left_out(paths, out=target.folder))
         return target
 
     def _on_pause_clicked(self) -> None:
@@ -236,7 +247,8 @@ class SegmentPanel(DockPanel):
         of_files = any(isinstance(row.source, Path) for row in self._rows)
         target = self._files.target() if of_files else None
         replaces = target is not None and target.replaces
-        message = summary(self._rows, is_stopped=is_stopped, replaces=replaces)
+        text = summary(self._rows, is_stopped=is_stopped, replaces=replaces)
+        message = " ".join([text, *self._left_out])
         if any(row.state == "failed" for row in self._rows):
             self._refuse(message)
         else:

@@ -19,14 +19,11 @@ if TYPE_CHECKING:
     from napari.layers import Layer
 
     from medsaga.frontend import LibraryEntry
-    from napari_medsaga.segment.sources import FileTarget
 
 _NOTHING_TICKED = (
     "No image is ticked: tick those to segment. Images that are done are unticked; "
     "tick one again to segment it once more."
 )
-_NO_FILES = "No files are chosen: choose a folder or files, or drop them here."
-_NO_TARGET = "There is no folder for the results: give one."
 _COUNTED = {
     "done": "segmented",
     "kept": "there already",
@@ -88,20 +85,16 @@ def layer_rows(
     return rows
 
 
-def file_rows(paths: Sequence[Path], target: FileTarget | None) -> list[Row]:
+def file_rows(paths: Sequence[Path]) -> list[Row]:
     """Make a row for each file, and each image file in the folders.
 
     Raises
     ------
     MedsagaError
-        If there is no file, or no place for the results.
+        If one is not there, or no image in a folder.
     """
     from medsaga.frontend import batch_items
 
-    if not paths:
-        raise MedsagaError(_NO_FILES)
-    if target is None:
-        raise MedsagaError(_NO_TARGET)
     return [
         Row(name=item.image.name, source=item.image, item=item)
         for item in batch_items(paths)

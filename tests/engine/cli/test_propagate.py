@@ -116,6 +116,24 @@ def test_a_model_is_told_what_is_painted(files, phantom, tmp_path):
     assert not np.array_equal(voxels(alone / "ct.nii.gz"), found)
 
 
+def test_what_is_left_out_of_folders_is_named(files, phantom, tmp_path):
+    model, scans, painted = tmp_path / "model", tmp_path / "scans", files[1].parent
+    assert run("finetune", *files, "--out", model, *TINY).exit_code == 0
+    for name in ("ct.nii.gz", "alone.nii.gz"):
+        write(scans / name, phantom[0])
+    write(painted / "other.nii.gz", phantom[1])
+    (painted / "notes.txt").touch()
+    masks = scans / "masks"
+    masks.mkdir()
+    done = run("segment", model, scans, "--labels", painted, "--out", masks)
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.stderr.split())
+    assert "as it is no image: notes.txt." in said
+    assert "Labels without an image of their name are not used: other.nii.gz." in said
+    assert "of which what the model knows is carried: alone.nii.gz." in said
+    assert said.count("Not looked at") == 1  # where the masks go is none of it
+
+
 def test_labels_of_other_images_are_refused(files, phantom, tmp_path):
     model = tmp_path / "model"
     assert run("finetune", *files, "--out", model, *TINY).exit_code == 0

@@ -812,6 +812,7 @@ def test_a_folder_is_segmented_into_files_in_the_images_space(
     images, out = tmp_path / "images", tmp_path / "images" / "segmented"
     affine = save_nifti(images / "a.nii.gz")
     (images / "b.nii.gz").write_bytes(b"this is no image")
+    (images / "notes.txt").touch()
     save_nifti(images / "c.nii", 2)
     dock = open_dock()
     dock.choose_files(images)
@@ -825,6 +826,7 @@ def test_a_folder_is_segmented_into_files_in_the_images_space(
         ("c.nii", "done"),
     ]
     assert "b.nii.gz" in dock.rows()[1][2]
+    assert dock.message.endswith("as it is no image: notes.txt.")
     suffixes = ["", "_entropy"] + [
         f"_prob-{n}" for n in ("background", "bright", "dark-old", "grey")
     ]
