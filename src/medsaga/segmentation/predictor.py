@@ -100,7 +100,7 @@ class Predictor:
             )
         looks = (partial(self._look, axis, index) for index in indices)
         stack = smooth_slices(map(self.frugality.do, looks))
-        return (logits.bands() for logits in stack)
+        return (self.frugality.iterate(logits.bands) for logits in stack)
 
     def tell(self) -> Iterator[Notice]:
         """Say, once, that the memory ran out."""

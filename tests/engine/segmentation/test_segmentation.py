@@ -127,21 +127,22 @@ def test_memory_does_not_grow_with_the_slices(model):
     assert slices_kept < 30  # of the 60 that there are more
 
 
+@pytest.mark.parametrize("where", ["_logits", "resize"])
 @pytest.mark.parametrize("smooth", ["on", "off"])
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory")])
 def test_where_memory_runs_out_the_slice_is_looked_at_again(
-    model, image, smooth, error, monkeypatch
+    model, image, where, smooth, error, monkeypatch
 ):
     settings = SegmentSettings(smooth=smooth, paint=False)
     unbroken = drain(segment(model, image, settings)).mask.array
-    look, calls = inference._logits, count(1)
+    work, calls = getattr(inference, where), count(1)
 
     def fail_once(*given):
         if next(calls) == 3:
             raise error
-        return look(*given)
+        return work(*given)
 
-    monkeypatch.setattr(inference, "_logits", fail_once)
+    monkeypatch.setattr(inference, where, fail_once)
     events = []
     found = drain(segment(model, image, settings), events.append)
     np.testing.assert_array_equal(found.mask.array, unbroken)
