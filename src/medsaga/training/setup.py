@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from medsaga.training.origin import Origin
     from medsaga.training.paint_context.agreed import Neighbour
     from medsaga.training.request import Request
+    from medsaga.windows import Size
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -163,7 +164,7 @@ def set_up(
     tuple of Setup and MedSAGa
         The network is on its device, and knows which of its parameters learn.
     """
-    device, settings, annotation = pick_device(), request.settings, request.annotation
+    device, settings = pick_device(), request.settings
     network, origin = load_network(request.start, settings, request.table)
     network = network.to(device).to(memory_format=torch.channels_last)
     apply_strategy(network, settings.strategy, settings.seed)
@@ -172,16 +173,7 @@ def set_up(
     canvas = _choose_canvas(request, network.backbone)
     for message in explain_canvas(settings, canvas, request.card):
         yield Notice(message=message)
-    samples = build_samples(
-        request.volumes,
-        request.labels,
-        annotation,
-        request.table,
-        request.rule,
-        canvas,
-    )
-    forget_slices([*request.volumes, *request.labels])
-    samples += request.earlier_samples(canvas)
+    samples = _cut_out(request, canvas)
     before, trained = request.known_slices(samples)
     training, held_out = split_held_out(
         samples,
@@ -196,8 +188,7 @@ def set_up(
     share = replace(chosen, batch_size=chosen.batch_size // ranks.size)
     plan = None
     if chosen.stages != "head":
-        views = [view_size(sample.padded, canvas.tile) for sample in samples]
-        largest = max(views, key=math.prod)
+        largest = _largest_view(samples, canvas)
         plan = plan_step(network, share, largest, precision, device)
         in_all = plan.batch_size * ranks.size
         chosen = replace(plan.complete(chosen), batch_size=in_all)
@@ -209,7 +200,7 @@ def set_up(
         table=request.table,
         rule=request.rule,
         canvas=canvas,
-        axis=annotation.axis,
+        axis=request.annotation.axis,
         settings=chosen,
         record=request.record,
         device=device,
@@ -253,6 +244,26 @@ def _choose_canvas(request: Request, backbone: Backbone) -> Canvas:
 def _have_neighbours(volumes: Sequence[Volume], axis: int) -> bool:
     is_deep = any(volume.shape[axis] > 1 for volume in volumes)
     return is_deep and not any(volume.is_rgb for volume in volumes)
+
+
+def _cut_out(request: Request, canvas: Canvas) -> list[Sample]:
+    """Make samples of the annotated slices, and of those kept with an earlier model."""
+    samples = build_samples(
+        request.volumes,
+        request.labels,
+        request.annotation,
+        request.table,
+        request.rule,
+        canvas,
+    )
+    forget_slices([*request.volumes, *request.labels])
+    return samples + request.earlier_samples(canvas)
+
+
+def _largest_view(samples: Sequence[Sample], canvas: Canvas) -> Size:
+    """Give the size of the most that the network sees at once."""
+    views = [view_size(sample.padded, canvas.tile) for sample in samples]
+    return max(views, key=math.prod)
 
 
 def _chosen(
