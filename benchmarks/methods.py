@@ -274,8 +274,7 @@ def _predict(
         stack = (
             look_at(
                 network,  # type: ignore[arg-type] # anything from images to logits
-                *working_image(volume, data.axis, index, limits, data.canvas),
-                volume.slice_shape(data.axis),
+                working_image(volume, data.axis, index, limits, data.canvas),
                 precision,
                 data.canvas.tile,
             )

@@ -36,6 +36,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class WorkingImage:
+    """A slice, or a part of one, as a model sees it.
+
+    Attributes
+    ----------
+    image
+        (3, H, W) float32 in [0, 1], padded; not to be written into.
+    content
+        Height and width of the part that is not padding.
+    size
+        Rows and columns of the slice itself.
+    """
+
+    image: Tensor
+    content: Size
+    size: Size
+
+    @property
+    def padded(self) -> Size:
+        """Height and width of `image`."""
+        return self.image.shape[1], self.image.shape[2]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Sample:
     """One annotated slice, ready for a model.
 
@@ -75,6 +99,12 @@ class Sample:
         """Height and width of `image`."""
         return self.image.shape[1], self.image.shape[2]
 
+    @property
+    def seen(self) -> WorkingImage:
+        """What a model sees of it."""
+        size = self.truth.shape[0], self.truth.shape[1]
+        return WorkingImage(image=self.image, content=self.content, size=size)
+
     @cached_property
     def class_places(self) -> Mapping[int, NDArray[np.float64]]:
         """Where each class is, background among them: parts of the content's sides."""
@@ -87,7 +117,7 @@ def working_image(
     index: int,
     limits: tuple[float, float],
     canvas: Canvas,
-) -> tuple[Tensor, tuple[int, int]]:
+) -> WorkingImage:
     """Make the image that a model sees of a slice.
 
     Parameters
@@ -101,14 +131,8 @@ def working_image(
     canvas
         The size that the model works at, and what its channels hold.
 
-    Returns
-    -------
-    image : Tensor
-        (3, H, W) float32 in [0, 1], padded; not to be written into. Its channels are
-        the slice's colours, grey three times, or slices `index` - 1, `index` and
-        `index` + 1, of which the volume's ends repeat the slice itself.
-    content : tuple of int
-        Height and width of the part that is not padding.
+    Its channels are the slice's colours, grey three times, or slices `index` - 1,
+    `index` and `index` + 1, of which the volume's ends repeat the slice itself.
 
     Raises
     ------
@@ -123,20 +147,21 @@ def working_image(
     spacing = volume.slice_spacing(axis)
     content = canvas.content_shape(rows, cols, spacing)
     image = resize_image(to_unit(picked, limits), content)
-    return pad_image(image, canvas.padded_shape(rows, cols, spacing)), content
+    return WorkingImage(
+        image=pad_image(image, canvas.padded_shape(rows, cols, spacing)),
+        content=content,
+        size=(rows, cols),
+    )
 
 
 def scale_labels(
-    indices: NDArray[Any],
-    image: Tensor,
-    content: tuple[int, int],
-    known: NDArray[np.bool_] | None,
+    indices: NDArray[Any], seen: WorkingImage, known: NDArray[np.bool_] | None
 ) -> tuple[Tensor, Tensor]:
     """Make `target` and `labels` of a :class:`Sample` from its class indices."""
     is_sparse = known is not None
-    target = resize_target(indices, content, keep_strokes=is_sparse)
-    labels = target.short() if is_sparse else labels_for_views(indices, content)
-    return pad_target(target, (image.shape[1], image.shape[2])), labels
+    target = resize_target(indices, seen.content, keep_strokes=is_sparse)
+    labels = target.short() if is_sparse else labels_for_views(indices, seen.content)
+    return pad_target(target, seen.padded), labels
 
 
 def drawn_sample(seed: int, view: int, n_samples: int) -> int:
@@ -184,20 +209,20 @@ def build_samples(
     limits = {v: rule.limits(images[v]) for v in {v for v, _ in annotation.slices}}
     samples = []
     for v, s in annotation.slices:
-        image, content = working_image(images[v], axis, s, limits[v], canvas)
+        seen = working_image(images[v], axis, s, limits[v], canvas)
         label = annotation.read(labels[v], s)
         indices = table.index_of(label.values, label.known)
-        target, drawn = scale_labels(indices, image, content, label.known)
+        target, drawn = scale_labels(indices, seen, label.known)
         samples.append(
             Sample(
-                image=image,
+                image=seen.image,
                 target=target,
                 labels=drawn,
                 id=images[v].slice_id(axis, s),
                 # A view would keep the whole labels in memory.
                 truth=smallest_integers(label.values),
                 spacing=images[v].slice_spacing(axis),
-                content=content,
+                content=seen.content,
                 known=label.known,
             )
         )

@@ -149,9 +149,7 @@ class SliceFeatures:
 
     @torch.no_grad()
     def _compute(self, index: int) -> FeatureMaps:
-        image, content = working_image(
-            self._image, self._axis, index, self._limits, self._canvas
-        )
-        images = image[None].to(self._device, memory_format=torch.channels_last)
+        seen = working_image(self._image, self._axis, index, self._limits, self._canvas)
+        images = seen.image[None].to(self._device, memory_format=torch.channels_last)
         maps = [one.to(torch.bfloat16) for one in self._network.features(images)]
-        return FeatureMaps(maps, content, (image.shape[1], image.shape[2]))
+        return FeatureMaps(maps, seen.content, seen.padded)

@@ -140,7 +140,7 @@ def load_slices(
 def _load_slice(
     file: Any, number: int, note: Mapping[str, Any], one: SliceId, table: ClassTable
 ) -> Sample:
-    from medsaga.data.samples import Sample, scale_labels
+    from medsaga.data.samples import Sample, WorkingImage, scale_labels
 
     # Copies: a tensor as it comes keeps the file open, which could not be removed.
     image = file.get_tensor(f"{number}.{_IMAGE}").float().clone().expand(3, -1, -1)
@@ -151,7 +151,8 @@ def _load_slice(
         known = file.get_tensor(f"{number}.{_KNOWN}").clone().numpy()
     height, width = note["content"]
     indices = table.index_of(truth, known)
-    target, labels = scale_labels(indices, image, (height, width), known)
+    seen = WorkingImage(image=image, content=(height, width), size=truth.shape)
+    target, labels = scale_labels(indices, seen, known)
     spacing = note["spacing"]
     return Sample(
         image=image,

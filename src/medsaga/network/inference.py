@@ -21,6 +21,7 @@ from medsaga.windows import Size, Window, view_size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from medsaga.data.samples import WorkingImage
     from medsaga.network.medsaga import MedSAGa
 
 
@@ -69,12 +70,7 @@ class SliceLogits:
 
 
 def predict_image(
-    network: MedSAGa,
-    image: Tensor,
-    content: Size,
-    size: Size,
-    precision: FixedPrecision,
-    tile: int = 0,
+    network: MedSAGa, seen: WorkingImage, precision: FixedPrecision, tile: int = 0
 ) -> Tensor:
     """Return the logits of a working image. The network must be in eval mode.
 
@@ -82,12 +78,8 @@ def predict_image(
     ----------
     network
         The model.
-    image
-        (3, H, W) in [0, 1], padded.
-    content
-        Height and width of the part that is not padding.
-    size
-        Rows and columns of the slice that it was made of.
+    seen
+        What it is to look at.
     precision
         The number format to compute in.
     tile
@@ -98,59 +90,42 @@ def predict_image(
     Tensor
         (k, rows, columns), fp32, on the network's device.
     """
-    return look_at(network, image, content, size, precision, tile).restore()
+    return look_at(network, seen, precision, tile).restore()
 
 
 def look_at(
-    network: MedSAGa,
-    image: Tensor,
-    content: Size,
-    size: Size,
-    precision: FixedPrecision,
-    tile: int = 0,
+    network: MedSAGa, seen: WorkingImage, precision: FixedPrecision, tile: int = 0
 ) -> SliceLogits:
     """Return the same at the resolution at which the network gives it."""
-    padded = (image.shape[1], image.shape[2])
+    padded, content = seen.padded, seen.content
     if view_size(padded, tile) == padded:
-        planes = _logits(network, image, precision).float()
-        return SliceLogits(planes=planes, padded=padded, content=content, size=size)
-    rows = list(_tile_rows(network, image, content, precision, tile))
-    planes = torch.cat(rows, dim=1)
-    return SliceLogits(planes=planes, padded=content, content=content, size=size)
+        planes = _logits(network, seen.image, precision).float()
+    else:
+        planes = torch.cat(list(_tile_rows(network, seen, precision, tile)), dim=1)
+        padded = content
+    return SliceLogits(planes=planes, padded=padded, content=content, size=seen.size)
 
 
 def predict_in_bands(
-    network: MedSAGa,
-    image: Tensor,
-    content: Size,
-    size: Size,
-    precision: FixedPrecision,
-    tile: int = 0,
+    network: MedSAGa, seen: WorkingImage, precision: FixedPrecision, tile: int = 0
 ) -> Iterator[Band]:
     """Yield what :func:`predict_image` returns, band by band of rows.
 
     Of an image that is seen in tiles no more is held than a row of them.
     """
-    padded = (image.shape[1], image.shape[2])
-    if view_size(padded, tile) == padded:
-        return look_at(network, image, content, size, precision).bands()
-    rows = _tile_rows(network, image, content, precision, tile)
-    return restore_in_bands(rows, content, size)
+    if view_size(seen.padded, tile) == seen.padded:
+        return look_at(network, seen, precision).bands()
+    rows = _tile_rows(network, seen, precision, tile)
+    return restore_in_bands(rows, seen.content, seen.size)
 
 
 def _tile_rows(
-    network: MedSAGa,
-    image: Tensor,
-    content: Size,
-    precision: FixedPrecision,
-    tile: int,
+    network: MedSAGa, seen: WorkingImage, precision: FixedPrecision, tile: int
 ) -> Iterator[Tensor]:
-    padded = (image.shape[1], image.shape[2])
-
     def look(window: Window) -> Tensor:
-        return _logits(network, image[:, window[0], window[1]], precision)
+        return _logits(network, seen.image[:, window[0], window[1]], precision)
 
-    return rows_of_tiles(look, content, padded, tile)
+    return rows_of_tiles(look, seen.content, seen.padded, tile)
 
 
 def _logits(network: MedSAGa, image: Tensor, precision: FixedPrecision) -> Tensor:

@@ -24,15 +24,13 @@ from medsaga.segmentation.smoothing import smooth_slices
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from torch import Tensor
-
+    from medsaga.data.samples import WorkingImage
     from medsaga.data.volume import Volume
     from medsaga.models.folder import TrainedModel
     from medsaga.network.bands import Band
     from medsaga.network.inference import SliceLogits
     from medsaga.segmentation.plan import Work
     from medsaga.settings.fields import Precision
-    from medsaga.windows import Size
 
 
 class Predictor:
@@ -111,20 +109,19 @@ class Predictor:
 
     def _look(self, axis: int, index: int) -> SliceLogits:
         with evaluating(self._network):
-            return look_at(self._network, *self._seen(axis, index))
+            return look_at(self._network, self._seen(axis, index), *self._how)
 
     def _bands(self, axis: int, index: int) -> Iterator[Band]:
         with evaluating(self._network):
-            yield from predict_in_bands(self._network, *self._seen(axis, index))
+            seen = self._seen(axis, index)
+            yield from predict_in_bands(self._network, seen, *self._how)
 
-    def _seen(
-        self, axis: int, index: int
-    ) -> tuple[Tensor, Size, Size, FixedPrecision, int]:
-        image, content = working_image(
-            self._volume, axis, index, self.limits, self._canvas
-        )
-        size = self._volume.slice_shape(axis)
-        return image, content, size, self._precision, self._canvas.tile
+    def _seen(self, axis: int, index: int) -> WorkingImage:
+        return working_image(self._volume, axis, index, self.limits, self._canvas)
+
+    @property
+    def _how(self) -> tuple[FixedPrecision, int]:
+        return self._precision, self._canvas.tile
 
 
 def _pick_precision(

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, TypeAlias
 
 from medsaga.computing import evaluating
-from medsaga.data.samples import working_image
+from medsaga.data.samples import WorkingImage, working_image
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import Notice, Preview
 from medsaga.network.inference import predict_image
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from medsaga.propagation.maps import CarriedMaps
     from medsaga.training.setup import Setup
     from medsaga.training.state import TrainingState
-    from medsaga.windows import Size
 
 PreviewTarget: TypeAlias = tuple[int, int]
 """Image and slice of a preview."""
@@ -91,10 +90,10 @@ class Previewer:
     def _preview(self, image: int, index: int, stage: Stage) -> Preview:
         setup = self._setup
         volume = setup.images[image]
-        seen, content = working_image(
-            volume, setup.axis, index, self._limits_of(image, volume), setup.canvas
+        limits = self._limits_of(image, volume)
+        logits = self._logits(
+            working_image(volume, setup.axis, index, limits, setup.canvas)
         )
-        logits = self._logits(seen, content, volume.slice_shape(setup.axis))
         logits = self._with_paint(image, index, logits)
         self._seconds = time.monotonic() - self._last
         self._last += self._seconds
@@ -107,25 +106,22 @@ class Previewer:
             seconds=self._state.time.seconds,
         )
 
-    def _logits(self, seen: Tensor, content: Size, size: Size) -> Tensor:
+    def _logits(self, seen: WorkingImage) -> Tensor:
         """Give the logits of a slice; of one of many tiles in its middle alone."""
         setup, network = self._setup, self._state.network
-        tile, padded = setup.canvas.tile, (seen.shape[1], seen.shape[2])
-        shown = middle_window(content, padded, tile)
-        own = scaled_window(shown, content, size)
-        rows, cols = own
+        tile, content = setup.canvas.tile, seen.content
+        shown = middle_window(content, seen.padded, tile)
+        rows, cols = scaled_window(shown, content, seen.size)
+        part = WorkingImage(
+            image=seen.image[:, shown[0], shown[1]],
+            content=content_of(shown, content),
+            size=(rows.stop - rows.start, cols.stop - cols.start),
+        )
         with evaluating(network):
-            middle = predict_image(
-                network,
-                seen[:, shown[0], shown[1]],
-                content_of(shown, content),
-                (rows.stop - rows.start, cols.stop - cols.start),
-                setup.precision,
-                tile,
-            )
-        if middle.shape[1:] == size:
+            middle = predict_image(network, part, setup.precision, tile)
+        if part.size == seen.size:
             return middle
-        logits = middle.new_zeros((len(middle), *size))
+        logits = middle.new_zeros((len(middle), *seen.size))
         logits[:, rows, cols] = middle
         return logits
 

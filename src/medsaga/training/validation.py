@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsaga.computing import evaluating
-from medsaga.data.samples import classes_of
+from medsaga.data.samples import WorkingImage, classes_of
 from medsaga.data.tiles import parts_to_judge
 from medsaga.events import Validated
 from medsaga.metrics import mean, mean_by_class, score
@@ -39,13 +39,7 @@ def validate(setup: Setup, network: MedSAGa, step: int) -> Validated:
     with evaluating(network):
         for part in judged_parts(setup):
             sample = part.sample
-            logits = predict_image(
-                network,
-                sample.image,
-                sample.content,
-                sample.truth.shape,
-                setup.precision,
-            )
+            logits = predict_image(network, sample.seen, setup.precision)
             mask = setup.table.to_values(logits.argmax(0).cpu().numpy())
             values = [setup.table.values[index] for index in part.classes]
             found.append(
@@ -79,7 +73,8 @@ def dice_on_views(setup: Setup, network: MedSAGa) -> float:
         for number, sample in enumerate(slices, _FIRST_VIEW):
             image, target = augment.view(sample, number)
             size = (image.shape[1], image.shape[2])
-            logits = predict_image(network, image, size, size, setup.precision)
+            seen = WorkingImage(image=image, content=size, size=size)
+            logits = predict_image(network, seen, setup.precision)
             mask, known = logits.argmax(0).cpu().numpy(), (target >= 0).numpy()
             found.append(score(mask, target.numpy(), classes, known=known))
     return mean(mean_by_class(scores.dice for scores in found).values())

@@ -306,10 +306,10 @@ def test_every_axis_and_colour_make_the_same_image_as_segmenting():
         assert annotation.axis == axis
         table = class_table([labels], annotation)
         (sample,) = build_samples([image], [labels], annotation, table, RULE, CANVAS)
-        seen, content = working_image(image, axis, 3, RULE.limits(image), CANVAS)
-        assert torch.equal(sample.image, seen)
-        assert sample.content == content
-        inside = seen[:, : content[0], : content[1]]
+        seen = working_image(image, axis, 3, RULE.limits(image), CANVAS)
+        assert torch.equal(sample.image, seen.image)
+        assert sample.content == seen.content
+        inside = seen.image[:, : seen.content[0], : seen.content[1]]
         expected = image.slice(axis, 3).mean((0, 1)) / 100
         np.testing.assert_allclose(inside.mean((1, 2)), expected, atol=0.02)
 
@@ -339,7 +339,7 @@ class TestNeighbours:
         return volume_from_array(np.random.default_rng(0).uniform(0, 99, (6, 20, 16)))
 
     def seen(self, volume, axis, index, canvas):
-        return working_image(volume, axis, index, RULE.limits(volume), canvas)[0]
+        return working_image(volume, axis, index, RULE.limits(volume), canvas).image
 
     @pytest.mark.parametrize("axis", [0, 1, 2])
     def test_the_channels_are_the_slices_below_at_and_above(self, volume, axis):

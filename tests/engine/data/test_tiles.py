@@ -73,7 +73,7 @@ class _Pixelwise(nn.Module):
 
 
 def test_tiles_fade_into_what_the_whole_would_give(sample):
-    network, size = _Pixelwise(), (sample.image, sample.content, SIDES, "fp32")
+    network, size = _Pixelwise(), (sample.seen, "fp32")
     whole = predict_image(network, *size)
     tiled = predict_image(network, *size, 96)
     torch.testing.assert_close(tiled, whole)

@@ -220,8 +220,7 @@ def runs(model, small) -> list[np.ndarray]:
                 torch.softmax(
                     predict_image(
                         model.network,
-                        *working_image(small, axis, index, limits, model.card.canvas),
-                        small.slice_shape(axis),
+                        working_image(small, axis, index, limits, model.card.canvas),
                         "fp32",
                     ),
                     0,

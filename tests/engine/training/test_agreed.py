@@ -60,9 +60,11 @@ def test_it_is_read_as_it_was_written(found):
     for one in found[0].neighbours:
         again = Neighbour.read(one.tensors(), one.notes())
         assert again.id == one.id
-        assert torch.equal(again.image, one.image)
+        assert torch.equal(again.seen.image, one.seen.image)
         np.testing.assert_array_equal(again.of_paint, one.of_paint)
-        assert (again.content, again.spacing) == (one.content, one.spacing)
+        assert again.seen.content == one.seen.content
+        assert again.seen.size == one.seen.size
+        assert again.spacing == one.spacing
 
 
 def test_flat_images_strokes_and_the_setting_have_none():

@@ -14,7 +14,7 @@ import torch
 
 from medsaga.computing import evaluating
 from medsaga.data.identity import SliceId
-from medsaga.data.samples import Sample, scale_labels, working_image
+from medsaga.data.samples import Sample, WorkingImage, scale_labels, working_image
 from medsaga.data.sizing import IGNORE
 from medsaga.network.inference import predict_image
 from medsaga.propagation.fusion import on_slice
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from medsaga.network.medsaga import MedSAGa
     from medsaga.propagation.carrying import Carrier
     from medsaga.training.setup import Setup
-    from medsaga.windows import Size
 
 # Looking at one takes as long as a fifth of a step.
 _MOST = 20
@@ -44,8 +43,8 @@ class Neighbour:
     ----------
     id
         Which it is.
-    image, content
-        As of a :class:`~medsaga.data.samples.Sample`.
+    seen
+        What a model sees of it.
     of_paint
         (rows, columns) int16 class indices at the slice's own resolution, -1 where
         classes overlap.
@@ -54,30 +53,30 @@ class Neighbour:
     """
 
     id: SliceId
-    image: Tensor
-    content: Size
+    seen: WorkingImage
     of_paint: NDArray[np.int16]
     spacing: tuple[float, float] | None
 
     def sample(self, agreed: NDArray[np.int16], table: ClassTable) -> Sample:
         """Give it as what trains, by the class indices that are agreed on."""
-        target, labels = scale_labels(agreed, self.image, self.content, None)
+        target, labels = scale_labels(agreed, self.seen, None)
         return Sample(
-            image=self.image,
+            image=self.seen.image,
             target=target,
             labels=labels,
             id=self.id,
             truth=np.array(table.to_values(np.maximum(agreed, 0))),
             spacing=self.spacing,
-            content=self.content,
+            content=self.seen.content,
             known=agreed != IGNORE,
         )
 
     def tensors(self) -> dict[str, Tensor]:
         """Give what :meth:`read` takes, beside the notes."""
-        is_grey = self.image.stride(0) == 0  # one plane, seen three times
+        image = self.seen.image
+        is_grey = image.stride(0) == 0  # one plane, seen three times
         return {
-            "image": self.image[: 1 if is_grey else 3].contiguous(),
+            "image": image[: 1 if is_grey else 3].contiguous(),
             "of_paint": torch.from_numpy(self.of_paint),
         }
 
@@ -85,7 +84,7 @@ class Neighbour:
         """Give what :meth:`read` takes, beside the tensors, for JSON."""
         return {
             "id": asdict(self.id),
-            "content": self.content,
+            "content": self.seen.content,
             "spacing": self.spacing,
         }
 
@@ -93,12 +92,15 @@ class Neighbour:
     def read(cls, tensors: Mapping[str, Tensor], notes: Mapping[str, Any]) -> Neighbour:
         """Make the same again."""
         height, width = notes["content"]
-        spacing = notes["spacing"]
+        spacing, of_paint = notes["spacing"], tensors["of_paint"].numpy()
         return cls(
             id=SliceId(**notes["id"]),
-            image=tensors["image"].expand(3, -1, -1),
-            content=(height, width),
-            of_paint=tensors["of_paint"].numpy(),
+            seen=WorkingImage(
+                image=tensors["image"].expand(3, -1, -1),
+                content=(height, width),
+                size=(of_paint.shape[0], of_paint.shape[1]),
+            ),
+            of_paint=of_paint,
             spacing=None if spacing is None else (spacing[0], spacing[1]),
         )
 
@@ -124,14 +126,11 @@ def find_neighbours(setup: Setup) -> list[Neighbour]:
             continue
         if number not in limits:
             limits[number] = setup.rule.limits(image)
-        seen, content = working_image(
-            image, setup.axis, index, limits[number], setup.canvas
-        )
+        seen = working_image(image, setup.axis, index, limits[number], setup.canvas)
         found.append(
             Neighbour(
                 id=image.slice_id(setup.axis, index),
-                image=seen,
-                content=content,
+                seen=seen,
                 of_paint=of_paint,
                 spacing=image.slice_spacing(setup.axis),
             )
@@ -191,11 +190,8 @@ def find_agreed(
     found: list[NDArray[np.int16]] = []
     total = len(setup.neighbours)
     for done, one in enumerate(setup.neighbours, 1):
-        size: Size = (one.of_paint.shape[0], one.of_paint.shape[1])
         with evaluating(network):
-            logits = predict_image(
-                network, one.image, one.content, size, setup.precision
-            )
+            logits = predict_image(network, one.seen, setup.precision)
         of_model = logits.argmax(0).cpu().numpy()
         agreed = np.where(of_model == one.of_paint, one.of_paint, IGNORE)
         found.append(agreed.astype(np.int16))

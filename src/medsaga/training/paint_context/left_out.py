@@ -176,10 +176,7 @@ def _predict(
     with _borrowed_head(network), evaluating(network):
         network.decoder.start_from_linear_map(fits.write_to(number, head))
         for part in _parts(setup, sample):
-            one = part.sample
-            logits = predict_image(
-                network, one.image, one.content, one.truth.shape, setup.precision
-            )
+            logits = predict_image(network, part.sample.seen, setup.precision)
             if all_logits is None:
                 all_logits = logits.new_zeros((len(logits), *size))
             all_logits[:, part.place[0], part.place[1]] = logits

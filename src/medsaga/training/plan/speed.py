@@ -10,6 +10,7 @@ import torch
 
 from medsaga.computing import autocast, computing_threads, pick_device, pick_precision
 from medsaga.data.canvas import choose_canvas
+from medsaga.data.samples import WorkingImage
 from medsaga.events import Notice, Stream
 from medsaga.network.inference import predict_image
 from medsaga.training.optim.groups import parameter_groups
@@ -115,10 +116,12 @@ def measure_speed(settings: FineTuneSettings) -> Stream[Speed]:
                 _wait_for(device)
                 taken.append(time.monotonic() - started)
         network.eval()
-        size = (side, side)
+        seen = WorkingImage(
+            image=images[0].cpu(), content=(side, side), size=(side, side)
+        )
         for _ in range(2):
             started = time.monotonic()
-            predict_image(network, images[0].cpu(), size, size, precision)
+            predict_image(network, seen, precision)
             _wait_for(device)
             seconds_per_slice = time.monotonic() - started
     return Speed(
