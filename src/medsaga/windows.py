@@ -1,11 +1,12 @@
-"""Windows: the parts of a large image that a network sees one at a time.
+"""Working images, and windows: the parts of large ones that a network sees one by one.
 
-Rows and columns of an image, nothing else: what is in it is not looked at.
+Rows and columns, nothing else: what is in an image is not looked at.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,6 +19,30 @@ Window = tuple[slice, slice]
 _OVERLAP = 32
 # Along each side: a second or two.
 _TILES_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class WorkingImage:
+    """A slice, or a part of one, as a model sees it.
+
+    Attributes
+    ----------
+    image
+        (3, H, W) float32 in [0, 1], padded; not to be written into.
+    content
+        Height and width of the part that is not padding.
+    size
+        Rows and columns of the slice itself.
+    """
+
+    image: Tensor
+    content: Size
+    size: Size
+
+    @property
+    def padded(self) -> Size:
+        """Height and width of `image`."""
+        return self.image.shape[1], self.image.shape[2]
 
 
 def view_size(size: Size, tile: int) -> Size:

@@ -20,6 +20,7 @@ from medsaga.data.sizing import (
 )
 from medsaga.data.tiles import class_places
 from medsaga.errors import MedsagaError
+from medsaga.windows import WorkingImage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -33,30 +34,6 @@ if TYPE_CHECKING:
     from medsaga.data.identity import SliceId
     from medsaga.data.volume import Volume
     from medsaga.windows import Size
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class WorkingImage:
-    """A slice, or a part of one, as a model sees it.
-
-    Attributes
-    ----------
-    image
-        (3, H, W) float32 in [0, 1], padded; not to be written into.
-    content
-        Height and width of the part that is not padding.
-    size
-        Rows and columns of the slice itself.
-    """
-
-    image: Tensor
-    content: Size
-    size: Size
-
-    @property
-    def padded(self) -> Size:
-        """Height and width of `image`."""
-        return self.image.shape[1], self.image.shape[2]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -140,7 +140,8 @@ def load_slices(
 def _load_slice(
     file: Any, number: int, note: Mapping[str, Any], one: SliceId, table: ClassTable
 ) -> Sample:
-    from medsaga.data.samples import Sample, WorkingImage, scale_labels
+    from medsaga.data.samples import Sample, scale_labels
+    from medsaga.windows import WorkingImage
 
     # Copies: a tensor as it comes keeps the file open, which could not be removed.
     image = file.get_tensor(f"{number}.{_IMAGE}").float().clone().expand(3, -1, -1)

@@ -16,12 +16,11 @@ from medsaga.network.bands import (
     restore_in_bands,
     rows_of_tiles,
 )
-from medsaga.windows import Size, Window, view_size
+from medsaga.windows import Size, Window, WorkingImage, view_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from medsaga.data.samples import WorkingImage
     from medsaga.network.medsaga import MedSAGa
 
 

@@ -24,13 +24,13 @@ from medsaga.segmentation.smoothing import smooth_slices
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from medsaga.data.samples import WorkingImage
     from medsaga.data.volume import Volume
     from medsaga.models.folder import TrainedModel
     from medsaga.network.bands import Band
     from medsaga.network.inference import SliceLogits
     from medsaga.segmentation.plan import Work
     from medsaga.settings.fields import Precision
+    from medsaga.windows import WorkingImage
 
 
 class Predictor:

@@ -6,13 +6,13 @@ import time
 from typing import TYPE_CHECKING, TypeAlias
 
 from medsaga.computing import evaluating
-from medsaga.data.samples import WorkingImage, working_image
+from medsaga.data.samples import working_image
 from medsaga.errors import MedsagaError, memory_explained
 from medsaga.events import Notice, Preview
 from medsaga.network.inference import predict_image
 from medsaga.propagation.fusion import fuse
 from medsaga.propagation.trust import PaintTrust
-from medsaga.windows import content_of, middle_window, scaled_window
+from medsaga.windows import WorkingImage, content_of, middle_window, scaled_window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

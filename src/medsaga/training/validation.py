@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from medsaga.computing import evaluating
-from medsaga.data.samples import WorkingImage, classes_of
+from medsaga.data.samples import classes_of
 from medsaga.data.tiles import parts_to_judge
 from medsaga.events import Validated
 from medsaga.metrics import mean, mean_by_class, score
 from medsaga.network.inference import predict_image
+from medsaga.windows import WorkingImage
 
 if TYPE_CHECKING:
     from medsaga.data.samples import Sample

@@ -14,10 +14,11 @@ import torch
 
 from medsaga.computing import evaluating
 from medsaga.data.identity import SliceId
-from medsaga.data.samples import Sample, WorkingImage, scale_labels, working_image
+from medsaga.data.samples import Sample, scale_labels, working_image
 from medsaga.data.sizing import IGNORE
 from medsaga.network.inference import predict_image
 from medsaga.propagation.fusion import on_slice
+from medsaga.windows import WorkingImage
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping, Sequence

@@ -10,7 +10,6 @@ import torch
 
 from medsaga.computing import autocast, computing_threads, pick_device, pick_precision
 from medsaga.data.canvas import choose_canvas
-from medsaga.data.samples import WorkingImage
 from medsaga.events import Notice, Stream
 from medsaga.network.inference import predict_image
 from medsaga.training.optim.groups import parameter_groups
@@ -18,7 +17,7 @@ from medsaga.training.optim.layerwise import LayerwiseOptimizer
 from medsaga.training.optim.losses import SegmentationLoss
 from medsaga.training.origin import load_backbone
 from medsaga.training.plan.steps import SLOWDOWN, planned_steps
-from medsaga.windows import view_size, windows
+from medsaga.windows import WorkingImage, view_size, windows
 
 if TYPE_CHECKING:
     from medsaga.data.canvas import Canvas
