@@ -122,9 +122,7 @@ def measure(cell: Cell) -> dict[str, float]:
         if cell.get("lean"):
             allocate_leanly(True)
         torch.nn.Conv2d(3, 8, 3)(torch.rand(1, 3, 64, 64)).sum().backward()
-        with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
-            file.write("5")
-        before = _resident("VmRSS")
+        before = begin_to_measure()
         network = build(cell)
         step = stepper(network, cell)
         taken = []
@@ -133,7 +131,19 @@ def measure(cell: Cell) -> dict[str, float]:
             started = time.perf_counter()
             step(loss_of(network, batch, cell))
             taken.append(time.perf_counter() - started)
-    return {"bytes": _resident("VmHWM") - before, "seconds": min(taken[1:])}
+    return {"bytes": taken_since(before), "seconds": min(taken[1:])}
+
+
+def begin_to_measure() -> int:
+    """Forget the peak of resident memory so far, and give what is resident now."""
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+    return _resident("VmRSS")
+
+
+def taken_since(before: int) -> int:
+    """Give the peak of resident memory above what was resident `before`."""
+    return _resident("VmHWM") - before
 
 
 def _resident(field: str) -> int:

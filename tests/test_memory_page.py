@@ -78,6 +78,17 @@ def test_the_plan_foresees_what_was_measured(report, page):
     assert f"{len(errors)} combinations" in page
 
 
+def test_a_lean_segmentation_takes_what_is_foreseen(report, page):
+    import memory_segment
+
+    kept = (report.RESULTS / "segment.json").read_text(encoding="utf-8")
+    figures = json.loads(kept)["figures"]
+    assert memory_segment.table(figures) in page
+    counted = [c for c in figures if c["way"] == "lean" and "tile" not in c]
+    errors = [abs(cell["foreseen"] / cell["bytes"] - 1) for cell in counted]
+    assert max(errors) <= 0.07
+
+
 def test_the_sentences_have_the_numbers_of_the_files(taken, page, repository):
     whole, ours = taken["full AdamW, stock"], taken["full AdamW, ours"]
     galore, lean = taken["GaLore, ours"], taken["GaLore, ours, lean"]

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _FLOAT = 4
 # Where nothing is kept for a gradient; and by a lean allocator.
-_USUAL, _LEAN = Overhead(1.55, 30e6), Overhead(1.0, 15e6)
+_USUAL, _LEAN = Overhead(1.25, 110e6), Overhead(1.0, 35e6)
 # More than any backbone takes for a pixel that it sees, by the pixels that its logits
 # are of, and beside: what fits by it need not be counted.
 _MOST_PER_PIXEL, _MOST_BESIDE = 3400, 10e6
