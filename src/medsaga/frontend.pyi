@@ -39,6 +39,7 @@ from .segmentation.cluster import connect_cluster as connect_cluster
 from .segmentation.items import BatchItem as BatchItem
 from .segmentation.items import batch_items as batch_items
 from .segmentation.items import left_out as left_out
+from .segmentation.items import left_without_partner as left_without_partner
 from .segmentation.measures import ClassMeasure as ClassMeasure
 from .segmentation.measures import measure_classes as measure_classes
 from .settings.fields import Setting as Setting

@@ -1,7 +1,7 @@
 """The command `segment`: a model and images in, masks out."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from medsaga.events import Event
 
 if TYPE_CHECKING:
     from medsaga import ItemResult
+    from medsaga.frontend import BatchItem
 
 
 @reports_errors
@@ -74,10 +75,10 @@ def segment_images(
     check_writable(out)
     with start_run() as run:
         from medsaga import load_model, segment_batch
-        from medsaga.frontend import batch_items, connect_cluster, left_out
+        from medsaga.frontend import batch_items, connect_cluster
 
         trained, items = load_model(model), batch_items(image, labels)
-        for sentence in left_out(image, labels, out):
+        for sentence in _left_out(items, image, labels, out):
             run.display.say(sentence)
         with nullcontext() if dask is None else connect_cluster(dask) as client:
             batch = segment_batch(
@@ -99,6 +100,17 @@ def segment_images(
         raise typer.Exit(STOPPED)
     if any(result.error is not None for result in results):
         raise typer.Exit(FAILED)
+
+
+def _left_out(
+    items: "Sequence[BatchItem]", images: Sequence[Path], labels: Path | None, out: Path
+) -> Iterator[str]:
+    """Name what the folders hold that the items are not made of."""
+    from medsaga.frontend import left_out, left_without_partner
+
+    yield from left_out(images if labels is None else [*images, labels], out)
+    if labels is not None and labels.is_dir():
+        yield from left_without_partner(items, labels)
 
 
 def _tell(run: Run, event: Event, *, is_alone: bool) -> None:

@@ -74,7 +74,7 @@ class Sample:
     @property
     def padded(self) -> Size:
         """Height and width of `image`."""
-        return self.image.shape[1], self.image.shape[2]
+        return self.seen.padded
 
     @property
     def seen(self) -> WorkingImage:
@@ -97,6 +97,9 @@ def working_image(
 ) -> WorkingImage:
     """Make the image that a model sees of a slice.
 
+    Its channels are the slice's colours, grey three times, or slices `index` - 1,
+    `index` and `index` + 1, of which the volume's ends repeat the slice itself.
+
     Parameters
     ----------
     volume
@@ -107,9 +110,6 @@ def working_image(
         What :meth:`IntensityRule.limits` gives for the volume.
     canvas
         The size that the model works at, and what its channels hold.
-
-    Its channels are the slice's colours, grey three times, or slices `index` - 1,
-    `index` and `index` + 1, of which the volume's ends repeat the slice itself.
 
     Raises
     ------

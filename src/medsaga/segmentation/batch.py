@@ -159,7 +159,7 @@ def segment_batch(
     work = list(zip(items, planned, strict=True))
     batch = Batch(model, settings, replaces)
     relay = Relay()
-    yield from relay(_tell(left_out(images, out=out)))
+    yield from relay(_tell(left_out(images, out)))
     if client is not None:
         from medsaga.segmentation.sharing import SharedBatch
 

@@ -54,36 +54,30 @@ class BatchItem:
 
 def left_out(
     images: ImageLike | BatchItem | Sequence[ImageLike | BatchItem],
-    labels: Path | str | None = None,
     out: Path | str | None = None,
 ) -> Iterator[str]:
-    """Name what folders hold that a batch of them does not use, in sentences.
+    """Name what folders hold that is no image, in a sentence a folder.
 
-    Parameters
-    ----------
-    images, labels
-        What :func:`batch_items` makes the batch of.
-    out
-        The folder of the results, which may lie in one of the images.
+    None of it are the folders themselves, one in another, and that of the results,
+    `out`.
     """
     given = [one for one in _as_sequence(images) if isinstance(one, (str, Path))]
-    expected = {Path(one).resolve() for one in (*given, labels, out) if one is not None}
-    for folder in given if labels is None else (*given, labels):
+    places = (Path(one).expanduser() for one in (*given, out) if one is not None)
+    expected = {one.resolve() for one in places}
+    for folder in given:
         others = [f for f in other_files(folder) if f.resolve() not in expected]
         if others:
             yield f"Not looked at in {folder}, as it is no image: {listed(others)}."
-    if labels is not None and Path(labels).is_dir():
-        yield from _without_partner(given, Path(labels))
 
 
-def _without_partner(images: Sequence[Path | str], labels: Path) -> Iterator[str]:
-    image_list = [file for one in images for file in image_files(one)]
-    label_list = image_files(labels)
-    of_images, of_labels = set(map(stem, image_list)), set(map(stem, label_list))
-    unused = [file for file in label_list if stem(file) not in of_images]
+def left_without_partner(items: Sequence[BatchItem], labels: Path) -> Iterator[str]:
+    """Name the labels of a folder that none of the items has, and items without any."""
+    used = {item.labels for item in items}
+    unused = [file for file in image_files(labels) if file not in used]
     if unused:
         yield f"Labels without an image of their name are not used: {listed(unused)}."
-    alone = [file for file in image_list if stem(file) not in of_labels]
+    images = [item.image for item in items if item.labels is None]
+    alone = [image for image in images if isinstance(image, Path)]
     if alone:
         yield (
             f"Images without labels in {labels}, of which what the model knows is "

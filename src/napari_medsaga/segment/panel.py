@@ -180,7 +180,7 @@ class SegmentPanel(DockPanel):
         if target is None:
             raise MedsagaError(_NO_TARGET)
         self._rows = file_rows(paths)
-        self._left_out = list(left_out(paths, out=target.folder))
+        self._left_out = list(left_out(paths, target.folder))
         return target
 
     def _on_pause_clicked(self) -> None:
